@@ -1,0 +1,25 @@
+# `make demo` and `make test` set up everything on a fresh machine with Python 3.11 or later, make and git.
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed  ## train FCOS on a built-in data set in a few minutes
+	$(BIN)/python train.py experiment=shapes_demo
+
+test: .venv/installed  ## the whole suite
+	$(BIN)/python -m pytest -q
+
+lint: .venv/installed  ## format, style, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build src/*.egg-info

@@ -1,0 +1,6 @@
+"""From files on disk to a `Batch`. Knows no model."""
+
+import os
+
+# albumentations asks the network for its newest version on import, in every process, unless told not to.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")

@@ -1,0 +1,303 @@
+"""The data module that every data set shares: splits, loaders, truth, and the position in the stream."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import rank_zero_warn
+from torch.utils.data import DataLoader
+
+from datamodules.dataset import DetectionDataset, Sample, collate, init_worker
+from datamodules.index import AnnotationIndex
+from datamodules.sampler import EvalBatches, GlobalBatches, RankBatches, TrainLoader
+from datamodules.transforms import Augmentation, Resize, training_boxes
+from evaluation.truth import Truth
+
+Role = Literal["train", "val", "test"]
+_ROLES: dict[str | None, tuple[Role, ...]] = {
+    "fit": ("train", "val"), "validate": ("val",), "test": ("test",), None: ("train", "val", "test"),
+}  # fmt: skip
+_CHOICES = {
+    "rule": ("short_side", "square"), "empty_images": ("keep", "drop"), "on_error": ("raise", "skip"),
+}  # fmt: skip
+_HOLD_OUT_STREAM = 2  # keeps the draw of `val_fraction` apart from that of the epochs
+
+
+@dataclass(frozen=True)
+class Split:
+    """The part of an index that plays one role."""
+
+    name: str
+    index: AnnotationIndex
+    rows: np.ndarray
+    class_map: np.ndarray
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class DetectionDataModule(pl.LightningDataModule, ABC):
+    """Everything but where annotations come from, which `open_index` and `choose_classes` add."""
+
+    train_split: str
+    val_split: str
+    test_split: str | None
+    num_classes: int
+    classes: Sequence[str] | None = None
+    resize: int = 800
+    rule: Literal["short_side", "square"] = "short_side"
+    multi_scale: Sequence[float] | None = None
+    flip: float = 0.5
+    vertical_flip: float = 0.0
+    augmentations: Mapping[str, Any] | None = None
+    batch_size: int = 16
+    eval_batch_size: int = 4
+    empty_images: Literal["keep", "drop"] = "keep"
+    min_box: float = 1.0
+    val_fraction: float | None = None
+    on_error: Literal["raise", "skip"] = "raise"
+    num_workers: int = 2
+    cache_dir: str | None = None
+    seed: int = 0
+    use_difficult: bool = field(default=False, init=False)
+    voc_metric: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        for key, choices in _CHOICES.items():
+            if getattr(self, key) not in choices:
+                raise ValueError(f"data.{key}={getattr(self, key)!r}: expected {' or '.join(choices)}")
+        if self.val_fraction is not None and not 0 < self.val_fraction < 1:
+            raise ValueError(
+                f"data.val_fraction={self.val_fraction}: expected a number between 0 and 1, or null"
+            )
+        self._splits: dict[Role, Split] = {}
+        self._class_names: tuple[str, ...] = ()
+        self._category_ids: tuple[int, ...] = ()
+
+    @abstractmethod
+    def open_index(self, split: str) -> AnnotationIndex:
+        """The index of one split, or of several joined with "+"."""
+
+    @abstractmethod
+    def choose_classes(self, index: AnnotationIndex) -> tuple[list[str], list[int]]:
+        """Names in the order of their labels, and the number that the data set gives each."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Known once a split is set up."""
+        return self._class_names
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        return self._category_ids
+
+    @property
+    def test_is_val(self) -> bool:
+        """Whether `test` would score what `val` scores; it needn't be run then."""
+        return self.test_split in (None, self.val_split)
+
+    @cached_property
+    def resize_rule(self) -> Resize:
+        return Resize(self.rule, self.resize)
+
+    @property
+    def rule_name(self) -> str:
+        """The resize rule with its number, to label results with."""
+        if self.rule == "square":
+            return f"square {self.resize}"
+        return f"short_side {self.resize} (long side at most {self.resize_rule.cap})"
+
+    def setup(self, stage: str | None = None) -> None:
+        for role in _ROLES.get(stage, ()):
+            self._split(role)
+
+    def _split(self, role: Role) -> Split:
+        if role == "test" and self.test_is_val:
+            role = "val"
+        if role not in self._splits:
+            self._splits[role] = self._open(role)
+        return self._splits[role]
+
+    def _open(self, role: Role) -> Split:
+        held_out = role == "val" and self.val_fraction is not None
+        name = {"train": self.train_split, "val": self.val_split, "test": self.test_split}[role] or ""
+        name = self.train_split if held_out else name
+        shared = self._splits.get("train") if held_out else None
+        index = shared.index if shared else self.open_index(name)
+        if not shared:
+            self._report(name, index)
+        split = Split(name, index, np.arange(len(index)), self._map_classes(name, index))
+        rows = split.rows
+        if role != "test" and self.val_fraction is not None:
+            number = min(max(1, round(len(rows) * self.val_fraction)), len(rows) - 1)
+            shuffled = np.random.default_rng((self.seed, _HOLD_OUT_STREAM)).permutation(rows)
+            rows = np.sort(shuffled[:number] if held_out else shuffled[number:])
+        if role == "train" and self.empty_images == "drop":
+            has_boxes = np.bincount(index.image_index()[self._trainable(split)], minlength=len(index)) > 0
+            rows = rows[has_boxes[rows]]
+        if not len(rows):
+            raise ValueError(
+                f"the {role} split is empty: {len(index)} images in {name!r}, none left with "
+                f"data.empty_images={self.empty_images}, data.val_fraction={self.val_fraction}"
+            )
+        if role != "train":
+            self._refuse_doubles(name, index.image_ids(rows))
+        return Split(name, index, rows, split.class_map)
+
+    def _report(self, name: str, index: AnnotationIndex) -> None:
+        found = index.findings
+        if found.counts and self.on_error == "raise":
+            raise ValueError(f"split {name!r}: {found}")
+        if found.counts:
+            rank_zero_warn(f"split {name!r}, left out: {found}")
+        if found.filled:
+            filled = ", ".join(f"{key} {count} times" for key, count in found.filled.items())
+            rank_zero_warn(f"split {name!r} lacks, and was filled in: {filled}")
+
+    def _refuse_doubles(self, name: str, image_ids: np.ndarray) -> None:
+        unique, counts = np.unique(image_ids, return_counts=True)
+        doubled = unique[counts > 1]
+        if len(doubled):
+            raise ValueError(
+                f"split {name!r} has {len(doubled)} image ids more than once, e.g. {doubled[0]}; evaluation "
+                "scores each image once: join splits that have no id in common"
+            )
+
+    def _map_classes(self, name: str, index: AnnotationIndex) -> np.ndarray:
+        """Label of each class of the index."""
+        names, numbers = self.choose_classes(index)
+        if len(set(names)) < len(names):
+            raise ValueError(f"data.classes names a class twice: {names}")
+        if len(names) != self.num_classes:
+            chosen = None if self.classes is None else names
+            raise ValueError(
+                f"data.num_classes={self.num_classes}, but split {name!r} has {len(index.class_names)} classes, "
+                f"{list(index.class_names)}, and data.classes={chosen}; set data.num_classes={len(names)}, or "
+                "name the classes to use in data.classes"
+            )
+        if not self._class_names:
+            self._class_names, self._category_ids = tuple(names), tuple(numbers)
+        if set(names) != set(self._class_names):
+            raise ValueError(
+                f"split {name!r} has classes {names}, but another split has {list(self._class_names)}; name "
+                "the ones to use in data.classes"
+            )
+        labels = {name: label for label, name in enumerate(self._class_names)}
+        return np.array([labels.get(name, -1) for name in index.class_names], np.int64)
+
+    def _trainable(self, split: Split) -> np.ndarray:
+        """Which boxes of the index training uses."""
+        index = split.index
+        excluded = index.crowd | (index.difficult & (not self.use_difficult))
+        sizes = index.sizes[index.image_index()]
+        return training_boxes(index.boxes, split.class_map[index.labels], excluded, sizes, self.min_box)[1]
+
+    def truth(self, split: str) -> Truth:
+        """Every annotation of "train", "val" or "test" in original pixels, whatever training does with it."""
+        if split not in ("train", "val", "test"):
+            raise ValueError(f"truth of {split!r}: expected train, val or test")
+        part = self._split(split)
+        index, rows = part.index, part.rows
+        place = np.full(len(index), -1)
+        place[rows] = np.arange(len(rows))
+        image_index, labels = place[index.image_index()], part.class_map[index.labels]
+        used = (image_index >= 0) & (labels >= 0)
+        return Truth(
+            image_ids=index.image_ids(rows), sizes=index.sizes[rows], image_index=image_index[used],
+            boxes=index.boxes[used], labels=labels[used], areas=index.areas[used], crowd=index.crowd[used],
+            difficult=index.difficult[used], class_names=self.class_names, category_ids=self.category_ids,
+            voc=self.voc_metric,
+        )  # fmt: skip
+
+    @property
+    def problems(self) -> list[str]:
+        """What was left out of the annotations of every split set up so far."""
+        return [line for split in self._splits.values() for line in split.index.findings.problems]
+
+    def describe(self) -> str:
+        """What is in each split, and what training leaves out of it: a line each."""
+        return "\n".join(self._describe(role, split) for role, split in self._splits.items())
+
+    def _describe(self, role: Role, split: Split) -> str:
+        index, here = split.index, np.isin(split.index.image_index(), split.rows)
+        labels = split.class_map[index.labels]
+        used = self._trainable(split) & here
+        images = np.unique(index.image_index()[used])
+        line = (
+            f"{role} {split.name}: {len(split.rows)} images, {len(split.rows) - len(images)} of them without "
+            f"objects; {used.sum()} boxes of {self.num_classes} classes; {self.rule_name}"
+        )
+        wanted = here & (labels >= 0)
+        left = {
+            "crowd": wanted & index.crowd,
+            "difficult": wanted & index.difficult & ~used,
+            f"with a side under {self.min_box:g} pixels": wanted & ~index.crowd & ~index.difficult & ~used,
+            "of other classes": here & (labels < 0),
+        }
+        counts = [f"{mask.sum()} {what}" for what, mask in left.items() if mask.any()]
+        return line + (f"; not used in training: {', '.join(counts)}" if counts else "")
+
+    def train_dataloader(self) -> TrainLoader:
+        split = self._split("train")
+        scale = None if self.multi_scale is None else (float(self.multi_scale[0]), float(self.multi_scale[1]))
+        rank, world_size = self._rank()
+        accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+        batches = GlobalBatches(
+            split.rows, split.index.sizes[split.rows], self.resize_rule, self.batch_size, self.seed, scale
+        )
+        return TrainLoader(
+            self._dataset(split, training=True), RankBatches(batches, rank, world_size, accumulate),
+            self._progress, **self._loader_options(),
+        )  # fmt: skip
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Sample]:
+        return self._eval_loader("test")
+
+    def _eval_loader(self, role: Role) -> DataLoader[Sample]:
+        split = self._split(role)
+        sizes = split.index.sizes[split.rows]
+        batches = EvalBatches(split.rows, sizes, self.resize_rule, self.eval_batch_size, *self._rank())
+        return DataLoader(self._dataset(split), batch_sampler=batches, **self._loader_options())
+
+    def _dataset(self, split: Split, training: bool = False) -> DetectionDataset:
+        return DetectionDataset(
+            split.index, split.class_map, self.resize_rule, self.min_box, self.use_difficult,
+            skip_errors=self.on_error == "skip", training=training, flip=self.flip,
+            vertical_flip=self.vertical_flip,
+            augmentation=Augmentation(self.augmentations if training else None),
+        )  # fmt: skip
+
+    def _loader_options(self) -> dict[str, Any]:
+        on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "collate_fn": collate,
+            "worker_init_fn": init_worker,
+            "pin_memory": on_cuda,
+            # An iterator draws a seed for its workers, which ours never use; not from torch's own generator.
+            "generator": torch.Generator(),
+        }
+
+    def _rank(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _progress(self) -> tuple[int, int] | None:
+        """Epoch, and micro-batches of it that are trained on; None outside of training.
+
+        The epoch follows from the batches trained in all: with `max_steps`, Lightning 2.6 counts one epoch
+        too many after resuming a checkpoint of `on_train_epoch_end`.
+        """
+        trainer = self.trainer
+        if trainer is None or (trainer.state.fn, trainer.state.status) != ("fit", "running"):
+            return None
+        progress: Any = trainer.fit_loop.epoch_loop.batch_progress  # pyright: ignore[reportAttributeAccessIssue]
+        done = progress.current.processed
+        return (progress.total.processed - done) // int(trainer.num_training_batches), done

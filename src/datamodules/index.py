@@ -1,0 +1,195 @@
+"""The annotations of a split as flat arrays in one memory-mapped file, shared by all processes."""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.records import Findings, Records, fingerprint
+
+READER_VERSION = 1  # to be raised when a reader changes what it makes of the same files
+_MAGIC = b"boxwright index\n"
+_ALIGNMENT = 64
+
+
+class AnnotationIndex:
+    """Images and boxes of a split in original pixels: N images, M boxes, those of image `row` from
+    `offsets[row]` to `offsets[row + 1]`.
+
+    Its pickle is a path: another process maps the same file, so that memory does not grow with workers.
+    """
+
+    sizes: np.ndarray
+    """int32 (N, 2): height and width."""
+    ids: np.ndarray | None
+    """int64 (N,); None where the stem of the file name is the id."""
+    offsets: np.ndarray
+    """int64 (N + 1,)."""
+    boxes: np.ndarray
+    """float64 (M, 4): xyxy, as annotated: they may stick out of the image or have no area."""
+    labels: np.ndarray
+    """int32 (M,): position in `class_names`."""
+    areas: np.ndarray
+    """float64 (M,): square pixels, as annotated."""
+    crowd: np.ndarray
+    difficult: np.ndarray
+    annotation_ids: np.ndarray
+    """int64 (M,): COCO's, or the number of the object in its VOC file from 1."""
+
+    def __init__(self, path: Path, header: dict[str, Any], payload: np.ndarray) -> None:
+        self.path, self.fingerprint = path, str(header["fingerprint"])
+        self.ids = None
+        for name, (dtype, shape, start) in header["arrays"].items():
+            stop = start + np.dtype(dtype).itemsize * int(np.prod(shape))
+            setattr(self, name, payload[start:stop].view(dtype).reshape(shape))
+        self.class_names = tuple(header["class_names"])
+        self.category_ids = tuple(header["category_ids"])
+        found = header["findings"]
+        self.findings = Findings(
+            found["problems"], Counter(found["counts"]), Counter(found["filled"]), found["depends_on"]
+        )
+
+    path_bytes: np.ndarray
+    path_offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __reduce__(self) -> tuple[Callable[..., "AnnotationIndex"], tuple[Path, str]]:
+        return _reopen, (self.path, self.fingerprint)
+
+    def image_path(self, row: int) -> str:
+        start, stop = self.path_offsets[row : row + 2]
+        return os.fsdecode(self.path_bytes[start:stop].tobytes())
+
+    def image_id(self, row: int) -> int | str:
+        return Path(self.image_path(row)).stem if self.ids is None else int(self.ids[row])
+
+    def image_ids(self, rows: np.ndarray) -> np.ndarray:
+        if self.ids is None:
+            return np.array([self.image_id(row) for row in rows], np.str_)
+        return self.ids[rows]
+
+    def boxes_of(self, row: int) -> slice:
+        return slice(int(self.offsets[row]), int(self.offsets[row + 1]))
+
+    def image_index(self) -> np.ndarray:
+        """int64 (M,): row of each box."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+
+def cached(
+    reader: str, sources: Sequence[str], files: Iterable[str | Path], read: Callable[[], Records],
+    cache_dir: str | Path | None = None,
+) -> AnnotationIndex:  # fmt: skip
+    """The index of `sources`, built by `read` unless a file in the cache was made from the same `files`.
+
+    When several processes ask at once, one builds and the others wait for it.
+    """
+    folder = cache_folder(cache_dir)
+    key = hashlib.blake2b(json.dumps([reader, READER_VERSION, *sources]).encode(), digest_size=8).hexdigest()
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(sources[0]).stem)[:40]
+    path = folder / f"{reader}-{stem}-{key}.index"
+    mark = fingerprint(files)  # before reading: a source that changes meanwhile is read again next time
+    index = _open(path, mark)
+    if index is None:
+        with locked(path.with_suffix(".lock")):
+            index = _open(path, mark)
+            if index is None:
+                records = read()
+                _write(path, records.arrays(), {**records.meta(), "fingerprint": mark})
+                index = _open(path, mark)
+    if index is None:
+        raise OSError(f"{path} was written but can't be read back; set data.cache_dir to another folder")
+    return index
+
+
+def cache_folder(cache_dir: str | Path | None) -> Path:
+    """`cache_dir`, or `boxwright` in the user's cache folder; made if need be."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "boxwright"
+    folder = Path(base if cache_dir is None else cache_dir).expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"can't keep annotation indexes in {folder} ({error}); set data.cache_dir") from error
+    return folder
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds an exclusive lock on a file, which stays behind empty."""
+    with path.open("a") as file:
+        # Some network file systems have no locks; then several processes may do the same work, and the
+        # atomic rename at its end still lets none of them see half of it.
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+    table: dict[str, tuple[str, tuple[int, ...], int]] = {}
+    chunks: list[bytes] = []
+    length = checksum = 0
+    for name, values in arrays.items():
+        data = np.ascontiguousarray(values).tobytes()
+        data += bytes(-len(data) % _ALIGNMENT)
+        table[name] = (values.dtype.str, values.shape, length)
+        chunks.append(data)
+        length += len(data)
+        checksum = zlib.crc32(data, checksum)
+    header = json.dumps({**meta, "arrays": table, "length": length, "checksum": checksum}).encode()
+    header += b" " * (-(len(_MAGIC) + 16 + len(header)) % _ALIGNMENT)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(_MAGIC + len(header).to_bytes(8, "little") + zlib.crc32(header).to_bytes(8, "little"))
+            file.write(header)
+            file.writelines(chunks)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(f"can't write {path} ({error}); set data.cache_dir to another folder") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _open(path: Path, mark: str, verify: bool = True) -> AnnotationIndex | None:
+    """None unless the file is whole, was made from sources with this fingerprint, and what it says of image
+    files still holds."""
+    try:
+        data = np.memmap(path, np.uint8, "r").view(np.ndarray)
+    except (OSError, ValueError):  # absent, or empty
+        return None
+    start = len(_MAGIC) + 16
+    if data[: len(_MAGIC)].tobytes() != _MAGIC or len(data) < start:
+        return None
+    length, checksum = data[len(_MAGIC) : start].view("<u8").tolist()
+    raw = data[start : start + length].tobytes()
+    if len(raw) != length or zlib.crc32(raw) != checksum:
+        return None
+    header = json.loads(raw)
+    payload = data[start + length :]
+    if header["fingerprint"] != mark or len(payload) != header["length"]:
+        return None
+    if verify and zlib.crc32(payload.data) != header["checksum"]:
+        return None
+    if verify and any(fingerprint([file]) != old for file, old in header["findings"]["depends_on"].items()):
+        return None
+    return AnnotationIndex(path, header, payload)
+
+
+def _reopen(path: Path, mark: str) -> AnnotationIndex:
+    index = _open(path, mark, verify=False)
+    if index is None:
+        raise RuntimeError(f"{path} was replaced while in use: the annotations changed during the run")
+    return index

@@ -1,0 +1,206 @@
+"""What a reader found in annotation files: the sound part as flat arrays, the rest as problems in words."""
+
+import hashlib
+import os
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+MAX_LISTED = 100
+_ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+_ORIENTATION = 0x0112
+
+
+@dataclass
+class Findings:
+    """What had to be left out of an annotation file, and what was missing from it and filled in."""
+
+    problems: list[str] = field(default_factory=list)
+    """The first `MAX_LISTED`: where, what, which rule, what to do."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """Every problem, by rule."""
+    filled: Counter[str] = field(default_factory=Counter)
+    """Keys that were absent, by name."""
+    depends_on: dict[str, str] = field(default_factory=dict)
+    """Fingerprints of the image files whose absence or header had a say."""
+
+    def add(self, rule: str, where: str, remedy: str = "correct or remove it") -> None:
+        self.counts[rule] += 1
+        if len(self.problems) < MAX_LISTED:
+            self.problems.append(f"{where}: {rule}; {remedy}, or set data.on_error=skip to leave it out")
+
+    def __str__(self) -> str:
+        """The first ten problems and the counts of all."""
+        total = sum(self.counts.values())
+        lines = [f"  {line}" for line in self.problems[:10]]
+        if total > len(lines):
+            lines.append(f"  ... {total - len(lines)} more")
+        kinds = ", ".join(f"{rule}: {count}" for rule, count in self.counts.most_common())
+        return "\n".join([f"{total} problems in the annotations ({kinds})", *lines])
+
+
+@dataclass
+class ImageRecord:
+    """An image as its annotation file describes it."""
+
+    path: str
+    source: str
+    """The annotation file."""
+    image_id: int | None = None
+    size: tuple[int, int] | None = None
+    """(height, width); None: to be read from the image."""
+
+
+def fingerprint(files: Iterable[str | Path]) -> str:
+    """Changes when one of the files does: its size, time of change or inode."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in files:
+        try:
+            stat = os.stat(file)
+        except FileNotFoundError:
+            line = f"{file} missing\n"
+        else:
+            line = f"{file} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}\n"
+        digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def header_size(path: str) -> tuple[int, int]:
+    """(height, width) of an image file as it is shown, that is with its EXIF orientation applied."""
+    with Image.open(path) as image:
+        width, height = image.size
+        rotated = image.getexif().get(_ORIENTATION) in _ROTATED
+    return (width, height) if rotated else (height, width)
+
+
+class Records:
+    """Collects images and boxes from one or several annotation files, then checks them all at once."""
+
+    def __init__(self, as_stated: Callable[[np.ndarray], list[float]], box_format: str) -> None:
+        """`as_stated` turns one of our boxes back into the numbers of the file, for messages."""
+        self.as_stated, self.box_format = as_stated, box_format
+        self.images: list[ImageRecord] = []
+        self.class_names: list[str] = []
+        self.category_ids: list[int] = []
+        self.findings = Findings()
+        self._rows, self._labels, self._annotation_ids = array("q"), array("q"), array("q")
+        self._boxes, self._areas = array("d"), array("d")
+        self._crowd, self._difficult = bytearray(), bytearray()
+
+    def add_images(self, images: Iterable[ImageRecord]) -> list[int]:
+        """Row of each image, or -1 for one that is not on disk or whose size cannot be found out."""
+        images = list(images)
+        listed: dict[
+            str, set[str]
+        ] = {}  # one listing of a folder costs less than a stat of each of its files
+        for folder in {os.path.dirname(image.path) for image in images}:
+            try:
+                with os.scandir(folder) as entries:
+                    listed[folder] = {entry.name for entry in entries}
+            except (FileNotFoundError, NotADirectoryError):
+                listed[folder] = set()
+        rows: list[int] = []
+        for image in images:
+            folder, name = os.path.split(image.path)
+            rows.append(-1)
+            if name not in listed[folder]:
+                self.findings.add(
+                    "the image file does not exist", f"{image.source}: {image.path}", "restore it"
+                )
+                self.findings.depends_on[image.path] = fingerprint([image.path])
+                continue
+            if image.size is None:
+                self.findings.depends_on[image.path] = fingerprint([image.path])
+                try:
+                    image.size = header_size(image.path)
+                except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+                    rule = "no size is annotated and the file is not a readable image"
+                    self.findings.add(rule, f"{image.source}: {image.path} ({error})", "restore it")
+                    continue
+                self.findings.filled["image size"] += 1
+            rows[-1] = len(self.images)
+            self.images.append(image)
+        if images and not any(os.path.basename(i.path) in listed[os.path.dirname(i.path)] for i in images):
+            raise ValueError(
+                f"none of the {len(images)} images that {images[0].source} lists exists; the first would be "
+                f"{images[0].path}. Check data.root and where its images lie"
+            )
+        return rows
+
+    def add_box(
+        self, row: int, label: int, box: tuple[float, float, float, float], *, annotation_id: int,
+        area: float = float("nan"), crowd: bool = False, difficult: bool = False,
+    ) -> None:  # fmt: skip
+        """`box` is xyxy; an `area` that is NaN becomes that of the box."""
+        self._rows.append(row)
+        self._labels.append(label)
+        self._boxes.extend(box)
+        self._areas.append(area)
+        self._crowd.append(crowd)
+        self._difficult.append(difficult)
+        self._annotation_ids.append(annotation_id)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The boxes that keep every rule, grouped by image; those that break one join the findings."""
+        rows = np.array(self._rows, np.int64)
+        boxes = np.array(self._boxes, np.float64).reshape(-1, 4)
+        sizes = np.array([image.size for image in self.images], np.int32).reshape(-1, 2)
+        sound = self._check(rows, boxes, sizes)
+        order = np.flatnonzero(sound)
+        order = order[np.argsort(rows[order], kind="stable")]
+
+        boxes = boxes[order]
+        areas = np.array(self._areas, np.float64)[order]
+        of_box = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        paths = [os.fsencode(image.path) for image in self.images]
+        result = {
+            "sizes": sizes,
+            "path_bytes": np.frombuffer(b"".join(paths), np.uint8),
+            "path_offsets": np.cumsum([0, *map(len, paths)], dtype=np.int64),
+            "offsets": np.searchsorted(rows[order], np.arange(len(self.images) + 1)).astype(np.int64),
+            "boxes": boxes,
+            "labels": np.array(self._labels, np.int32)[order],
+            "areas": np.where(np.isnan(areas), of_box, areas),
+            "crowd": np.frombuffer(bytes(self._crowd), np.bool_)[order],
+            "difficult": np.frombuffer(bytes(self._difficult), np.bool_)[order],
+            "annotation_ids": np.array(self._annotation_ids, np.int64)[order],
+        }
+        if any(image.image_id is not None for image in self.images):
+            result["ids"] = np.array([image.image_id for image in self.images], np.int64)
+        return result
+
+    def meta(self) -> dict[str, Any]:
+        """The rest, in plain Python; complete only after `arrays`."""
+        return {
+            "class_names": self.class_names,
+            "category_ids": self.category_ids,
+            "findings": vars(self.findings),
+        }
+
+    def _check(self, rows: np.ndarray, boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        x1, y1, x2, y2 = boxes.T
+        height, width = sizes[rows].T if len(rows) else np.zeros((2, 0))
+        # A box without area that lies on the border is legal, as it is elsewhere: training drops it.
+        outside = ((x1 < 0) & (x2 <= 0)) | ((y1 < 0) & (y2 <= 0))
+        outside |= ((x2 > width) & (x1 >= width)) | ((y2 > height) & (y1 >= height))
+        sound = np.ones(len(boxes), bool)
+        for rule, broken in (
+            ("the box holds a number that is not finite", ~np.isfinite(boxes).all(axis=1)),
+            ("the box has a negative width or height", (x2 < x1) | (y2 < y1)),
+            ("the box lies outside the image", outside),
+        ):
+            for i in np.flatnonzero(sound & broken):
+                image = self.images[rows[i]]
+                self.findings.add(
+                    rule,
+                    f"{image.source}: annotation {self._annotation_ids[i]} of {os.path.basename(image.path)} "
+                    f"({width[i]} x {height[i]}), {self.box_format} {self.as_stated(boxes[i])}",
+                )
+            sound &= ~broken
+        return sound

@@ -1,0 +1,195 @@
+"""Which samples form which batch: the order of an epoch, who gets what of it, and where to go on."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from datamodules.transforms import Resize, draw_resize
+
+
+class SampleKey(NamedTuple):
+    """All that a worker needs to make a sample, and all that the sample depends on."""
+
+    row: int
+    """Of the `AnnotationIndex`."""
+    seed: int
+    resize: int
+    """Number for the resize rule."""
+    canvas: tuple[int, int]
+
+
+class GlobalBatches(Sampler[list[SampleKey]]):
+    """The batches of an optimizer step over all devices, a function of (seed, epoch) alone.
+
+    Under `short_side`, images at least as wide as high and the others never share a batch. The last batch of
+    a group is completed from the start of the group's order, so that every image is seen and none is needed
+    for a full batch. The canvas holds each image of the *global* batch, because GroupNorm sees the padding
+    and ranks of equal shape do not wait for one another.
+    """
+
+    def __init__(
+        self, rows: np.ndarray, sizes: np.ndarray, resize: Resize, batch_size: int, seed: int,
+        multi_scale: tuple[float, float] | None = None,
+    ) -> None:  # fmt: skip
+        """`sizes` holds the original (h, w) of each of the `rows`."""
+        self.rows, self.originals, self.resize = rows, sizes.astype(np.int64), resize
+        self.batch_size, self.seed, self.multi_scale = batch_size, seed, multi_scale
+        self.epoch = 0
+        wide = sizes[:, 1] >= sizes[:, 0] if resize.rule == "short_side" else np.ones(len(rows), bool)
+        self._groups = [group for group in (np.flatnonzero(wide), np.flatnonzero(~wide)) if len(group)]
+
+    def __len__(self) -> int:
+        return sum(-(-len(group) // self.batch_size) for group in self._groups)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        return self.batches()
+
+    def batches(self, start: int = 0) -> Iterator[list[SampleKey]]:
+        """The batches of the epoch from number `start` on."""
+        random = np.random.default_rng((self.seed, self.epoch))
+        orders = [random.permutation(group) for group in self._groups]
+        full = [np.resize(order, -(-len(order) // self.batch_size) * self.batch_size) for order in orders]
+        order = random.permutation(np.concatenate(full).reshape(-1, self.batch_size))
+        seeds = random.integers(2**63, size=order.shape)
+        for members, member_seeds in zip(order[start:], seeds[start:].tolist(), strict=True):
+            targets = [self._target(seed) for seed in member_seeds]
+            sizes = self.resize.sizes(self.originals[members], np.array(targets))
+            height, width = self.resize.canvases(sizes).max(axis=0).tolist()
+            rows = self.rows[members].tolist()
+            yield [
+                SampleKey(row, seed, target, (height, width))
+                for row, seed, target in zip(rows, member_seeds, targets, strict=True)
+            ]
+
+    def _target(self, seed: int) -> int:
+        if self.multi_scale is None:
+            return self.resize.resize
+        return draw_resize(seed, self.resize.resize, self.multi_scale)
+
+
+class RankBatches(Sampler[list[SampleKey]]):
+    """What one rank gets of `GlobalBatches`: its slice of each of the `accumulate` micro-batches of a step.
+
+    Micro-batch a of rank r is slice number a x world_size + r, so that devices and accumulation can be traded
+    for one another. Lightning finds `set_epoch` through `batch_sampler.sampler`.
+    """
+
+    def __init__(
+        self, sampler: GlobalBatches, rank: int = 0, world_size: int = 1, accumulate: int = 1
+    ) -> None:
+        parts = world_size * accumulate
+        if sampler.batch_size % parts:
+            below = sampler.batch_size // parts * parts
+            nearest = " or ".join(str(size) for size in (below, below + parts) if size)
+            raise ValueError(
+                f"data.batch_size={sampler.batch_size}, the images of one optimizer step, must divide by "
+                f"devices x nodes ({world_size}) x trainer.accumulate_grad_batches ({accumulate}); the "
+                f"nearest that does: {nearest}"
+            )
+        self.sampler, self.rank, self.world_size, self.accumulate = sampler, rank, world_size, accumulate
+        self._start = 0
+
+    def __len__(self) -> int:
+        """Micro-batches of an epoch, wherever the next iteration starts."""
+        return len(self.sampler) * self.accumulate
+
+    def start_at(self, epoch: int, batches: int) -> None:
+        """Lets the next iteration, and that one only, begin after `batches` micro-batches of `epoch`."""
+        self.sampler.set_epoch(epoch)
+        self._start = batches
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        start, self._start = self._start, 0
+        done, first = divmod(start, self.accumulate)
+        size = self.sampler.batch_size // (self.world_size * self.accumulate)
+        for batch in self.sampler.batches(done):
+            for micro in range(first, self.accumulate):
+                part = (micro * self.world_size + self.rank) * size
+                yield batch[part : part + size]
+            first = 0
+
+
+class EvalBatches(Sampler[list[SampleKey]]):
+    """Every image once, in batches of equal canvas that are dealt to ranks whole.
+
+    The canvas of an image follows from its own size and batches are formed before they are dealt, so each
+    forward pass is the same on any number of ranks. A rank that would go without gets a copy of another's
+    batch, since Lightning fails on an empty loader; the copy carries the same image ids.
+    """
+
+    def __init__(
+        self, rows: np.ndarray, sizes: np.ndarray, resize: Resize, batch_size: int,
+        rank: int = 0, world_size: int = 1,
+    ) -> None:  # fmt: skip
+        self.rank, self.world_size = rank, world_size
+        canvases = resize.canvases(resize.sizes(sizes.astype(np.int64)))
+        kinds, kind = np.unique(canvases, axis=0, return_inverse=True)
+        self.batches: list[list[SampleKey]] = []
+        # The largest first: memory that does not suffice shows at once.
+        for i in np.argsort(-kinds.prod(axis=1), kind="stable").tolist():
+            height, width = kinds[i].tolist()
+            keys = [SampleKey(row, 0, resize.resize, (height, width)) for row in rows[kind == i].tolist()]
+            self.batches += [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
+
+    def _mine(self) -> list[list[SampleKey]]:
+        return self.batches[self.rank :: self.world_size] or [self.batches[self.rank % len(self.batches)]]
+
+    def __len__(self) -> int:
+        return len(self._mine())
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        return iter(self._mine())
+
+
+class TrainLoader(DataLoader[Any]):
+    """Starts wherever training stands.
+
+    Lightning makes the iterator before it has settled epoch and position of a resumed run, and in some cases
+    keeps that iterator. So nothing happens here before the first batch is asked for; by then the trainer's
+    own progress says which one it is. Reading it there rather than counting batches as they leave the sampler
+    matters, since workers run ahead.
+    """
+
+    batch_sampler: RankBatches
+
+    def __init__(
+        self, dataset: Dataset[Any], batches: RankBatches, progress: Callable[[], tuple[int, int] | None],
+        **options: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(dataset, batch_sampler=batches, **options)
+        self.progress = progress
+
+    def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride] - lazy on purpose
+        if position := self.progress():
+            self.batch_sampler.start_at(*position)
+        yield from super().__iter__()
+
+    @property
+    def stream(self) -> str:
+        """Two loaders of the same `stream` yield the same rows in the same batches and sizes."""
+        source, batches = self.batch_sampler.sampler, self.batch_sampler
+        digest = hashlib.blake2b(digest_size=8)
+        digest.update(repr((source.resize, source.batch_size, source.seed, source.multi_scale)).encode())
+        digest.update(str(batches.accumulate).encode())
+        digest.update(source.rows.tobytes() + source.originals.tobytes())
+        return digest.hexdigest()
+
+    def state_dict(self) -> dict[str, int | str]:
+        """Epoch, and how many of its batches were trained on."""
+        epoch, batches = self.progress() or (self.batch_sampler.sampler.epoch, 0)
+        return {"epoch": epoch, "batches": batches, "stream": self.stream}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if state["stream"] != self.stream:
+            raise ValueError(
+                "the checkpoint was made on another stream of training images; resume with the data set, "
+                "data.seed, data.batch_size, resize settings and trainer.accumulate_grad_batches that it was "
+                "trained with, or start a new run from its weights"
+            )
+        self.batch_sampler.start_at(state["epoch"], state["batches"])

@@ -1,0 +1,139 @@
+"""What happens to an image and its boxes between the file and the batch. Arrays are RGB uint8 (h, w, 3)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+STRIDE = 32  # canvases are multiples of it, so that every level of a pyramid down to stride 32 divides them
+_CAP = 1333 / 800  # long side over short side, from the papers' 800 and 1333
+_SIZE_STREAM = 1  # keeps the draw of a sample's size apart from its other draws
+
+
+@dataclass(frozen=True)
+class Resize:
+    """A rule plus one number. `short_side`: the short side becomes `resize`, or less where the long side
+    would pass resize x 1333/800. `square`: the long side becomes `resize`, on a square canvas.
+    """
+
+    rule: str
+    resize: int
+
+    @property
+    def cap(self) -> int:
+        """Longest side under `short_side`; that of `resize` also where training draws smaller sizes."""
+        return round(self.resize * _CAP)
+
+    def sizes(self, originals: np.ndarray, resize: int | np.ndarray | None = None) -> np.ndarray:
+        """New (height, width) of each (height, width), with `resize` in place of the rule's own number.
+
+        Rounds as fcos_core does: the short side to the nearest integer where the cap holds it, the long side
+        down.
+        """
+        target = np.broadcast_to(self.resize if resize is None else resize, len(originals))
+        short, long = originals.min(axis=1), originals.max(axis=1)
+        if self.rule == "square":
+            new_long = target
+            new_short = np.rint(short * target / long).astype(np.int64)
+        else:
+            capped = long / short * target > self.cap
+            new_short = np.where(capped, np.rint(self.cap * short / long), target).astype(np.int64)
+            new_short = np.maximum(new_short, 1)
+            new_long = (new_short * long / short).astype(np.int64)
+        tall = originals[:, 0] >= originals[:, 1]
+        new = np.stack([np.where(tall, new_long, new_short), np.where(tall, new_short, new_long)], axis=1)
+        return np.maximum(new, 1)
+
+    def canvases(self, sizes: np.ndarray) -> np.ndarray:
+        """Padded (height, width) of each of the resized `sizes`; that of a batch is their maximum."""
+        padded = -(-sizes // STRIDE) * STRIDE
+        return np.repeat(padded.max(axis=1, keepdims=True), 2, axis=1) if self.rule == "square" else padded
+
+
+def draw_resize(seed: int, resize: int, factors: tuple[float, float]) -> int:
+    """The multi-scale size of a sample, uniform between two factors of `resize`; a function of its seed."""
+    factor = np.random.default_rng((seed, _SIZE_STREAM)).uniform(*factors)
+    return max(1, round(resize * factor))
+
+
+def training_boxes(
+    boxes: np.ndarray, labels: np.ndarray, excluded: np.ndarray, sizes: np.ndarray, min_box: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes clipped to their images (`sizes` is (h, w), or one for each box), and which of them train: not
+    `excluded`, of a wanted class (label >= 0), with area, and no side under `min_box`.
+    """
+    clipped = np.clip(boxes, 0, np.flip(np.concatenate([sizes, sizes], axis=-1), axis=-1))
+    sides = clipped[:, 2:] - clipped[:, :2]
+    keep = ~excluded & (labels >= 0) & ((sides >= min_box) & (sides > 0)).all(axis=1)
+    return clipped, keep
+
+
+def mirror(image: np.ndarray, boxes: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mirrored left to right (axis 1) or top to bottom (axis 0)."""
+    low, high = (0, 2) if axis == 1 else (1, 3)
+    boxes = boxes.copy()
+    boxes[:, [low, high]] = image.shape[axis] - boxes[:, [high, low]]
+    return cv2.flip(image, axis), boxes
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Area averaging where the image shrinks, since bilinear sampling would alias there (at 2.5 times
+    smaller it skips most pixels); bilinear otherwise."""
+    if image.shape[:2] == size:
+        return image
+    shrinks = size[0] < image.shape[0] or size[1] < image.shape[1]
+    return cv2.resize(
+        image, (size[1], size[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+
+
+def fit(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
+    """`size` made smaller, in its proportions, where it does not fit the canvas."""
+    factor = min(1.0, canvas[0] / size[0], canvas[1] / size[1])
+    return (
+        (size[0], size[1]) if factor == 1 else (max(1, int(size[0] * factor)), max(1, int(size[1] * factor)))
+    )
+
+
+class Augmentation:
+    """Albumentations transforms by name, as one pipeline that is a function of the sample's seed.
+
+    The pipeline is put together at the first image, that is once in every worker.
+    """
+
+    def __init__(self, transforms: Mapping[str, Any] | None) -> None:
+        self.transforms = dict(transforms or {})
+        self._pipeline: Any = None
+
+    def __bool__(self) -> bool:
+        return bool(self.transforms)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pipeline": None}
+
+    def __call__(
+        self, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, seed: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Boxes must lie in the image; those that a crop leaves empty are dropped."""
+        if self._pipeline is None:
+            self._pipeline = self._compose()
+        self._pipeline.set_random_seed(seed)
+        out = self._pipeline(image=image, bboxes=boxes, labels=labels)
+        image = out["image"]
+        if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3):
+            raise ValueError(
+                f"data.augmentations ({', '.join(self.transforms)}) must give uint8 images of height x width "
+                "x 3; take out Normalize, ToFloat and ToTensorV2: the network normalises"
+            )
+        boxes = np.asarray(out["bboxes"], np.float64).reshape(-1, 4)
+        return image, boxes, np.asarray(out["labels"], np.int64).reshape(-1)
+
+    def _compose(self) -> Any:
+        import albumentations  # 1.5 s, and not needed without augmentations
+
+        parameters = albumentations.BboxParams(
+            format="pascal_voc", clip=True, filter_invalid_bboxes=True, label_fields=["labels"]
+        )
+        return albumentations.Compose(list(self.transforms.values()), bbox_params=parameters)

@@ -1,0 +1,123 @@
+"""Weights from elsewhere: read without running anybody's code, and checked tensor by tensor before use."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
+from torch import Tensor, nn
+from torchvision.models import WeightsEnum
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
+CHECKPOINT_PREFIX = "network.backbone."
+"""Where a backbone lies in this project's own checkpoints."""
+CLASSIFIERS = ("fc.", "classifier.")
+"""Heads of torchvision's classification models; a backbone has none."""
+OPTIONAL = ("pixel_mean", "pixel_std", "num_batches_tracked")
+"""Last parts of names that foreign files lack: our pixel scale (a file without one is taken to be trained on
+RGB/255 with ImageNet's mean and deviation), and a counter that nothing here reads."""
+
+
+def load_backbone(backbone: nn.Module, path: str | Path) -> None:
+    """Fill a backbone from a `.pth`, `.pt` or `.safetensors` state dict, or from one of our checkpoints.
+
+    Every tensor of the backbone must be there in its shape, else ValueError; what the file holds beyond
+    them is left out, and the log says so.
+    """
+    fill(backbone, _backbone_part(read_weights(path)), str(path))
+
+
+def load_published(backbone: nn.Module, weights: WeightsEnum) -> None:
+    """Fill a backbone with weights that torchvision publishes, downloaded once to torch's cache."""
+    try:
+        state = weights.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:  # no network; a hash that differs
+        raise ValueError(
+            f"weights=imagenet: {weights.url} could not be downloaded ({error}). Fetch that file by other "
+            "means and give its path as weights, or weights=null to start from random ones"
+        ) from error
+    fill(backbone, _backbone_part(state), str(weights.url))
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The state dict in a file, alone or as the `state_dict` or `model` entry of a checkpoint.
+
+    Files are opened with `weights_only=True`: one that holds other objects than tensors and plain Python
+    values is refused, because reading it would run code of its author's choice.
+    """
+    path = Path(path).expanduser()
+    if path.suffix not in SUFFIXES:
+        raise ValueError(
+            f"weights={path}: expected 'imagenet', null, or a file ending in {', '.join(SUFFIXES)}"
+        )
+    if not path.is_file():
+        raise ValueError(f"weights={path}: no such file (working directory {Path.cwd()})")
+    try:
+        if path.suffix == ".safetensors":
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file may fail anywhere in the reader
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"weights={path}: cannot be read as tensors only ({reason}). Fetch it again if it is damaged; "
+            "if it holds whole objects, save it anew where it was made: torch.save(model.state_dict(), path)"
+        ) from error
+    return _state_dict(content, path)
+
+
+def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
+    whole = cast(dict[str, Any], content) if isinstance(content, dict) else {}
+    parts = (whole.get(key) for key in ("state_dict", "model"))
+    state = next((cast(dict[str, Any], part) for part in parts if isinstance(part, dict)), whole)
+    if not state:
+        raise ValueError(f"weights={path}: expected named tensors, found an empty or unnamed collection")
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"weights={path}: expected a dict of named tensors, but {name!r} is {type(value).__name__}; "
+                "save model.state_dict() alone, or under the key 'state_dict'"
+            )
+    return state
+
+
+def _backbone_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    state = {name.removeprefix("module."): value for name, value in state.items()}  # of DataParallel
+    own = {n.removeprefix(CHECKPOINT_PREFIX): v for n, v in state.items() if n.startswith(CHECKPOINT_PREFIX)}
+    return own or {n: v for n, v in state.items() if not n.startswith(CLASSIFIERS)}
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Copy a state dict into a module: all of the module's tensors, each in its shape, or ValueError."""
+    expected = module.state_dict()
+    missing = [n for n in expected if n not in state and not n.endswith(OPTIONAL)]
+    if missing:
+        raise ValueError(
+            f"weights={source}: {len(missing)} of {len(expected)} tensors are not in the file: "
+            f"{_some(missing)} (it has {_some(list(state))}). Choose the backbone, depth and norm of the file"
+        )
+    misshapen = [
+        f"{name} is {tuple(state[name].shape)}, expected {tuple(value.shape)}"
+        for name, value in expected.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    if misshapen:
+        raise ValueError(f"weights={source}: {_some(misshapen)}. Choose the backbone and depth of the file")
+    taken = {name: value for name, value in state.items() if name in expected}
+    left_out = [n for n in state if n not in expected and not n.endswith(OPTIONAL)]
+    module.load_state_dict(taken, strict=False)
+    log.info(
+        "weights %s: %d of %d tensors taken%s",
+        source,
+        len(taken),
+        len(expected),
+        f"; left out: {', '.join(left_out)}" if left_out else "",
+    )
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")

@@ -1,0 +1,158 @@
+"""Predictions on their way: from the ranks into one, and through COCO's results JSON."""
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from evaluation.coco import to_xywh
+from evaluation.truth import Predictions, Truth
+
+
+class ImagePredictions(NamedTuple):
+    """What was found on one image, in original pixels, without padding."""
+
+    image_id: int | str
+    boxes: Float[np.ndarray, "d 4"]
+    """xyxy."""
+    scores: Float[np.ndarray, " d"]
+    labels: Int[np.ndarray, " d"]
+
+
+def collect(
+    parts: Iterable[ImagePredictions | tuple[int | str, np.ndarray, np.ndarray, np.ndarray]], truth: Truth
+) -> Predictions:
+    """One split's predictions out of those of all ranks, in the order of the truth.
+
+    Of an image that several ranks went through, the first copy counts. An image on which nothing was found
+    needs its empty part: raises ValueError where the truth has an image without part, or a part no image.
+    """
+    by_image: dict[int | str, list[np.ndarray]] = {}
+    for image_id, *arrays in parts:
+        by_image.setdefault(image_id, arrays)
+    image_ids: list[int | str] = truth.image_ids.tolist()
+    if not image_ids:
+        raise ValueError(
+            "there is no image to score: the split is empty, or none of its images could be read"
+        )
+    if missing := [image_id for image_id in image_ids if image_id not in by_image]:
+        raise ValueError(
+            f"{len(missing)} of {len(image_ids)} images have no predictions: {_few(missing)}. The loaders of "
+            "all ranks together must go through the whole split; nothing found is an empty result, not none"
+        )
+    if unknown := sorted(by_image.keys() - set(image_ids), key=str):
+        raise ValueError(
+            f"{len(unknown)} images with predictions are not in the split: {_few(unknown)}. Its "
+            f"{len(image_ids)} images are {_few(image_ids)}; predict and score the same split"
+        )
+    boxes, scores, labels = zip(*(by_image[image_id] for image_id in image_ids), strict=True)
+    return Predictions(
+        image_index=np.repeat(np.arange(len(image_ids)), [len(of_image) for of_image in scores]),
+        boxes=np.concatenate(boxes),
+        scores=np.concatenate(scores),
+        labels=np.concatenate(labels),
+    )
+
+
+def write_predictions(path: Path, truth: Truth, predictions: Predictions) -> None:
+    """COCO's results format; the file is there whole or not at all.
+
+    Numbers are written in full, so that scoring the file and scoring the arrays give the same digits.
+    """
+    image_ids, category_ids = truth.image_ids.tolist(), truth.category_ids
+    entries = [
+        {"image_id": image_ids[image], "category_id": category_ids[label], "bbox": box, "score": score}
+        for image, label, box, score in zip(
+            predictions.image_index.tolist(),
+            predictions.labels.tolist(),
+            to_xywh(predictions.boxes).tolist(),
+            predictions.scores.tolist(),
+            strict=True,
+        )
+    ]
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("w") as file:
+            file.write(json.dumps(entries))  # not dump, which is not written in C
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_predictions(path: Path, truth: Truth) -> Predictions:
+    """A results file of the truth's split; ValueError names the file, the entry and what is wrong with it."""
+    try:
+        entries = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}. {_EXPECTED}") from error
+    if not isinstance(entries, list):
+        raise ValueError(f"{path} holds a {type(entries).__name__}, not a list. {_EXPECTED}")
+
+    rows = {image_id: row for row, image_id in enumerate(truth.image_ids.tolist())}
+    labels = {category_id: label for label, category_id in enumerate(truth.category_ids)}
+    for index, entry in enumerate(entries):
+        if problem := _problem(entry, rows, labels, truth.class_names):
+            raise ValueError(f"{path}, entry {index}: {problem}")
+    boxes = np.array([entry["bbox"] for entry in entries], dtype=np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return Predictions(
+        image_index=np.array([rows[entry["image_id"]] for entry in entries], dtype=np.int64),
+        boxes=boxes,
+        scores=np.array([entry["score"] for entry in entries], dtype=np.float64),
+        labels=np.array([labels[entry["category_id"]] for entry in entries], dtype=np.int64),
+    )
+
+
+def _problem(
+    entry: Any, rows: dict[int | str, int], labels: dict[int, int], class_names: tuple[str, ...]
+) -> str | None:
+    if not isinstance(entry, dict):
+        return f"{_shown(entry)} is not an object. {_EXPECTED}"
+    if missing := [key for key in ("image_id", "category_id", "bbox", "score") if key not in entry]:
+        return f"has no {' and no '.join(missing)}. {_EXPECTED}"
+    image_id, category_id, box, score = (entry[key] for key in ("image_id", "category_id", "bbox", "score"))
+    if type(image_id) not in (int, str) or image_id not in rows:
+        return (
+            f"image_id {_shown(image_id)} is not in the split, whose {len(rows)} images are "
+            f"{_few(list(rows))}. Score the split that was predicted"
+        )
+    if type(category_id) is not int or category_id not in labels:
+        known = [f"{number} ({name})" for number, name in zip(labels, class_names, strict=True)]
+        return (
+            f"category_id {_shown(category_id)} is not in the data set, whose categories are "
+            f"{', '.join(known)}. Write the data set's own numbers, not indices from 0"
+        )
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+        return f"bbox {_shown(box)} is not four finite numbers: x, y, width, height in original pixels"
+    if box[2] < 0 or box[3] < 0:
+        return f"bbox {_shown(box)} has a negative side; write x, y, width, height, not two corners"
+    if not _is_number(score):
+        return f"score {_shown(score)} is not a finite number; the best prediction has the highest"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _few(values: list[Any]) -> str:
+    shown = ", ".join(map(repr, values[:5]))
+    return f"{shown}, ..." if len(values) > 5 else shown
+
+
+_EXPECTED = (
+    'Expected is COCO\'s results format: a list of {"image_id": .., "category_id": .., '
+    '"bbox": [x, y, width, height], "score": ..}'
+)

@@ -1,0 +1,1 @@
+"""What happens around the steps: checkpoints, averaged weights, the log."""

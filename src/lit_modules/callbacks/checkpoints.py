@@ -1,0 +1,166 @@
+"""When a run's state is saved, and what happens when the run is told to end."""
+
+import logging
+import math
+import os
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal, cast
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
+
+from lit_modules.base import DetectionModule
+
+log = logging.getLogger(__name__)
+
+REQUEUE = 75
+"""Exit code of a run that was told to end (SIGTERM) and has saved its state: EX_TEMPFAIL, "try again"."""
+
+
+class Checkpoints(Checkpoint):
+    """Saves `checkpoints/step_N.ckpt` and points `last.ckpt` and `best.ckpt` at them.
+
+    A file is written every `every_steps` optimizer steps and before and after each validation, never between
+    accumulated micro-batches. What was saved before a validation says that the validation is owed, and a run
+    that resumes there validates first: so a kill at any moment loses steps, never a validation.
+    """
+
+    def __init__(
+        self, monitor: str = "val/AP", mode: Literal["min", "max"] = "max", every_steps: int = 2500, keep: int = 1
+    ) -> None:
+        self.folder = Path("checkpoints")
+        self.monitor, self.mode, self.every_steps, self.keep = monitor, mode, every_steps, keep
+        self.best_score = math.inf if mode == "min" else -math.inf
+        self.best_step = -1
+        self.best_metrics: dict[str, float] = {}
+        self._owed = False
+        self._saved_step = -1
+
+    @property
+    def best_path(self) -> Path:
+        return self.folder / "best.ckpt"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "best_score": self.best_score,
+            "best_step": self.best_step,
+            "best_metrics": self.best_metrics,
+            "owed": self._owed,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
+        self.best_metrics, self._owed = state_dict["best_metrics"], state_dict["owed"]
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.folder = Path(trainer.default_root_dir, "checkpoints")
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        take_sigterm(trainer, cast(DetectionModule, pl_module))
+        self._saved_step = trainer.global_step
+        if trainer.is_global_zero:
+            self._point_best()
+        if self._owed:
+            trainer.validating = True
+            trainer.fit_loop.epoch_loop.val_loop.run()
+            trainer.training = True
+            pl_module.train()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.fit_loop._should_accumulate():  # pyright: ignore[reportPrivateUsage]
+            return
+        step = trainer.global_step
+        if 0 < trainer.max_steps <= step:
+            trainer.should_stop = True  # makes Lightning validate the last weights too
+        self._owed = validation_due(trainer)
+        if self._owed or step % self.every_steps == 0:
+            self._save(trainer)
+        self._end_if_told(trainer, cast(DetectionModule, pl_module))
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        module = cast(DetectionModule, pl_module)
+        if module.sigterm and trainer.world_size == 1:  # the state from before this validation is saved
+            raise SystemExit(REQUEUE)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        score = trainer.callback_metrics.get(self.monitor)
+        if score is None:
+            raise ValueError(
+                f"callbacks.checkpoints.monitor={self.monitor} is not among the metrics of this validation: "
+                + ", ".join(sorted(trainer.callback_metrics))
+            )
+        better = score.item() < self.best_score if self.mode == "min" else score.item() > self.best_score
+        if better or self.best_step < 0:
+            self.best_score, self.best_step = score.item(), trainer.global_step
+            self.best_metrics = dict(cast(DetectionModule, pl_module).metrics.scalars)
+        self._owed = False
+        self._save(trainer)
+        self._end_if_told(trainer, cast(DetectionModule, pl_module))
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        step = trainer.global_step
+        trainer.save_checkpoint(self.folder / f"step_{step:07d}.ckpt")
+        self._saved_step = step
+        if not trainer.is_global_zero:
+            return
+        point(self.folder / "last.ckpt", f"step_{step:07d}.ckpt")
+        self._point_best()
+        others = [file for number, file in saved(self.folder) if number != self.best_step and number <= step]
+        for file in others[: len(others) - self.keep] if self.keep >= 0 else []:
+            file.unlink()
+
+    def _point_best(self) -> None:
+        target = f"step_{self.best_step:07d}.ckpt"
+        if (self.folder / target).exists():
+            point(self.best_path, target)
+
+    def _end_if_told(self, trainer: pl.Trainer, module: DetectionModule) -> None:
+        if not (module.stop_requested or (module.sigterm and trainer.world_size == 1)):
+            return
+        if self._saved_step != trainer.global_step:
+            self._save(trainer)
+        log.info("told to end (SIGTERM): saved step %d; resume=%s goes on", trainer.global_step, self.folder.parent)
+        # Children end quietly: the launcher kills everybody when one of them reports a failure.
+        raise SystemExit(REQUEUE if trainer.local_rank == 0 else 0)
+
+
+def take_sigterm(trainer: pl.Trainer, module: DetectionModule) -> None:
+    """Note SIGTERM and pass it on to the ranks that this one started.
+
+    In place of Lightning's handler, which communicates between ranks from inside the signal, and ends the
+    run between accumulated micro-batches too.
+    """
+
+    def note(signum: int, _: FrameType | None) -> None:
+        if not module.sigterm and trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(cast(Any, signum))
+        module.sigterm = True
+
+    signal.signal(signal.SIGTERM, note)
+
+
+def validation_due(trainer: pl.Trainer) -> bool:
+    """Whether Lightning is about to validate after this training batch."""
+    loop = trainer.fit_loop.epoch_loop
+    fetcher = trainer.fit_loop._data_fetcher  # pyright: ignore[reportPrivateUsage]
+    assert fetcher is not None
+    return loop._should_check_val_fx(fetcher)  # pyright: ignore[reportPrivateUsage]
+
+
+def saved(folder: Path) -> list[tuple[int, Path]]:
+    """(step, file) of the checkpoints in a folder, oldest first."""
+    return sorted((int(file.stem.removeprefix("step_")), file) for file in folder.glob("step_*.ckpt"))
+
+
+def point(link: Path, target: str) -> None:
+    """Make a relative link, replacing an older one in a single step."""
+    part = link.with_name(f".{link.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)
+    part.symlink_to(target)
+    os.replace(part, link)

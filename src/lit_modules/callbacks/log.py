@@ -1,0 +1,185 @@
+"""What a run says while it goes: a bar, a line every few steps, a table after each validation, the curves."""
+
+import logging
+import statistics
+import sys
+import time
+from datetime import timedelta
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from pytorch_lightning.callbacks import Callback, RichProgressBar
+from rich.console import Console
+from torch import Tensor
+
+from datamodules.batch import Batch
+from evaluation.metrics import Metrics, table
+from lit_modules.base import DetectionModule
+
+log = logging.getLogger(__name__)
+
+
+class Log(Callback):
+    """Reads losses off the device every `trainer.log_every_n_steps` and writes them to log.txt and the loggers.
+
+    A line gives the median over the last steps and, in brackets, the average since the run (or its resumption)
+    began; loggers get the mean over the last steps, of all ranks. Times are seconds of one optimizer step.
+    """
+
+    def __init__(self) -> None:
+        self._window: list[dict[str, Tensor]] = []
+        self._sums: dict[str, float] = {}
+        self._counts = 0
+        self._step_times: list[float] = []
+        self._data_times: list[float] = []
+        self._images = 0
+        self.shown: dict[str, str] = {}
+        """The last line's figures, for the progress bar."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._started = self._last_step = self._batch_end = time.perf_counter()
+        self._first_step = trainer.global_step
+        self._data_time = 0.0
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            log.info("data: %s", cast(Any, trainer).datamodule.describe())
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._data_time += time.perf_counter() - self._batch_end
+        self._rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        self._window.append(outputs["losses"])
+        self._images += len(batch.infos) * trainer.world_size
+        now = self._batch_end = time.perf_counter()
+        if trainer.fit_loop._should_accumulate():  # pyright: ignore[reportPrivateUsage]
+            return
+        self._step_times.append(now - self._last_step)
+        self._data_times.append(self._data_time)
+        self._last_step, self._data_time = now, 0.0
+        if trainer.global_step % cast(Any, trainer).log_every_n_steps == 0 or trainer.global_step == trainer.max_steps:
+            self._report(trainer, cast(DetectionModule, pl_module))
+
+    def _report(self, trainer: pl.Trainer, module: DetectionModule) -> None:
+        names = list(self._window[0])
+        values = torch.stack([torch.stack([step[name] for name in names]) for step in self._window])
+        if dist.is_initialized():
+            dist.all_reduce(values)
+            values /= trainer.world_size
+        columns = values.double().cpu().T.tolist()
+        step_time = statistics.median(self._step_times)
+        metrics = {f"train/{name}": statistics.fmean(column) for name, column in zip(names, columns, strict=True)}
+        line = [f"step {trainer.global_step}/{trainer.max_steps}" if trainer.max_steps > 0 else f"step {trainer.global_step}"]
+        for name, column in zip(names, columns, strict=True):
+            self._sums[name] = self._sums.get(name, 0.0) + sum(column)
+            average = self._sums[name] / (self._counts + len(column))
+            line.append(f"{name} {statistics.median(column):.4f} ({average:.4f})")
+        self._counts += len(columns[0])
+        metrics |= {
+            "lr": self._rate,
+            "epoch": trainer.current_epoch,
+            "time/step": step_time,
+            "time/data": statistics.median(self._data_times),
+            "images_per_s": self._images / sum(self._step_times),
+            "memory_mb": memory_mb(module.device),
+        }
+        if trainer.gradient_clip_val:
+            metrics["train/gradient_norm"] = float(module.gradient_norm)
+            line.append(f"gradient {metrics['train/gradient_norm']:.2f}")
+        left = remaining(trainer, (time.perf_counter() - self._started) / max(trainer.global_step - self._first_step, 1))
+        line += [
+            f"lr {metrics['lr']:.6f}",
+            f"{metrics['images_per_s']:.1f} images/s",
+            f"data {metrics['time/data']:.3f} s",
+            f"{metrics['memory_mb']:.0f} MB",
+            f"eta {left}",
+        ]
+        self.shown = {
+            "loss": f"{metrics['train/loss']:.3f}",
+            "lr": f"{metrics['lr']:.5f}",
+            "img/s": f"{metrics['images_per_s']:.1f}",
+            "data": f"{metrics['time/data']:.2f}s",
+            "eta": left,
+        }
+        if trainer.is_global_zero:
+            log.info("  ".join(line))
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.global_step)
+        self._window, self._step_times, self._data_times, self._images = [], [], [], 0
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validation_started = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        module = cast(DetectionModule, pl_module)
+        self._tell("val", trainer, module, time.perf_counter() - self._validation_started)
+        # a validation is no part of a step's time
+        self._last_step = self._batch_end = time.perf_counter()
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validation_started = time.perf_counter()
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        module = cast(DetectionModule, pl_module)
+        self._tell("test", trainer, module, time.perf_counter() - self._validation_started)
+
+    def _tell(self, split: str, trainer: pl.Trainer, module: DetectionModule, seconds: float) -> None:
+        values = module.metrics.scalars | module.mean_losses
+        metrics = {f"{split}/{name}": value for name, value in values.items()}
+        metrics |= {f"{split}/AP_class/{name}": v["AP"] for name, v in module.metrics.per_class.items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics | {"epoch": trainer.current_epoch}, step=trainer.global_step)
+        if trainer.is_global_zero:
+            log.info("%s at step %d took %.1f s\n%s", split, trainer.global_step, seconds, as_text(module.metrics))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        seconds = time.perf_counter() - self._started
+        steps = max(trainer.global_step - self._first_step, 1)
+        if trainer.is_global_zero:
+            log.info("trained %d steps in %s (%.4f s/step, validations included)", steps, clock(seconds), seconds / steps)
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's bar with the last line's figures of `Log`, which cost nothing to read."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        logs = [callback for callback in cast(Any, trainer).callbacks if isinstance(callback, Log)]
+        return dict(logs[0].shown) if logs else {}
+
+
+def show_bar() -> bool:
+    """Only where somebody looks: a bar in a file is noise."""
+    return sys.stdout.isatty()
+
+
+def as_text(metrics: Metrics) -> str:
+    """The tables of an evaluation as they are printed."""
+    console = Console(width=100, force_terminal=False)
+    with console.capture() as capture:
+        console.print(table(metrics))
+    return capture.get().rstrip()
+
+
+def memory_mb(device: torch.device) -> float:
+    """Largest memory so far in 2^20 bytes: what tensors took on a device, the whole process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def remaining(trainer: pl.Trainer, seconds_per_step: float) -> str:
+    total = trainer.max_steps if trainer.max_steps > 0 else trainer.estimated_stepping_batches
+    return clock(seconds_per_step * max(float(total) - trainer.global_step, 0))
+
+
+def clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

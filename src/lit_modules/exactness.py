@@ -1,0 +1,71 @@
+"""What makes a number independent of ranks, workers and interruptions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from datamodules.batch import Batch
+from detectors.detections import Detections
+from evaluation.results import ImagePredictions
+from evaluation.truth import Truth
+
+
+def step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
+    """The seed of everything random inside one step; no generator's state has to be stored to resume."""
+    return int(np.random.SeedSequence((seed, epoch, batch, rank)).generate_state(1, np.uint64)[0] >> 1)
+
+
+@dataclass
+class Evaluation:
+    """What one rank saw of a split: predictions by image, losses by batch."""
+
+    entries: list[ImagePredictions] = field(default_factory=lambda: [])
+    losses: dict[Any, tuple[int, dict[str, float]]] = field(default_factory=lambda: {})
+    """(images, loss by name) of each batch, keyed by the first image's id: batches are never cut."""
+    unread: dict[Any, str] = field(default_factory=lambda: {})
+    """Images that could not be read, with the reason; they count for nothing."""
+
+    def add(self, batch: Batch, losses: dict[str, Tensor], detections: Detections) -> None:
+        """Take one batch, mapping its boxes to original pixels with the scale that the image was resized by."""
+        boxes = detections.boxes.float().cpu().numpy()
+        scores = detections.scores.float().cpu().numpy()
+        labels = detections.labels.cpu().numpy()
+        for info, box, score, label in zip(batch.infos, boxes, scores, labels, strict=True):
+            if info.error is not None:
+                self.unread[info.image_id] = info.error
+                continue
+            (height, width), (y, x) = info.original_size, info.scale
+            keep = label >= 0
+            original = box[keep] / np.array([x, y, x, y], np.float32)
+            original = original.clip(0, np.array([width, height, width, height], np.float32))
+            self.entries.append(ImagePredictions(info.image_id, original, score[keep], label[keep]))
+        values = {"loss": float(sum(v.item() for v in losses.values()))} | {k: v.item() for k, v in losses.items()}
+        self.losses[batch.infos[0].image_id] = (len(batch.infos), values)
+
+    @staticmethod
+    def merged(shards: Sequence["Evaluation"]) -> "Evaluation":
+        whole = Evaluation()
+        for shard in shards:
+            whole.entries += shard.entries
+            whole.losses |= shard.losses
+            whole.unread |= shard.unread
+        return whole
+
+    def scored_part(self, truth: Truth, limited: bool) -> Truth:
+        """The truth of the images that count: all that could be read, or those seen in a limited run."""
+        if not self.unread and not limited:
+            return truth
+        seen = {entry.image_id for entry in self.entries}
+        ids = truth.image_ids.tolist()
+        return truth.only(np.array([(i in seen) if limited else (i not in self.unread) for i in ids], bool))
+
+    def mean_losses(self) -> dict[str, float]:
+        """Mean over images, summed in the order of the ids: the same digits however the batches were dealt."""
+        if not self.losses:
+            return {}
+        ordered = [self.losses[key] for key in sorted(self.losses)]
+        count = sum(number for number, _ in ordered)
+        return {name: sum(n * values[name] for n, values in ordered) / count for name in ordered[0][1]}

@@ -1,0 +1,69 @@
+"""FCOS on Lightning: which network, which loss, which decoder."""
+
+from typing import Literal
+
+from torch import Tensor
+
+from datamodules.batch import Batch
+from detectors.backbones import Backbone
+from detectors.detections import Detections
+from detectors.fcos import FCOS, FCOSDecoder, FCOSLoss
+from lit_modules.base import DetectionModule, MakeOptimizer, MakeSchedule
+
+
+class FCOSModule(DetectionModule):
+    """FCOS (arXiv 1904.01355); the defaults are the paper's first version, conf/experiment/fcos_imprv_* its second."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        optimizer: MakeOptimizer,
+        schedule: MakeSchedule,
+        lr: float = 0.01,
+        pyramid_channels: int = 256,
+        p6_from: Literal["p5", "c5"] = "p5",
+        num_convs: int = 4,
+        head_norm: Literal["gn"] | None = "gn",
+        prior: float = 0.01,
+        center_sampling: float | None = None,
+        normalize_targets: bool = False,
+        centerness_on_box: bool = False,
+        box_loss: Literal["iou", "linear_iou", "giou"] = "iou",
+        focal_alpha: float = 0.25,
+        focal_gamma: float = 2.0,
+        score_threshold: float = 0.05,
+        nms_threshold: float = 0.6,
+        candidates_per_level: int = 1000,
+        max_detections: int = 100,
+    ) -> None:
+        network = FCOS(
+            backbone,
+            num_classes,
+            pyramid_channels=pyramid_channels,
+            p6_from=p6_from,
+            num_convs=num_convs,
+            head_norm=head_norm,
+            prior=prior,
+            normalize_targets=normalize_targets,
+            centerness_on_box=centerness_on_box,
+        )
+        super().__init__(network, optimizer, schedule, lr)
+        self.loss = FCOSLoss(
+            center_sampling=center_sampling,
+            box_loss=box_loss,
+            focal_alpha=focal_alpha,
+            focal_gamma=focal_gamma,
+        )
+        self.decoder = FCOSDecoder(
+            score_threshold=score_threshold,
+            nms_threshold=nms_threshold,
+            candidates_per_level=candidates_per_level,
+            max_detections=max_detections,
+        )
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        return self.loss(self.outputs(batch), batch.boxes, batch.labels)
+
+    def detect(self, batch: Batch) -> Detections:
+        return self.decoder(self.outputs(batch), batch.sizes)

@@ -1,0 +1,92 @@
+"""Optimizers with the parameter groups of the detection papers."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+from torchvision.ops import FrozenBatchNorm2d
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, FrozenBatchNorm2d)  # pyright: ignore[reportPrivateUsage]
+
+
+def parameter_groups(
+    network: nn.Module,
+    lr: float,
+    weight_decay: float,
+    *,
+    bias_lr_factor: float = 1.0,
+    bias_decay_factor: float = 1.0,
+    norm_decay_factor: float = 1.0,
+    backbone_lr_factor: float = 1.0,
+) -> list[dict[str, object]]:
+    """Trainable parameters grouped by rate and decay, at most one group for each pair of values.
+
+    A bias is what is called `bias`, in normalisation layers too (FCOS, solver/build.py); the two decay
+    factors multiply where both apply. The backbone is what lies under `network.backbone`.
+    """
+    norms = {name for name, module in network.named_modules() if isinstance(module, _NORMS)}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        owner, _, kind = name.rpartition(".")
+        rate, decay = lr, weight_decay
+        if kind == "bias":
+            rate, decay = rate * bias_lr_factor, decay * bias_decay_factor
+        if owner in norms:
+            decay *= norm_decay_factor
+        if name.startswith("backbone."):
+            rate *= backbone_lr_factor
+        groups.setdefault((rate, decay), []).append(parameter)
+    return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
+
+
+def sgd(
+    network: nn.Module,
+    lr: float,
+    *,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 1e-4,
+    bias_lr_factor: float = 1.0,
+    bias_decay_factor: float = 1.0,
+    norm_decay_factor: float = 1.0,
+    backbone_lr_factor: float = 1.0,
+) -> Optimizer:
+    """Stochastic gradient descent with momentum; the defaults are detectron2's."""
+    groups = parameter_groups(
+        network,
+        lr,
+        weight_decay,
+        bias_lr_factor=bias_lr_factor,
+        bias_decay_factor=bias_decay_factor,
+        norm_decay_factor=norm_decay_factor,
+        backbone_lr_factor=backbone_lr_factor,
+    )
+    return SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, foreach=True)
+
+
+def adamw(
+    network: nn.Module,
+    lr: float,
+    *,
+    betas: Sequence[float] = (0.9, 0.999),
+    weight_decay: float = 0.05,
+    bias_lr_factor: float = 1.0,
+    bias_decay_factor: float = 0.0,
+    norm_decay_factor: float = 0.0,
+    backbone_lr_factor: float = 1.0,
+) -> Optimizer:
+    """AdamW; biases and normalisation layers are not decayed by default."""
+    groups = parameter_groups(
+        network,
+        lr,
+        weight_decay,
+        bias_lr_factor=bias_lr_factor,
+        bias_decay_factor=bias_decay_factor,
+        norm_decay_factor=norm_decay_factor,
+        backbone_lr_factor=backbone_lr_factor,
+    )
+    # One pass over the weights on the CPU; on CUDA a fused step would forbid clipping under a GradScaler.
+    return AdamW(groups, lr=lr, betas=(betas[0], betas[1]), fused=None if torch.cuda.is_available() else True)

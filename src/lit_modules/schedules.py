@@ -1,0 +1,124 @@
+"""How the learning rate changes, by iteration: a warm-up, then one of four shapes.
+
+Each function returns a scheduler that is stepped once after every optimizer step.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+Warmup = Literal["linear", "constant"] | None
+
+
+def _warmup(warmup: Warmup, steps: int, factor: float) -> Callable[[int], float]:
+    """Factor on the rate of step i: `factor` until `steps` (constant), or from there to 1 in a line."""
+
+    def at(i: int) -> float:
+        if warmup is None or i >= steps:
+            return 1.0
+        if warmup == "constant":
+            return factor
+        done = i / steps
+        return factor * (1 - done) + done
+
+    return at
+
+
+def multistep(
+    optimizer: Optimizer,
+    total_steps: int,
+    *,
+    milestones: Sequence[float] = (60000, 80000),
+    gamma: float = 0.1,
+    warmup: Warmup = "linear",
+    warmup_steps: int = 500,
+    warmup_factor: float = 1 / 3,
+) -> LRScheduler:
+    """lr(i) = base x warm-up(i) x gamma^(milestones at or before i); FCOS, solver/lr_scheduler.py.
+
+    Milestones that are written as fractions (0.667) are fractions of the run.
+    """
+    steps = sorted(round(m * total_steps) if isinstance(m, float) and m <= 1 else int(m) for m in milestones)
+    warm = _warmup(warmup, warmup_steps, warmup_factor)
+    return LambdaLR(optimizer, lambda i: warm(i) * gamma ** bisect_right(steps, i))
+
+
+def constant(
+    optimizer: Optimizer,
+    total_steps: int,
+    *,
+    warmup: Warmup = "linear",
+    warmup_steps: int = 500,
+    warmup_factor: float = 1 / 3,
+) -> LRScheduler:
+    """The warm-up, then the full rate to the end."""
+    return LambdaLR(optimizer, _warmup(warmup, warmup_steps, warmup_factor))
+
+
+def cosine(
+    optimizer: Optimizer,
+    total_steps: int,
+    *,
+    final_factor: float = 0.0,
+    warmup: Warmup = "linear",
+    warmup_steps: int = 500,
+    warmup_factor: float = 0.001,
+) -> LRScheduler:
+    """The warm-up, then half a cosine down to `final_factor` of the rate at `total_steps`."""
+    warm = _warmup(warmup, warmup_steps, warmup_factor)
+    start = warmup_steps if warmup else 0
+
+    def at(i: int) -> float:
+        done = min(max(i - start, 0) / max(total_steps - start, 1), 1.0)
+        return warm(i) * (final_factor + (1 - final_factor) * 0.5 * (1 + math.cos(math.pi * done)))
+
+    return LambdaLR(optimizer, at)
+
+
+class Plateau(LRScheduler):
+    """The warm-up, then a rate that falls whenever `observe` has seen no improvement for a while."""
+
+    def __init__(
+        self, optimizer: Optimizer, warm: Callable[[int], float], patience: int, factor: float, threshold: float
+    ) -> None:
+        self._warm = warm
+        self.patience, self.factor, self.threshold = patience, factor, threshold
+        self.best, self.waited, self.scale = math.inf, 0, 1.0
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return [base * self._warm(self.last_epoch) * self.scale for base in self.base_lrs]
+
+    def observe(self, loss: float) -> None:
+        """Take note of a validation loss; the next step uses the new rate."""
+        if loss < self.best * (1 - self.threshold):
+            self.best, self.waited = loss, 0
+        else:
+            self.waited += 1
+        if self.waited > self.patience:
+            self.scale, self.waited = self.scale * self.factor, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {key: value for key, value in super().state_dict().items() if key != "_warm"}
+
+
+def plateau(
+    optimizer: Optimizer,
+    total_steps: int,
+    *,
+    patience: int = 3,
+    factor: float = 0.1,
+    threshold: float = 1e-4,
+    warmup: Warmup = "linear",
+    warmup_steps: int = 500,
+    warmup_factor: float = 1 / 3,
+) -> Plateau:
+    """The warm-up, then x `factor` after more than `patience` validations without a lower loss.
+
+    The rule of torch's ReduceLROnPlateau in relative mode, on the validation loss.
+    """
+    return Plateau(optimizer, _warmup(warmup, warmup_steps, warmup_factor), patience, factor, threshold)

@@ -1,0 +1,93 @@
+"""What a run says before it starts, and the few choices that depend on the machine."""
+
+import copy
+import logging
+import platform
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torchvision
+from omegaconf import DictConfig, OmegaConf
+from torch.utils.flop_counter import FlopCounterMode
+
+from lit_modules.base import DetectionModule
+from lit_modules.settings import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+def choose_precision(asked: str | None, accelerator: str) -> str:
+    """bf16-mixed where the hardware multiplies in bf16 natively, else 32-true; what was asked for if legal.
+
+    `bf16-true` and `16-true` would round the boxes themselves.
+    """
+    if asked is not None:
+        if str(asked) not in ("32-true", "bf16-mixed", "16-mixed"):
+            raise ConfigError(f"trainer.precision={asked}: expected 32-true, bf16-mixed, 16-mixed, or null to choose")
+        return str(asked)
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    native = torch.cpu._is_avx512_bf16_supported()  # pyright: ignore[reportPrivateUsage]
+    return "bf16-mixed" if native and accelerator in ("auto", "cpu") else "32-true"
+
+
+def announce(cfg: DictConfig, module: DetectionModule, trainer: pl.Trainer) -> None:
+    """Log environment, config, data and the network's size: what one wants to know of a run years later."""
+    log.info("run folder %s", trainer.default_root_dir)
+    log.info("environment: %s", "  ".join(f"{name} {value}" for name, value in environment().items()))
+    log.info("devices: %d x %s, precision %s", trainer.world_size, device_name(trainer), trainer.precision)
+    log.info("config:\n%s", OmegaConf.to_yaml(cfg).rstrip())
+    parameters = sum(p.numel() for p in module.network.parameters())
+    trained = sum(p.numel() for p in module.network.parameters() if p.requires_grad)
+    size = image_size(cfg.data.resize, cfg.data.rule)
+    log.info(
+        "network: %.2f M parameters, %.2f M of them trained, %.1f GFLOPs for an image of %d x %d",
+        parameters / 1e6, trained / 1e6, gflops(module, size), *size,
+    )  # fmt: skip
+    log.info("batch: %d images a step, rate %g, %d steps", cfg.data.batch_size, module.lr, trainer.max_steps)
+
+
+def environment() -> dict[str, str]:
+    """Versions, and the commit of this code, marked where files differ from it."""
+    names: dict[str, str] = {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "torchvision": torchvision.__version__,
+        "lightning": pl.__version__,
+        "numpy": np.__version__,
+    }
+    if torch.version.cuda and torch.cuda.is_available():
+        names["cuda"] = torch.version.cuda
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.check_output([*git, "rev-parse", "--short", "HEAD"], stderr=subprocess.DEVNULL, text=True)
+        changed = subprocess.check_output([*git, "status", "--porcelain", "-uno"], stderr=subprocess.DEVNULL, text=True)
+        names["commit"] = commit.strip() + (" (changed)" if changed.strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        names["commit"] = "unknown"
+    return names
+
+
+def device_name(trainer: pl.Trainer) -> str:
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({torch.get_num_threads()} threads)"
+
+
+def image_size(resize: int, rule: str) -> tuple[int, int]:
+    """A typical canvas: the square, or a photo of 3 : 4, up to a multiple of 32."""
+    height, width = (resize, resize) if rule == "square" else (resize, resize * 4 / 3)
+    return int(np.ceil(height / 32) * 32), int(np.ceil(width / 32) * 32)
+
+
+def gflops(module: DetectionModule, size: tuple[int, int]) -> float:
+    """10^9 floating-point operations (two for a multiply-add) of one forward pass, counted without computing it."""
+    network = copy.deepcopy(module.network).to("meta").eval()
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        network(torch.empty(1, 3, *size, dtype=torch.uint8, device="meta"), torch.tensor([size], device="meta"))
+    return counter.get_total_flops() / 1e9

@@ -1,0 +1,56 @@
+"""What many tests share: the recorded originals, the real images, and quiet surroundings."""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `running`, which the tests of whole runs share
+from running import Runner
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Annotation indexes go to a folder of the test run, never to the user's cache."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], dict[str, Any]]:
+    """`golden("fcos/assign")`: the cases of one function of an original, arrays as torch tensors."""
+    file = SHARED / "golden" / "load.py"
+    if not file.exists():
+        pytest.skip(f"recorded outputs of the originals are not at {file}")
+    spec = importlib.util.spec_from_file_location("golden_load", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda rel: module.load(rel, torch=True)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real images and weights: BCCD, a COCO subset, photos, MobileNetV2."""
+    folder = SHARED / "data"
+    if not folder.exists():
+        pytest.skip(f"real images are not at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def train() -> Iterator[Runner]:
+    """`train(overrides, folder, kill=None)`: run train.py from a folder and return what it printed."""
+    runner = Runner()
+    yield runner
+    runner.close()

@@ -1,0 +1,219 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from tiny_data import coco, write_coco, write_json
+
+from datamodules.coco import CocoDataModule
+
+SIZE = (40, 60)
+
+
+def test_real_coco_json_reads_as_pycocotools_reads_it(shared_data: Path) -> None:
+    data = CocoDataModule(
+        root=str(shared_data / "coco_small"), train_split="train", val_split="val", test_split="val"
+    )
+    data.setup()
+    truth = data.truth("train")
+    oracle = COCO(str(shared_data / "coco_small" / "annotations" / "instances_train.json"))
+    assert len(truth.image_ids) == 128
+    assert len(truth.boxes) == 939
+    assert truth.crowd.sum() == 10
+    assert list(data.category_ids) == sorted(oracle.cats)
+    assert data.class_names[0] == "person"
+    for row, image_id in enumerate(truth.image_ids.tolist()):
+        wanted = oracle.imgToAnns[image_id]
+        here = truth.image_index == row
+        xywh = truth.boxes[here]
+        xywh[:, 2:] -= xywh[:, :2]
+        np.testing.assert_allclose(xywh, np.reshape([a["bbox"] for a in wanted], (-1, 4)), atol=1e-9)
+        assert truth.areas[here].tolist() == [a["area"] for a in wanted]
+        assert truth.crowd[here].tolist() == [a["iscrowd"] == 1 for a in wanted]
+        ids = [data.category_ids[label] for label in truth.labels[here]]
+        assert ids == [a["category_id"] for a in wanted]
+        assert truth.sizes[row].tolist() == [oracle.imgs[image_id]["height"], oracle.imgs[image_id]["width"]]
+    assert data.test_is_val
+    assert not truth.voc
+
+
+def test_labels_follow_rising_category_ids(tmp_path: Path) -> None:
+    data = coco(write_coco(tmp_path, [SIZE], [[{"category_id": 7}, {"category_id": 3}]]))
+    data.setup()
+    assert data.class_names == ("a", "b")
+    assert data.category_ids == (3, 7)
+    assert data.truth("train").labels.tolist() == [1, 0]
+
+
+def test_a_subset_of_classes_is_relabelled_in_its_own_order(tmp_path: Path) -> None:
+    write_coco(tmp_path, [SIZE], [[{"category_id": 7}, {"category_id": 3}, {"category_id": 7}]])
+    data = coco(tmp_path, classes=["b"], num_classes=1)
+    data.setup()
+    assert data.category_ids == (7,)
+    assert data.truth("val").labels.tolist() == [0, 0]
+    assert "1 of other classes" in data.describe()
+    with pytest.raises(ValueError, match="did you mean 'b'"):
+        coco(tmp_path, classes=["bb"], num_classes=1).setup()
+    with pytest.raises(ValueError, match="names a class twice"):
+        coco(tmp_path, classes=["b", "b"]).setup()
+
+
+def test_missing_optional_keys_are_filled_in_with_one_warning(tmp_path: Path) -> None:
+    bare = {"iscrowd": "absent", "area": "absent", "segmentation": "absent", "bbox": [1, 2, 3, 4]}
+    write_coco(tmp_path, [SIZE], [[bare, bare, {"id": "absent"}]])
+    data = coco(tmp_path)
+    with pytest.warns(UserWarning, match="filled in") as warnings:
+        data.setup("fit")
+    (message,) = {str(warning.message) for warning in warnings if "filled in" in str(warning.message)}
+    for part in ("iscrowd 2 times", "area 2 times", "segmentation 2 times", "id 1 times"):
+        assert part in message
+    truth = data.truth("train")
+    assert truth.areas.tolist() == [12, 12, 1.5]
+    assert not truth.crowd.any()
+
+
+NAN = math.nan
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"bbox": [NAN, 1, 2, 3]}, "not finite"),
+    ({"bbox": [1, 1, math.inf, 3]}, "not finite"),
+    ({"bbox": [1, 1, -2, 3]}, "negative width or height"),
+    ({"bbox": [60, 1, 5, 5]}, "outside the image"),
+    ({"bbox": [-9, 1, 5, 5]}, "outside the image"),
+    ({"bbox": [1, 41, 5, 5]}, "outside the image"),
+    ({"bbox": [1, 2, 3]}, "four numbers"),
+    ({"bbox": "absent"}, "four numbers"),
+    ({"bbox": [1, 2, 3, "x"]}, "four numbers"),
+    ({"category_id": 5}, "category that the file does not list"),
+    ({"image_id": 99}, "image that the file does not list"),
+    ({"id": 100}, "annotation id is used twice"),
+]
+
+
+@pytest.mark.parametrize(("change", "rule"), BAD)
+def test_a_bad_annotation_is_named_with_file_box_rule_and_remedy(
+    tmp_path: Path, change: dict[str, Any], rule: str
+) -> None:
+    write_coco(tmp_path, [SIZE], [[[1, 1, 9, 9], change]])
+    with pytest.raises(ValueError, match=rule) as error:
+        coco(tmp_path).setup()
+    message = str(error.value)
+    assert "instances_train.json" in message
+    assert f"annotation {change.get('id', 101)} of" in message
+    assert "data.on_error=skip" in message
+    if rule in ("negative width or height", "outside the image"):
+        assert f"(60 x 40), bbox {[float(value) for value in change['bbox']]}: the box" in message
+
+
+@pytest.mark.parametrize(("change", "rule"), BAD)
+def test_skip_leaves_only_the_bad_annotation_out_and_lists_it(
+    tmp_path: Path, change: dict[str, Any], rule: str
+) -> None:
+    write_coco(tmp_path, [SIZE], [[[1, 1, 9, 9], change]])
+    data = coco(tmp_path, on_error="skip")
+    with pytest.warns(UserWarning, match=rule):
+        data.setup()
+    assert data.truth("train").boxes.tolist() == [[1, 1, 10, 10]]
+    assert len(data.problems) == 2  # the same file is train and val here
+    assert rule in data.problems[0]
+
+
+def test_an_error_lists_the_first_few_and_counts_all(tmp_path: Path) -> None:
+    write_coco(tmp_path, [SIZE], [[[1, 1, -1, 3]] * 150])
+    with pytest.raises(ValueError, match="150 problems") as error:
+        coco(tmp_path).setup()
+    assert len(str(error.value).splitlines()) == 12
+    assert "... 140 more" in str(error.value)
+
+
+def test_boxes_that_stick_out_or_have_no_area_stay_in_truth_and_are_cut_or_dropped_in_training(
+    tmp_path: Path,
+) -> None:
+    write_coco(tmp_path, [(32, 32)], [[[-4, 2, 10, 40], [5, 5, 0, 3], [5, 5, 0.5, 3], [32, 0, 0, 3]]])
+    data = coco(tmp_path, batch_size=1)
+    data.setup()
+    assert data.truth("train").boxes[0].tolist() == [-4, 2, 6, 42]
+    assert len(data.truth("train").boxes) == 4
+    batch = next(iter(data.train_dataloader()))
+    assert batch.boxes.tolist() == [[[0, 2, 6, 32]]]
+    assert "3 with a side under 1 pixels" in data.describe()
+
+
+def test_missing_images_are_found_at_setup_by_name(tmp_path: Path) -> None:
+    write_coco(tmp_path, [SIZE, SIZE], [[[1, 1, 9, 9]], [[1, 1, 9, 9]]])
+    (tmp_path / "train" / "train_1.png").unlink()
+    with pytest.raises(ValueError, match=r"train_1\.png: the image file does not exist"):
+        coco(tmp_path).setup()
+    data = coco(tmp_path, on_error="skip")
+    with pytest.warns(UserWarning, match="left out"):
+        data.setup()
+    assert data.truth("val").image_ids.tolist() == [10]
+
+
+def test_a_wrong_image_folder_is_an_error_whatever_on_error_says(tmp_path: Path) -> None:
+    write_coco(tmp_path, [SIZE, SIZE], [[], []])
+    (tmp_path / "train").rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"none of the 2 images.*data\.root"):
+        coco(tmp_path, on_error="skip").setup()
+
+
+def test_class_count_that_disagrees_prints_both_and_the_override(tmp_path: Path) -> None:
+    write_coco(tmp_path, [SIZE], [[]])
+    with pytest.raises(
+        ValueError, match=r"data\.num_classes=80.*2 classes, \['a', 'b'\].*data\.num_classes=2,"
+    ):
+        coco(tmp_path, num_classes=80).setup()
+
+
+def test_joined_splits_match_classes_by_name_and_refuse_shared_ids_in_evaluation(tmp_path: Path) -> None:
+    write_coco(tmp_path, [SIZE], [[{"category_id": 7}]])
+    file = write_coco(tmp_path, [SIZE], [[{"category_id": 3}]], "more") / "annotations/instances_more.json"
+    file.write_text(file.read_text().replace('"a"', '"B"').replace('"b"', '"a"').replace('"B"', '"b"'))
+    data = coco(tmp_path, train_split="train+more")
+    data.setup()
+    assert data.truth("train").labels.tolist() == [1, 1]  # "b" is 7 in one file and 3 in the other
+    with pytest.raises(ValueError, match=r"more than once, e\.g\. 10"):
+        coco(tmp_path, val_split="train+more").setup()
+
+
+def test_a_wrong_split_lists_the_files_there_are(tmp_path: Path) -> None:
+    write_coco(tmp_path, [SIZE], [[]])
+    with pytest.raises(
+        ValueError, match=r"instances_trian\.json does not exist; there are instances_train\.json"
+    ):
+        coco(tmp_path, train_split="trian").setup()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"images": [], "annotations": []}, "no list 'categories'"),
+        ([], "no list 'images'"),
+        (
+            {"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]},
+            r"several categories of id \[1\]",
+        ),
+        ({"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}, "split is empty"),
+    ],
+)
+def test_a_file_that_is_no_instances_json_is_refused(tmp_path: Path, content: Any, message: str) -> None:
+    write_json(tmp_path, content)
+    with pytest.raises(ValueError, match=message):
+        coco(tmp_path, num_classes=1).setup()
+
+
+def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
+    file = write_json(tmp_path, {"images": []})
+    file.write_text(file.read_text()[:-3])
+    with pytest.raises(ValueError, match="not valid JSON"):
+        coco(tmp_path).setup()
+
+
+def test_an_image_without_stated_size_takes_it_from_its_file(tmp_path: Path) -> None:
+    file = write_coco(tmp_path, [(40, 60)], [[[1, 1, 9, 9]]]) / "annotations" / "instances_train.json"
+    file.write_text(file.read_text().replace('"height": 40, "width": 60', '"height": 0'))
+    data = coco(tmp_path)
+    with pytest.warns(UserWarning, match="image size 1 times"):
+        data.setup()
+    assert data.truth("train").sizes.tolist() == [[40, 60]]

@@ -1,0 +1,144 @@
+from collections.abc import Callable
+from typing import Any
+
+import albumentations
+import numpy as np
+import pytest
+
+from datamodules.transforms import (
+    Augmentation,
+    Resize,
+    draw_resize,
+    fit,
+    mirror,
+    resize_image,
+    training_boxes,
+)
+
+
+def test_short_side_rule_equals_fcos_core(golden: Callable[[str], dict[str, Any]]) -> None:
+    for name, case in golden("fcos/resize").items():
+        resize = case["args"]["min_size"]
+        rule = Resize("short_side", resize)
+        if rule.cap != case["args"]["max_size"]:
+            continue  # another ratio of long to short side than 1333 to 800
+        originals = case["in"]["image_wh"].flip(1).numpy()
+        np.testing.assert_array_equal(rule.sizes(originals), case["out"]["new_hw"].numpy(), err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("rule", "original", "size", "canvas"),
+    [
+        (Resize("short_side", 800), (480, 640), (800, 1066), (800, 1088)),
+        (Resize("short_side", 800), (480, 1920), (333, 1332), (352, 1344)),
+        (Resize("square", 1333), (480, 640), (1000, 1333), (1344, 1344)),
+        (Resize("square", 640), (640, 480), (640, 480), (640, 640)),
+        (Resize("short_side", 32), (1, 1000), (1, 1000), (32, 1024)),
+    ],
+)
+def test_size_and_canvas_by_hand(
+    rule: Resize, original: tuple[int, int], size: tuple[int, int], canvas: tuple[int, int]
+) -> None:
+    found = rule.sizes(np.array([original]))
+    assert found[0].tolist() == list(size)
+    assert rule.canvases(found)[0].tolist() == list(canvas)
+
+
+def test_the_five_sizes_of_the_two_rules_correspond() -> None:
+    for short, long in ((400, 667), (500, 833), (600, 1000), (700, 1166), (800, 1333)):
+        assert abs(Resize("short_side", short).cap - long) <= 1
+
+
+def test_multi_scale_keeps_the_cap_of_the_full_size() -> None:
+    rule = Resize("short_side", 800)
+    assert rule.sizes(np.array([[400, 800]]), 640).tolist() == [[640, 1280]]  # a cap of 1066 would give 533
+
+
+def test_multi_scale_size_follows_from_the_seed_and_stays_in_range() -> None:
+    drawn = [draw_resize(seed, 100, (0.8, 1.0)) for seed in range(300)]
+    assert drawn == [draw_resize(seed, 100, (0.8, 1.0)) for seed in range(300)]
+    assert min(drawn) >= 80
+    assert max(drawn) <= 100
+    assert len(set(drawn)) > 15
+
+
+def test_training_boxes_are_clipped_and_small_crowd_and_foreign_ones_left_out() -> None:
+    boxes = np.array(
+        [[-5, 2, 8, 30], [1, 1, 1.5, 9], [3, 3, 3, 3], [0, 0, 5, 5], [0, 0, 5, 5], [9, 0, 10, 1.0]]
+    )
+    labels = np.array([0, 0, 0, -1, 0, 1])
+    excluded = np.array([False, False, False, False, True, False])
+    clipped, keep = training_boxes(boxes, labels, excluded, np.array([20, 10]), min_box=1.0)
+    assert keep.tolist() == [True, False, False, False, False, True]
+    assert clipped[keep].tolist() == [[0, 2, 8, 20], [9, 0, 10, 1]]
+    assert training_boxes(boxes, labels, excluded, np.array([20, 10]), min_box=0)[1].tolist() == [
+        True, True, False, False, False, True,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_mirroring_moves_boxes_with_their_pixels_and_undoes_itself(axis: int) -> None:
+    image = np.zeros((10, 16, 3), np.uint8)
+    image[2:5, 3:9] = 255
+    box = np.array([[3.0, 2.0, 9.0, 5.0]])
+    mirrored, moved = mirror(image, box, axis)
+    x1, y1, x2, y2 = moved[0].astype(int)
+    assert mirrored[y1:y2, x1:x2].min() == 255
+    assert mirrored.sum() == mirrored[y1:y2, x1:x2].sum()
+    again, back = mirror(mirrored, moved, axis)
+    np.testing.assert_array_equal(again, image)
+    np.testing.assert_array_equal(back, box)
+
+
+def test_shrinking_averages_instead_of_skipping_pixels() -> None:
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::4] = 200  # a fourth of the columns
+    small = resize_image(stripes, (16, 16))
+    assert small.min() == small.max() == 50
+
+
+def test_what_does_not_fit_the_canvas_shrinks_in_its_proportions() -> None:
+    assert fit((30, 60), (32, 64)) == (30, 60)
+    assert fit((64, 64), (32, 64)) == (32, 32)
+    assert fit((40, 200), (64, 100)) == (20, 100)
+
+
+def test_augmentation_is_a_function_of_the_seed() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    boxes, labels = np.array([[0, 0, 50, 40], [10, 10, 20.5, 20.5]]), np.array([1, 0])
+    transforms = {"crop": albumentations.RandomCrop(30, 30), "colour": albumentations.ColorJitter(p=1.0)}
+    first = Augmentation(transforms)
+    wanted = first(image, boxes, labels, 5)
+    other = first(image, boxes, labels, 6)
+    for found in (first(image, boxes, labels, 5), Augmentation(transforms)(image, boxes, labels, 5)):
+        for a, b in zip(wanted, found, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(wanted[0], other[0])
+
+
+def test_boxes_at_every_border_pass_through_albumentations() -> None:
+    random = np.random.default_rng(1)
+    augmentation = Augmentation({"none": albumentations.HorizontalFlip(p=0.0)})
+    for _ in range(50):
+        height, width = random.integers(3, 1400, 2)
+        corners = random.choice([0.0, 1.0, 0.3333333333, 0.7], (20, 4)) * [width, height, width, height]
+        boxes = np.concatenate([corners.reshape(-1, 2, 2).min(1), corners.reshape(-1, 2, 2).max(1)], 1)
+        boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(1)]
+        labels = np.arange(len(boxes))
+        image = np.zeros((height, width, 3), np.uint8)
+        _, out, out_labels = augmentation(image, boxes, labels, 0)
+        assert out_labels.tolist() == labels.tolist()
+        np.testing.assert_allclose(out, boxes, atol=1e-3)
+
+
+def test_an_image_without_boxes_passes_through_albumentations() -> None:
+    augmentation = Augmentation({"flip": albumentations.HorizontalFlip(p=1.0)})
+    _, boxes, labels = augmentation(np.zeros((8, 8, 3), np.uint8), np.zeros((0, 4)), np.zeros(0, np.int64), 0)
+    assert boxes.shape == (0, 4)
+    assert labels.shape == (0,)
+
+
+def test_a_pipeline_that_normalises_is_refused_by_name() -> None:
+    augmentation = Augmentation({"norm": albumentations.Normalize()})
+    with pytest.raises(ValueError, match=r"norm.*uint8"):
+        augmentation(np.zeros((8, 8, 3), np.uint8), np.zeros((0, 4)), np.zeros(0, np.int64), 0)

@@ -1,0 +1,149 @@
+from pathlib import Path
+
+import pytest
+from tiny_data import voc, voc_object, write_voc
+
+from datamodules.voc import VocDataModule
+
+
+def test_real_voc_folder_with_its_own_classes_is_one_override_away(shared_data: Path) -> None:
+    data = VocDataModule(
+        root=str(shared_data / "bccd_voc"), classes=["RBC", "WBC", "Platelets"], num_classes=3,
+        train_split="trainval", val_split="test", test_split="test",
+    )  # fmt: skip
+    data.setup()
+    train, test = data.truth("train"), data.truth("test")
+    assert (len(train.image_ids), len(test.image_ids)) == (292, 72)
+    assert len(train.boxes) + len(test.boxes) == 4888
+    counts = [sum((truth.labels == label).sum() for truth in (train, test)) for label in range(3)]
+    assert counts == [4155, 372, 361]
+    first = train.boxes[train.image_index == train.image_ids.tolist().index("BloodImage_00000")][:2]
+    assert first.tolist() == [[259, 176, 491, 376], [77, 335, 184, 435]]
+    assert train.voc
+    assert data.category_ids == (1, 2, 3)
+    batch = next(iter(data.val_dataloader()))
+    assert batch.images.shape == (4, 3, 800, 1088)
+
+
+def test_coordinates_go_from_inclusive_pixels_counted_from_one_to_edges(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"x": voc_object("a", "1 1 40 30") + voc_object("b", "5.5 6.25 7 8", difficult=1)})
+    data = voc(tmp_path)
+    data.setup()
+    truth = data.truth("val")
+    assert truth.boxes.tolist() == [[0, 0, 40, 30], [4.5, 5.25, 7, 8]]
+    assert truth.difficult.tolist() == [False, True]
+    assert truth.image_ids.tolist() == ["x"]
+    assert truth.sizes.tolist() == [[30, 40]]
+
+
+def test_difficult_objects_train_only_when_asked_for(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"x": voc_object("a", "1 1 9 9") + voc_object("b", "5 6 7 8", difficult=1)})
+    for use, wanted in ((False, [[0, -1]]), (True, [[0, 1]])):
+        data = voc(tmp_path, batch_size=1, use_difficult=use)
+        data.setup()
+        labels = next(iter(data.train_dataloader())).labels
+        assert labels.tolist() == [[label for label in wanted[0] if label >= 0]]
+
+
+def test_years_and_shorthands_name_the_same_splits(tmp_path: Path) -> None:
+    write_voc(tmp_path / "VOC2007", {"p": "", "q": ""})
+    write_voc(tmp_path / "VOC2012", {"r": ""})
+    write_voc(tmp_path / "VOC2007", {"s": ""}, split="test")
+    for split in ("2007_trainval+2012_trainval", "07_trainval+12_trainval", "07+12", "2007+12_trainval"):
+        data = voc(tmp_path, train_split=split, val_split="07_test", test_split="2007_test")
+        data.setup()
+        assert data.truth("train").image_ids.tolist() == ["p", "q", "r"]
+        assert data.truth("val").image_ids.tolist() == ["s"]
+    with pytest.raises(ValueError, match="there are 2007_test, 2007_trainval, 2012_trainval"):
+        voc(tmp_path, train_split="2007_train").setup()
+    with pytest.raises(ValueError, match=r"none at all under .*data\.root"):
+        voc(tmp_path / "nowhere").setup()
+
+
+def test_a_list_of_the_folder_itself_comes_before_a_year(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"x": ""}, split="10_fold")
+    data = voc(tmp_path, train_split="10_fold", val_split="10_fold", test_split="10_fold")
+    data.setup()
+    assert data.truth("train").image_ids.tolist() == ["x"]
+
+
+def test_a_name_that_classes_lacks_is_an_error_or_dropped(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"x": voc_object("c", "1 1 9 9") + voc_object("a", "1 1 9 9")})
+    with pytest.raises(ValueError, match=r"objects of \['c'\].*\['a', 'b'\].*other_classes=drop"):
+        voc(tmp_path).setup()
+    data = voc(tmp_path, other_classes="drop")
+    data.setup()
+    assert data.truth("train").labels.tolist() == [0]
+    assert "1 of other classes" in data.describe()
+
+
+def test_a_subset_of_vocs_own_classes_drops_the_others_without_error(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"x": voc_object("dog", "1 1 9 9") + voc_object("cat", "1 1 9 9")})
+    data = voc(tmp_path, classes=["cat", "person"])
+    data.setup()
+    assert data.truth("train").labels.tolist() == [0]
+    assert data.class_names == ("cat", "person")
+
+
+def test_a_size_of_zero_comes_from_the_image(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"x": voc_object("a", "1 1 40 30")}, size="0,0")
+    data = voc(tmp_path)
+    with pytest.warns(UserWarning, match="image size 1 times"):
+        data.setup()
+    assert data.truth("train").sizes.tolist() == [[30, 40]]
+
+
+@pytest.mark.parametrize(
+    ("entry", "rule"),
+    [
+        (voc_object("a", "9 1 3 5"), "negative width or height"),
+        (voc_object("a", "41 1 45 5"), "outside the image"),
+        (voc_object("a", "nan 1 3 5"), "not finite"),
+        (voc_object("a", "x 1 3 5"), "not four numbers"),
+        ("<object><name>a</name></object>", "not four numbers"),
+    ],
+)
+def test_a_bad_object_is_named_by_file_and_number(tmp_path: Path, entry: str, rule: str) -> None:
+    write_voc(tmp_path, {"x": voc_object("a", "1 1 9 9") + entry})
+    with pytest.raises(ValueError, match=rule) as error:
+        voc(tmp_path).setup()
+    assert "x.xml" in str(error.value)
+    assert any(where in str(error.value) for where in ("object 2", "annotation 2"))
+    data = voc(tmp_path, on_error="skip")
+    with pytest.warns(UserWarning, match=rule):
+        data.setup()
+    assert data.truth("train").boxes.tolist() == [[0, 0, 9, 9]]
+
+
+def test_entities_are_refused_and_the_declared_encoding_is_read(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"x": "", "y": ""})
+    bomb = '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>'
+    (tmp_path / "Annotations" / "x.xml").write_text(bomb)
+    latin = '<?xml version="1.0" encoding="ISO-8859-1"?><annotation>' + voc_object("Käfer", "1 1 9 9")
+    (tmp_path / "Annotations" / "y.xml").write_bytes((latin + "</annotation>").encode("latin-1"))
+    with pytest.raises(ValueError, match=r"x\.xml .*Entit.*not sound XML"):
+        voc(tmp_path, classes=["Käfer"], num_classes=1).setup()
+    data = voc(tmp_path, classes=["Käfer"], num_classes=1, on_error="skip")
+    with pytest.warns(UserWarning, match="not sound XML: 1"):
+        data.setup()
+    assert data.truth("train").labels.tolist() == [0]
+
+
+def test_a_changed_annotation_is_read_again(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"x": voc_object("a", "1 1 9 9")})
+    voc(tmp_path).setup()
+    write_voc(tmp_path, {"x": voc_object("a", "1 1 9 9") + voc_object("b", "1 1 5 5")})
+    data = voc(tmp_path)
+    data.setup()
+    assert len(data.truth("train").boxes) == 2
+
+
+def test_missing_annotation_or_image_is_named(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"x": "", "y": ""})
+    (tmp_path / "Annotations" / "y.xml").unlink()
+    with pytest.raises(ValueError, match=r"y\.xml: an image of the split has no annotation file"):
+        voc(tmp_path).setup()
+    write_voc(tmp_path, {"x": "", "y": ""})
+    (tmp_path / "JPEGImages" / "y.jpg").unlink()
+    with pytest.raises(ValueError, match=r"y\.jpg: the image file does not exist"):
+        voc(tmp_path).setup()

@@ -1,0 +1,203 @@
+from collections import OrderedDict
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+from detectors.backbones import NORMS, Backbone, MobileNetV2, ResNet, group_norm
+
+
+def build(name: str, **options: object) -> Backbone:
+    options = {"weights": None, "frozen_stages": 0} | options
+    return MobileNetV2(**options) if name == "mobilenet_v2" else ResNet(int(name), **options)  # pyright: ignore[reportArgumentType]
+
+
+NAMES = ("18", "34", "50", "101", "mobilenet_v2")
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("name", NAMES)
+def test_maps_have_the_stated_channels_and_strides(name: str, norm: str) -> None:
+    with torch.device("meta"):
+        backbone = build(name, norm=norm).eval()
+        maps = backbone(torch.zeros(1, 3, 64, 96))
+    expected = [(1, c, 64 // s, 96 // s) for c, s in zip(backbone.channels, backbone.strides, strict=True)]
+    assert [tuple(x.shape) for x in maps] == expected
+    assert backbone.strides == (8, 16, 32)
+
+
+def torchvision_features(model: nn.Module, x: Tensor) -> list[Tensor]:
+    if isinstance(model, models.MobileNetV2):
+        maps = [x := layer(x) for layer in model.features]
+        return [maps[i] for i in (6, 13, 18)]
+    x = nn.Sequential(*list(model.children())[:4])(x)  # stem, up to the pooling
+    maps = [x := layer(x) for layer in list(model.children())[4:8]]
+    return maps[1:]
+
+
+def with_statistics(model: nn.Module) -> nn.Module:
+    """Random weights whose BatchNorms have been trained a little."""
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1.0
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+    model.train()(torch.randn(2, 3, 64, 64))
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [
+        ("18", "bn"),
+        ("50", "frozen_bn"),
+        ("101", "frozen_bn"),
+        ("mobilenet_v2", "bn"),
+        ("mobilenet_v2", "frozen_bn"),
+    ],
+)
+def test_weights_of_torchvision_give_the_features_of_torchvision(
+    name: str, norm: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    build_theirs = models.mobilenet_v2 if name == "mobilenet_v2" else getattr(models, f"resnet{name}")
+    theirs = with_statistics(build_theirs(weights=None))
+    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
+    ours = build(name, norm=norm, weights=str(tmp_path / "weights.pth")).eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for a, b in zip(ours(x), torchvision_features(theirs, x), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * b.abs().max().item())
+
+
+def test_published_mobilenet_weights_give_the_features_of_torchvision(shared_data: Path) -> None:
+    path = shared_data / "weights" / "mobilenet_v2_imagenet.pth"
+    ours = MobileNetV2(weights=path).eval()
+    theirs = models.mobilenet_v2(weights=None).eval()
+    theirs.load_state_dict(torch.load(path, weights_only=True))
+    images = torch.randint(256, (1, 3, 96, 96), dtype=torch.uint8)
+    x = ours.normalize(images, torch.tensor([[96, 96]]))
+    with torch.no_grad():
+        for a, b in zip(ours(x), torchvision_features(theirs, x), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["18", "mobilenet_v2"])
+def test_imagenet_weights_are_those_that_torchvision_publishes(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = models.mobilenet_v2() if name == "mobilenet_v2" else models.resnet18()
+    asked: list[str] = []
+
+    def download(self: models.WeightsEnum, **_: object) -> OrderedDict[str, Tensor]:
+        asked.append(str(self))
+        return OrderedDict(model.state_dict())
+
+    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", download)
+    ours = build(name, weights="imagenet")
+    assert asked == [{"18": "ResNet18_Weights.IMAGENET1K_V1"}.get(name, "MobileNet_V2_Weights.IMAGENET1K_V1")]
+    first = "features.0.0.weight" if name == "mobilenet_v2" else "conv1.weight"
+    assert torch.equal(ours.state_dict()[first], model.state_dict()[first])
+
+
+def test_a_failed_download_names_the_address_and_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*_: object, **__: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", download)
+    with pytest.raises(
+        ValueError, match=r"resnet18-.*\.pth could not be downloaded .*no route.*weights=null"
+    ):
+        ResNet(18)
+
+
+def test_pixels_are_scaled_and_the_padding_is_zero_after_it() -> None:
+    backbone = build("18")
+    images = torch.full((2, 3, 4, 6), 255, dtype=torch.uint8)
+    x = backbone.normalize(images, torch.tensor([[4, 6], [2, 3]]))
+    white = torch.tensor([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225])
+    torch.testing.assert_close(x[0], white[:, None, None].expand(3, 4, 6))
+    torch.testing.assert_close(x[1, :, :2, :3], white[:, None, None].expand(3, 2, 3))
+    assert x[1, :, 2:].abs().sum() == x[1, :, :, 3:].abs().sum() == 0
+
+
+def test_pixels_keep_the_memory_format() -> None:
+    images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    x = build("18").normalize(images, torch.tensor([[8, 8], [4, 4]]))
+    assert x.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_pixel_scale_travels_with_the_weights() -> None:
+    state = build("18").state_dict()
+    assert state["pixel_mean"].tolist() == pytest.approx([0.485, 0.456, 0.406])
+    assert state["pixel_std"].tolist() == pytest.approx([0.229, 0.224, 0.225])
+
+
+def frozen_names(backbone: Backbone) -> set[str]:
+    """Layers (first two parts of a name) with a parameter that does not train."""
+    return {".".join(n.split(".")[:2]) for n, p in backbone.named_parameters() if not p.requires_grad}
+
+
+def test_two_frozen_stages_of_a_resnet_are_stem_and_first_residual_stage() -> None:
+    backbone = build("18", norm="bn", frozen_stages=2)
+    assert frozen_names(backbone) == {"conv1.weight", "bn1.weight", "bn1.bias", "layer1.0", "layer1.1"}
+
+
+def test_two_frozen_stages_of_mobilenet_are_all_features_up_to_stride_four() -> None:
+    backbone = build("mobilenet_v2", norm="bn", frozen_stages=2)
+    assert frozen_names(backbone) == {f"features.{i}" for i in range(4)}
+    x = torch.zeros(1, 3, 64, 64)
+    for stage, stride in zip(backbone.stages(), (2, 4, 8, 16, 32), strict=True):
+        x = stage(x)
+        assert x.shape[-1] == 64 // stride
+
+
+@pytest.mark.parametrize("name", ["18", "mobilenet_v2"])
+@pytest.mark.parametrize(("frozen_stages", "trains"), [(0, True), (5, False)])
+def test_no_stage_or_every_stage_can_be_frozen(name: str, frozen_stages: int, trains: bool) -> None:
+    backbone = build(name, norm="bn", frozen_stages=frozen_stages)
+    assert all(p.requires_grad is trains for p in backbone.parameters())
+
+
+@pytest.mark.parametrize("norm", ["bn", "sync_bn"])
+@pytest.mark.parametrize("name", ["18", "mobilenet_v2"])
+def test_statistics_of_frozen_stages_do_not_move(name: str, norm: str) -> None:
+    backbone = nn.Sequential(build(name, norm=norm, frozen_stages=3)).train()  # as a part of a larger model
+    before = {n: b.clone() for n, b in backbone.named_buffers()}
+    backbone(torch.randn(2, 3, 64, 64))
+    moved = {n for n, b in backbone.named_buffers() if not torch.equal(b, before[n])}
+    firsts = ("0.layer3", "0.layer4") if name == "18" else tuple(f"0.features.{i}." for i in range(7, 19))
+    assert moved
+    assert all(n.startswith(firsts) for n in moved)
+    assert {n for n in before if n.startswith(firsts) and "running_mean" in n} <= moved
+
+
+def test_frozen_bn_has_nothing_to_train_and_nothing_that_moves() -> None:
+    backbone = build("18", norm="frozen_bn").train()
+    assert not [n for n, _ in backbone.named_parameters() if "bn" in n]
+    before = {n: b.clone() for n, b in backbone.named_buffers()}
+    backbone(torch.randn(2, 3, 64, 64))
+    assert all(torch.equal(b, before[n]) for n, b in backbone.named_buffers())
+
+
+@pytest.mark.parametrize("norm", ["bn", "sync_bn", "gn"])
+def test_every_trained_norm_takes_a_step_on_one_cpu_process(norm: str) -> None:
+    backbone = build("18", norm=norm)
+    sum(x.square().mean() for x in backbone(torch.randn(2, 3, 64, 64))).backward()  # pyright: ignore[reportAttributeAccessIssue]
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in backbone.parameters())
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups"),
+    [(256, 32), (64, 32), (16, 8), (24, 12), (32, 16), (144, 24), (576, 32), (7, 1), (1, 1)],
+)
+def test_group_norm_takes_the_largest_number_of_groups_with_two_channels(channels: int, groups: int) -> None:
+    assert group_norm(channels).num_groups == groups
+
+
+@pytest.mark.parametrize("name", ["18", "mobilenet_v2"])
+def test_more_stages_than_there_are_cannot_be_frozen(name: str) -> None:
+    with pytest.raises(ValueError, match=r"frozen_stages=6: expected 0 .* to 5"):
+        build(name, frozen_stages=6)

@@ -1,0 +1,136 @@
+"""Parity with torchvision's FCOS where the two agree.
+
+Its head is ours with normalised targets and centerness on the box tower, without the learnt scale of each
+level. Its points lie at the corners of cells, j * stride; here the outputs are moved there. Its decoder
+puts the threshold on sqrt(class * centerness), and keeps boxes that clipping left empty.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models import resnet50
+from torchvision.models.detection import FCOS as TorchvisionFCOS  # noqa: N811
+from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from detectors.backbones import ResNet
+from detectors.fcos import FCOS, FCOSDecoder, FCOSOutputs
+
+NUM_CLASSES = 91
+SIZES = torch.tensor([[96, 128], [128, 100]])
+
+
+def as_ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    places = {
+        "backbone.body.": "backbone.",
+        "backbone.fpn.inner_blocks.": "pyramid.lateral.",
+        "backbone.fpn.layer_blocks.": "pyramid.output.",
+        "backbone.fpn.extra_blocks.": "pyramid.",
+        "head.classification_head.conv.": "head.class_tower.",
+        "head.classification_head.cls_logits.": "head.logits.",
+        "head.regression_head.conv.": "head.box_tower.",
+        "head.regression_head.bbox_reg.": "head.distances.",
+        "head.regression_head.bbox_ctrness.": "head.centerness.",
+    }
+    renamed: dict[str, Tensor] = {}
+    for name, value in state.items():
+        old, new = next((old, new) for old, new in places.items() if name.startswith(old))
+        rest = name.removeprefix(old)
+        if "blocks" in old and "extra" not in old:
+            rest = rest.replace(".0.", ".")
+        renamed[new + rest] = value
+    return renamed
+
+
+@pytest.fixture(scope="module")
+def theirs() -> TorchvisionFCOS:
+    torch.manual_seed(0)
+    body = _resnet_fpn_extractor(
+        resnet50(weights=None, norm_layer=FrozenBatchNorm2d),
+        trainable_layers=3,
+        returned_layers=[2, 3, 4],
+        extra_blocks=LastLevelP6P7(256, 256),
+    )
+    model = TorchvisionFCOS(body, NUM_CLASSES).eval()
+    for name, value in model.state_dict().items():
+        if name.endswith("running_var"):
+            value.fill_(4.0)  # keeps the activations of random residual blocks of one size
+        if name.endswith(("cls_logits.weight", "bbox_reg.weight")):
+            nn.init.normal_(value, std=0.06)
+        if name.endswith("bbox_reg.bias"):
+            value.fill_(1.0)
+    model.detections_per_img = 5000
+    return model
+
+
+@pytest.fixture(scope="module")
+def ours(theirs: TorchvisionFCOS) -> FCOS:
+    network = FCOS(
+        ResNet(50, weights=None), NUM_CLASSES, normalize_targets=True, centerness_on_box=True
+    ).eval()
+    state = as_ours(theirs.state_dict())
+    absent, unknown = network.load_state_dict(state, strict=False)
+    assert not unknown
+    assert set(absent) == {"backbone.pixel_mean", "backbone.pixel_std"} | {
+        f"head.scales.{i}" for i in range(5)
+    }
+    return network
+
+
+@pytest.fixture(scope="module")
+def outputs(ours: FCOS) -> FCOSOutputs:
+    images = torch.randint(256, (2, 3, 128, 128), generator=torch.manual_seed(2), dtype=torch.uint8)
+    with torch.no_grad():
+        return ours(images, SIZES)
+
+
+def test_parameters_are_as_many_as_published() -> None:
+    with torch.device("meta"):
+        network = FCOS(ResNet(50, weights=None), NUM_CLASSES)
+    learnt = [p.numel() for p in network.parameters()]
+    assert sum(learnt) == 32_269_600 + 5  # a scale for each level
+
+
+def test_raw_outputs_equal(theirs: TorchvisionFCOS, ours: FCOS, outputs: FCOSOutputs) -> None:
+    images = torch.randint(256, (2, 3, 128, 128), generator=torch.manual_seed(2), dtype=torch.uint8)
+    with torch.no_grad():
+        raw = theirs.head(list(theirs.backbone(ours.backbone.normalize(images, SIZES)).values()))
+    torch.testing.assert_close(outputs.logits, raw["cls_logits"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(outputs.centerness, raw["bbox_ctrness"][..., 0], rtol=1e-4, atol=1e-4)
+    in_strides = outputs.distances / outputs.strides[:, None]
+    torch.testing.assert_close(in_strides, raw["bbox_regression"], rtol=1e-4, atol=1e-4)
+
+
+def test_detections_equal(theirs: TorchvisionFCOS, outputs: FCOSOutputs) -> None:
+    split = {
+        "cls_logits": list(outputs.logits.split(outputs.level_sizes, dim=1)),
+        "bbox_regression": list(
+            (outputs.distances / outputs.strides[:, None]).split(outputs.level_sizes, dim=1)
+        ),
+        "bbox_ctrness": list(outputs.centerness[..., None].split(outputs.level_sizes, dim=1)),
+    }
+    canvas = torch.empty(2, 3, 128, 128)
+    maps = [canvas[:, :, : 128 // s or 1, : 128 // s or 1] for s in (8, 16, 32, 64, 128)]
+    anchors = theirs.anchor_generator(ImageList(canvas, [(128, 128)] * 2), maps)
+    expected = theirs.postprocess_detections(
+        split, [list(a.split(outputs.level_sizes)) for a in anchors], [tuple(s) for s in SIZES.tolist()]
+    )
+
+    at_corners = replace(outputs, points=outputs.points - outputs.strides[:, None] / 2)
+    lowest = theirs.score_thresh
+    # sqrt(class * centerness) > t means class > t^2; and lower scores never suppress higher ones
+    decode = FCOSDecoder(lowest**2, theirs.nms_thresh, theirs.topk_candidates, max_detections=5000)
+    detections = decode(at_corners, SIZES)
+    for image, result in enumerate(expected):
+        full = (result["boxes"][:, 2:] > result["boxes"][:, :2]).all(dim=1)
+        kept = detections.scores[image] > lowest
+        assert full.sum() > 100
+        torch.testing.assert_close(
+            detections.scores[image][kept], result["scores"][full], rtol=1e-5, atol=1e-6
+        )
+        torch.testing.assert_close(detections.boxes[image][kept], result["boxes"][full], rtol=1e-4, atol=1e-3)
+        assert torch.equal(detections.labels[image][kept], result["labels"][full])

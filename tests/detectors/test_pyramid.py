@@ -1,0 +1,83 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from detectors.backbones import Backbone
+from detectors.pyramid import FeaturePyramid
+
+
+class Trunk(Backbone):
+    strides = (8, 16, 32)
+
+    def __init__(self, *channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def stages(self) -> list[nn.Module]:
+        return []
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [x]
+
+
+def test_it_equals_the_original(golden: Callable[[str], dict[str, Any]]) -> None:
+    case = golden("fcos/fpn")["p6_from_P5(fcos)"]
+    theirs = case["in"]["state_dict"]
+    state: dict[str, Tensor] = {}
+    for name, value in theirs.items():
+        layer, kind = name.rsplit(".", 1)
+        if layer.startswith("top_blocks"):
+            state[f"{layer.removeprefix('top_blocks.')}.{kind}"] = value
+        else:
+            place = {"fpn_inner": "lateral", "fpn_layer": "output"}[layer[:-1]]
+            state[f"{place}.{int(layer[-1]) - 2}.{kind}"] = value
+    pyramid = FeaturePyramid(Trunk(16, 32, 64), 24, "p5")
+    pyramid.load_state_dict(state)
+    for ours, expected in zip(pyramid(case["in"]["C3_C4_C5"]), case["out"]["P3_to_P7"], strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("p6_from", ["p5", "c5"])
+def test_maps_of_any_size_give_five_levels(p6_from: str) -> None:
+    pyramid = FeaturePyramid(Trunk(4, 8, 16), 16, p6_from)  # C5 and P5 are equally wide
+    maps = [torch.randn(1, 4, 13, 9), torch.randn(1, 8, 7, 5), torch.randn(1, 16, 4, 3)]
+    levels = pyramid(maps)
+    assert [tuple(x.shape[1:]) for x in levels] == [
+        (16, 13, 9),
+        (16, 7, 5),
+        (16, 4, 3),
+        (16, 2, 2),
+        (16, 1, 1),
+    ]
+    assert pyramid.strides == (8, 16, 32, 64, 128)
+    torch.testing.assert_close(levels[3], pyramid.p6(levels[2] if p6_from == "p5" else maps[2]))
+    torch.testing.assert_close(levels[4], pyramid.p7(levels[3].clamp(min=0)))
+
+
+def test_a_coarse_cell_is_repeated_over_the_finer_ones() -> None:
+    pyramid = FeaturePyramid(Trunk(1, 1, 1), 1)
+    with torch.no_grad():
+        for layer in (*pyramid.lateral, *pyramid.output):
+            nn.init.dirac_(layer.weight)  # pyright: ignore[reportArgumentType]
+    fine, coarse = torch.zeros(1, 1, 4, 4), torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+    p3 = pyramid([fine, coarse, torch.zeros(1, 1, 1, 1)])[0]
+    assert p3[0, 0].tolist() == [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]
+
+
+def test_convolutions_start_uniform_without_bias() -> None:
+    torch.manual_seed(0)
+    pyramid = FeaturePyramid(Trunk(64, 64, 64), 64)
+    for layer in pyramid.modules():
+        if isinstance(layer, nn.Conv2d):
+            bound = (3 / layer.weight[0].numel()) ** 0.5  # kaiming_uniform with a=1
+            assert 0.99 * bound < layer.weight.abs().max() <= bound
+            assert layer.bias is not None
+            assert layer.bias.abs().sum() == 0
+
+
+def test_an_unknown_source_of_p6_is_refused() -> None:
+    with pytest.raises(ValueError, match="p6_from=c4: expected p5 or c5"):
+        FeaturePyramid(Trunk(4, 8, 16), 16, "c4")

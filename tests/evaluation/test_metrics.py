@@ -1,0 +1,64 @@
+"""All numbers together, and their table."""
+
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+
+from evaluation.metrics import evaluate, table
+from evaluation.truth import COCO_METRICS, VOC_METRICS, Predictions, Truth
+
+
+@pytest.fixture
+def predictions(predictions_of: Callable[..., Predictions]) -> Predictions:
+    return predictions_of([{"box": (0, 0, 10, 10), "score": 0.9}])
+
+
+OBJECTS = [
+    {"box": (0, 0, 10, 10)},
+    {"box": (20, 20, 30, 30), "crowd": True},
+    {"box": (40, 40, 50, 50), "difficult": True},
+    {"box": (60, 60, 70, 70), "label": 2},
+]
+NAMES = ("cat", "dog", "[bold]cow")
+
+
+def test_voc_numbers_come_with_voc_truth_alone(
+    truth_of: Callable[..., Truth], predictions: Predictions
+) -> None:
+    coco = evaluate(truth_of(OBJECTS, class_names=NAMES), predictions)
+    voc = evaluate(truth_of(OBJECTS, class_names=NAMES, voc=True), predictions)
+    assert tuple(coco.scalars) == COCO_METRICS
+    assert tuple(voc.scalars) == (*COCO_METRICS, *VOC_METRICS)
+    assert tuple(voc.per_class) == NAMES
+    assert set(coco.per_class["cat"]) == {"AP", "AP50", "num_objects"}
+    assert set(voc.per_class["cat"]) == {"AP", "AP50", "num_objects", "AP_voc07", "AP_voc"}
+
+
+def test_crowds_and_difficult_objects_are_not_counted(
+    truth_of: Callable[..., Truth], predictions: Predictions
+) -> None:
+    metrics = evaluate(truth_of(OBJECTS, class_names=NAMES), predictions)
+    assert [row["num_objects"] for row in metrics.per_class.values()] == [1, 0, 1]
+
+
+def test_the_table_shows_percentages_and_a_dash_where_nothing_was_true(
+    truth_of: Callable[..., Truth], predictions: Predictions
+) -> None:
+    metrics = evaluate(truth_of(OBJECTS, class_names=NAMES, voc=True), predictions)
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(table(metrics))
+    rows = [line.split() for line in capture.get().splitlines() if line.strip(" ─")]
+    assert rows[:4] == [
+        ["AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "mAP_voc07", "mAP_voc"],
+        ["50.0", "50.0", "50.0", "50.0", "-", "-", "50.0", "50.0"],
+        ["AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"],
+        ["50.0", "50.0", "50.0", "50.0", "-", "-"],
+    ]
+    assert rows[4:] == [
+        ["class", "AP", "AP50", "AP_voc07", "AP_voc", "num_objects"],
+        ["cat", "100.0", "100.0", "100.0", "100.0", "1"],
+        ["dog", "-", "-", "-", "-", "0"],
+        ["[bold]cow", "0.0", "0.0", "0.0", "0.0", "1"],
+    ]

@@ -1,0 +1,119 @@
+"""`train.py` with a kill at a chosen moment: python tests/harness.py OVERRIDES..., the moment in $KILL as JSON.
+
+    {"at": "batch_end", "batch": 3}      after so many micro-batches since the start of the process
+    {"at": "validation", "batch": 1}     in the middle of the first validation
+    {"at": "saving", "number": 2}        while the second checkpoint is being written
+
+`python tests/harness.py --serve` imports everything once, then forks for each run that it is asked for on
+standard input, since most of a small run's time is its imports.
+"""
+
+import json
+import os
+import runpy
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+ROOT = Path(__file__).parents[1]
+
+
+def kill() -> None:
+    """End every process of the run at once, as a machine that fails does."""
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+class Kill(pl.Callback):
+    def __init__(self, at: str, batch: int = 0, sig: str = "SIGKILL", **_) -> None:
+        self.at, self.batch, self.sig, self.seen = at, batch, sig, 0
+
+    def _count(self) -> None:
+        self.seen += 1
+        if self.seen == self.batch:
+            if self.sig == "SIGKILL":
+                kill()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_train_batch_end(self, *_) -> None:
+        if self.at == "batch_end":
+            self._count()
+
+    def on_train_batch_start(self, *_) -> None:
+        if self.at == "batch_start":
+            self._count()
+
+    def on_validation_batch_end(self, *_) -> None:
+        if self.at == "validation":
+            self._count()
+
+
+def main(arguments: list[str]) -> None:
+    """Run train.py in this process, set up to be killed."""
+    from lit_modules import training
+
+    spec = json.loads(os.environ.get("KILL", "null"))
+    if spec is not None and os.environ.get("LOCAL_RANK", "0") == "0":
+        if spec["at"] == "saving":
+            kill_while_saving(spec["number"])
+        make_trainer = training.make_trainer
+        training.make_trainer = lambda cfg, run, callbacks: make_trainer(cfg, run, [*callbacks, Kill(**spec)])
+    sys.argv = [__file__, *arguments]
+    runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+
+
+def kill_while_saving(number: int) -> None:
+    fsync, seen = os.fsync, 0
+
+    def fail(descriptor: int) -> None:
+        nonlocal seen
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith(".part"):
+            seen += 1
+            if seen == number:
+                os.ftruncate(descriptor, 1000)
+                kill()
+        fsync(descriptor)
+
+    os.fsync = fail
+
+
+def serve() -> None:
+    """Requests are lines of JSON: overrides, folder, env, log. Answers are exit codes, one a line."""
+    import lit_modules.training
+    import wandb  # noqa: F401
+
+    for line in sys.stdin:
+        request = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            run(request)
+        status = os.waitpid(child, 0)[1]
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def run(request: dict) -> None:
+    """In the forked process: become a run of its own, and never return."""
+    os.setsid()
+    os.chdir(request["folder"])
+    os.environ.update(request["env"])
+    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    code = 1
+    try:
+        main(request["overrides"])
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    serve() if sys.argv[1:] == ["--serve"] else main(sys.argv[1:])

@@ -1,0 +1,99 @@
+"""Rates equal the original's at every iteration, and survive a save."""
+
+import math
+
+import pytest
+import torch
+from lit_modules.schedules import constant, cosine, multistep, plateau
+from torch import nn
+from torch.optim import SGD
+
+
+def rates(make, steps: int, lr: float = 1.0, **knobs) -> list[float]:
+    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=lr)
+    schedule = make(optimizer, steps, **knobs)
+    seen = []
+    for _ in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return seen
+
+
+def test_warmup_and_multistep_equal_the_original_at_every_iteration(golden):
+    cases = golden("solver_fcos/lr_schedule")
+    compared = 0
+    for case in cases.values():
+        args = case["args"]
+        expected = case["out"]["lr_weight_all"].tolist()
+        seen = rates(
+            multistep,
+            len(expected),
+            lr=args["base_lr"],
+            milestones=args["steps"],
+            gamma=args["gamma"],
+            warmup=args["warmup_method"],
+            warmup_steps=args["warmup_iters"],
+            warmup_factor=args["warmup_factor"],
+        )
+        assert seen == pytest.approx(expected, rel=1e-9)
+        compared += 1
+    assert compared == len(cases) >= 4
+
+
+def test_milestones_as_fractions_are_those_of_the_run():
+    seen = rates(multistep, 9, milestones=[1 / 3, 2 / 3], warmup=None)
+    assert seen == pytest.approx([1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01])
+
+
+def test_an_integer_milestone_of_one_is_iteration_one():
+    assert rates(multistep, 3, milestones=[1], warmup=None) == pytest.approx([1, 0.1, 0.1])
+
+
+def test_cosine_starts_after_the_warmup_and_ends_at_its_final_factor():
+    seen = rates(cosine, 101, final_factor=0.1, warmup_steps=0)
+    assert seen[0] == 1.0
+    assert seen[50] == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * 50 / 101)))
+    warmed = rates(cosine, 20, warmup_steps=4, warmup_factor=0.2)
+    assert warmed[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+
+
+def test_constant_stays_at_the_full_rate_after_the_warmup():
+    assert rates(constant, 5, warmup="constant", warmup_steps=2, warmup_factor=0.5) == [0.5, 0.5, 1, 1, 1]
+
+
+def test_plateau_falls_as_torchs_own_does():
+    losses = [3.0, 2.0, 2.0, 2.0, 2.0, 1.9, 1.95, 1.95, 1.95, 1.8]
+    ours_optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    ours = plateau(ours_optimizer, 100, patience=2, factor=0.1, warmup=None)
+    theirs_optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(theirs_optimizer, patience=2, factor=0.1)
+    for loss in losses:
+        ours_optimizer.step()
+        ours.observe(loss)
+        ours.step()
+        theirs.step(loss)
+        assert ours_optimizer.param_groups[0]["lr"] == pytest.approx(theirs_optimizer.param_groups[0]["lr"])
+    assert ours_optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("make", [multistep, cosine, constant, plateau])
+def test_state_is_plain_and_goes_on_where_it_was(make, tmp_path):
+    whole = rates(make, 12, warmup_steps=4)
+    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = make(optimizer, 12, warmup_steps=4)
+    for _ in range(5):
+        optimizer.step()
+        schedule.step()
+    torch.save({"schedule": schedule.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = make(optimizer, 12, warmup_steps=4)
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.load_state_dict(state["schedule"])
+    seen = []
+    for _ in range(7):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert seen == whole[5:]

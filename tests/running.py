@@ -1,0 +1,126 @@
+"""Helpers of the tests that run `train.py` for real."""
+
+import csv
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+HARNESS = Path(__file__).parent / "harness.py"
+TINY = [
+    "model/backbone=mobilenet_v2", "data=shapes", "logger=csv", "scale_schedule=false", "test=false", "name=t",
+    "model.backbone.weights=null", "model.backbone.norm=gn", "model.backbone.frozen_stages=0", "model.pyramid_channels=32", "model.num_convs=1",
+    "data.train_images=24", "data.val_images=6", "data.image_size=64", "data.resize=64", "data.batch_size=4",
+    "data.num_workers=0", "schedule.warmup_steps=3", "trainer.log_every_n_steps=1", "trainer.accelerator=cpu",
+    "trainer.precision=32-true", "trainer.max_steps=10", "trainer.val_check_interval=4",
+    "callbacks.checkpoints.every_steps=2",
+]  # fmt: skip
+"""FCOS on 64 px shapes: 6 steps an epoch, a second to run."""
+
+
+FULL = [*TINY, "callbacks.averaging.decay=0.9", "trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=5"]
+"""With everything that has a state: an average, a schedule in its warm-up, accumulated gradients."""
+
+MOMENTS: dict[str, dict[str, Any]] = {
+    "before the first checkpoint": {"at": "batch_end", "batch": 1},
+    "between accumulated micro-batches": {"at": "batch_end", "batch": 7},
+    "last batch of an epoch": {"at": "batch_end", "batch": 12},
+    "during validation": {"at": "validation", "batch": 1},
+    "while a checkpoint is being written": {"at": "saving", "number": 3},
+    "second epoch": {"at": "batch_start", "batch": 18},
+}
+
+
+class Runner:
+    """Runs `train.py` for real, through the harness's server."""
+
+    def __init__(self) -> None:
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+        self._server = subprocess.Popen(
+            [sys.executable, str(HARNESS), "--serve"], env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def __call__(
+        self, overrides: list[str], folder: Path, kill: dict[str, Any] | None = None, expect: int | None = None
+    ) -> str:
+        """Run to the end, or to the kill, and return what was printed."""
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        log = folder / "printed.txt"
+        request = {"overrides": overrides, "folder": str(folder), "log": str(log), "env": {"KILL": json.dumps(kill)}}
+        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.flush()
+        code = int(self._server.stdout.readline())
+        printed = log.read_text()
+        if expect is None:
+            expect = -9 if kill and kill.get("sig", "SIGKILL") == "SIGKILL" else 0
+        assert code == expect, f"exit code {code} instead of {expect}:\n{printed}"
+        return printed
+
+    def close(self) -> None:
+        self._server.kill()
+        self._server.wait()
+
+
+def only_run(folder: Path, name: str = "t") -> Path:
+    (run,) = (folder / "runs" / name).iterdir()
+    return run
+
+
+def curves(run: Path) -> list[dict[str, str]]:
+    """Rows of metrics.csv without what depends on the clock."""
+    with (run / "metrics.csv").open(newline="") as file:
+        return [
+            {k: v for k, v in row.items() if v and not k.startswith(("time/", "images_per_s", "memory_mb"))}
+            for row in csv.DictReader(file)
+        ]
+
+
+def state(run: Path) -> dict[str, Any]:
+    """The last checkpoint without what may differ between equal runs."""
+    file = sorted((run / "checkpoints").glob("step_*.ckpt"))[-1]
+    contents = torch.load(file, weights_only=True)
+    return {key: contents[key] for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step")} | {
+        key: contents[key] for key in ("current_model_state", "averaging_state") if key in contents
+    }
+
+
+def assert_equal_bits(a: Any, b: Any, where: str = "") -> None:
+    assert type(a) is type(b), where
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), f"{where} differs by {(a.double() - b.double()).abs().max()}"
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_equal_bits(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal_bits(x, y, f"{where}[{i}]")
+    else:
+        assert a == b, f"{where}: {a} and {b}"
+
+
+def wandb_records(file: Path) -> Iterator[Any]:
+    """Records of an offline W&B run: LevelDB's log format (blocks of 32 KiB) after a header of 7 bytes."""
+    from wandb.proto import wandb_internal_pb2
+
+    data, position, parts = file.read_bytes(), 7, b""
+    while position + 7 <= len(data):
+        if 2**15 - position % 2**15 < 7:  # too short for a record's head: the block is padded
+            position += 2**15 - position % 2**15
+            continue
+        _, length, kind = struct.unpack("<IHB", data[position : position + 7])
+        parts += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # the whole record, or its last part
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(parts)
+            parts = b""
+            yield record

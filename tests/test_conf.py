@@ -1,0 +1,152 @@
+"""Every file of conf/: it composes, passes the check, and fits the signature that it feeds."""
+
+import copy
+import functools
+import importlib
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from lit_modules import runs, settings
+from lit_modules.conf_files import CONF, keys
+from lit_modules.settings import FREE, ConfigError, check
+
+RECIPES = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
+GROUPS = sorted(
+    str(file.relative_to(CONF).with_suffix(""))
+    for file in CONF.glob("*/**/*.yaml")
+    if file.parent.name != "experiment" and not file.stem.startswith("_")
+)
+
+
+@pytest.fixture(autouse=True)
+def _in_hydra(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As inside `hydra.main`; what only group choices decide is composed once."""
+    runs.register_resolvers()
+    settings.register_resolvers()
+    cached = functools.cache(lambda name, overrides: compose(name, list(overrides)))
+    monkeypatch.setattr(settings, "compose", lambda name, overrides: cached(name, tuple(overrides)))
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+    HydraConfig.instance().cfg = None
+
+
+def composed(*overrides: str, config_name: str = "train") -> DictConfig:
+    cfg = compose(config_name, list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    cfg = copy.deepcopy(cfg)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg
+
+
+def recipe(name: str) -> DictConfig:
+    cfg = composed(f"experiment={name}")
+    if OmegaConf.is_missing(cfg.data, "root"):
+        cfg.data.root = "somewhere"
+    return cfg
+
+
+def leaves(name: str) -> list[str]:
+    """Dotted keys that a recipe's file sets, without those of transforms, which are albumentations' own."""
+    content = OmegaConf.to_container(OmegaConf.load(CONF / "experiment" / f"{name}.yaml"))
+    content.pop("defaults", None)
+    every = list(keys(content))
+    ends = [key for key in every if not any(other.startswith(f"{key}.") for other in every)]
+    return [key for key in ends if not key.startswith(tuple(FREE))]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_passes_the_check(name: str) -> None:
+    check(recipe(name))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_says_its_command_in_its_head(name: str) -> None:
+    head = (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()
+    assert head[0] == "# @package _global_"
+    assert any(f"python train.py experiment={name}" in line for line in head if line.startswith("#"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_key_of_a_recipe_misspelt_is_refused_by_name(name: str) -> None:
+    cfg = recipe(name)
+    for key in leaves(name):
+        wrong = copy.deepcopy(cfg)
+        parent, _, last = key.rpartition(".")
+        node = OmegaConf.select(wrong, parent) if parent else wrong
+        with open_dict(node):
+            node[last[:-1] + "zz"] = node.pop(last)
+        with pytest.raises(ConfigError) as raised:
+            check(wrong)
+        assert f"- {key[:-1]}zz (" in str(raised.value)
+        assert f"nearest is {key}" in str(raised.value) or parent == ""
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_value_of_a_recipe_of_another_type_is_refused_by_name(name: str) -> None:
+    cfg = recipe(name)
+    for key in leaves(name):
+        wrong = copy.deepcopy(cfg)
+        value = OmegaConf.select(wrong, key)
+        other = 12345 if isinstance(value, str) else "nonsense" if value is not None else {"a": 1}
+        OmegaConf.update(wrong, key, other)
+        with pytest.raises(ConfigError) as raised:
+            check(wrong)
+        assert f"- {key}=" in str(raised.value)
+        assert f"conf/experiment/{name}.yaml" in str(raised.value)
+
+
+@pytest.mark.parametrize("config_name", ["train", "evaluate"])
+def test_the_defaults_pass_the_check(config_name: str) -> None:
+    check(composed("data=coco", "data.root=x", config_name=config_name))
+
+
+@pytest.mark.parametrize("file", GROUPS)
+def test_every_choice_of_every_group_passes_the_check(file: str) -> None:
+    group, _, choice = file.rpartition("/")
+    overrides = [f"{group}={choice}"] + ([] if file == "data/shapes" else ["data.root=x"])
+    check(composed(*overrides))
+
+
+@pytest.mark.parametrize("file", GROUPS)
+def test_a_group_file_names_the_parameters_of_what_it_feeds_with_their_defaults(file: str) -> None:
+    group, _, choice = file.rpartition("/")
+    nodes = list(targets(OmegaConf.select(composed(f"{group}={choice}"), group.replace("/", "."))))
+    assert nodes
+    for node in nodes:
+        module, _, name = node._target_.rpartition(".")
+        parameters = dict(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+        stated = {key for key in node if not key.startswith("_")}
+        assert stated <= set(parameters)
+        if module == "pytorch_lightning":
+            continue
+        given_in_python = {"folder"} if group == "logger" else set()
+        for name, parameter in parameters.items():
+            if parameter.default is not parameter.empty:
+                assert name in stated, f"{name} cannot be set from {file}"
+                if not OmegaConf.is_interpolation(node, name) and not OmegaConf.is_missing(node, name):
+                    assert plain(node[name]) == plain(parameter.default), f"{file}: {name}"
+            elif not node.get("_partial_"):
+                assert name in stated | given_in_python, f"{file} lacks {name}"
+
+
+def targets(node: DictConfig) -> Iterator[DictConfig]:
+    """What a group's file instantiates; `backbone` is a group of its own."""
+    if "_target_" in node:
+        yield node
+    for key in node:
+        if key == "backbone" or OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key):
+            continue
+        if isinstance(node[key], DictConfig):
+            yield from targets(node[key])
+
+
+def plain(value: Any) -> Any:
+    value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,77 @@
+"""A run that is killed goes on as if it had not been; two ranks train and score as one.
+
+`benchmarks/exactness.py` goes through every moment, worker count and rank count; these are a few of them.
+"""
+
+from pathlib import Path
+
+import pytest
+from running import FULL, MOMENTS, TINY, assert_equal_bits, curves, only_run, state
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One data set for all runs of this file."""
+    return f"data.root={tmp_path_factory.mktemp('data') / 'shapes'}"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(train, shapes, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    train([*FULL, shapes], folder)
+    return only_run(folder)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_run_resumes_bit_for_bit(moment, train, shapes, uninterrupted, tmp_path):
+    train([*FULL, shapes], tmp_path, kill=MOMENTS[moment])
+    train(["resume=last", "name=t"], tmp_path)
+    run = only_run(tmp_path)
+    assert curves(run) == curves(uninterrupted)
+    assert_equal_bits(state(run), state(uninterrupted))
+
+
+def test_workers_do_not_change_the_run_nor_its_resumption(train, shapes, uninterrupted, tmp_path):
+    train([*FULL, shapes, "data.num_workers=2"], tmp_path, kill={"at": "batch_end", "batch": 9})
+    train(["resume=last", "name=t"], tmp_path)
+    run = only_run(tmp_path)
+    assert curves(run) == curves(uninterrupted)
+    assert_equal_bits(state(run), state(uninterrupted))
+
+
+def test_a_run_told_to_end_saves_at_once_and_goes_on(train, shapes, uninterrupted, tmp_path):
+    printed = train([*FULL, shapes], tmp_path, kill={"at": "batch_start", "batch": 5, "sig": "SIGTERM"}, expect=75)
+    assert "told to end" in printed
+    assert state(only_run(tmp_path))["global_step"] == 3  # the accumulated step in flight was finished
+    train(["resume=last", "name=t"], tmp_path)
+    assert curves(only_run(tmp_path)) == curves(uninterrupted)
+    assert_equal_bits(state(only_run(tmp_path)), state(uninterrupted))
+
+
+@pytest.mark.parametrize("norm", ["frozen_bn", "sync_bn"])
+def test_two_ranks_train_as_one(norm, train, shapes, shared_data, tmp_path):
+    """From pretrained weights: random ones are so unstable that any rounding grows a hundredfold a step."""
+    overrides = [*TINY, shapes, "trainer.max_steps=20", "trainer.val_check_interval=20", "model.lr=0.001",
+                 f"model.backbone.weights={shared_data / 'weights/mobilenet_v2_imagenet.pth'}",
+                 f"model.backbone.norm={norm}"]  # fmt: skip
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    train(overrides, one)
+    train([*overrides, "trainer.devices=2"], two)
+    ours, theirs = ([row for row in curves(only_run(f)) if "train/loss" in row] for f in (one, two))
+    assert len(ours) == 20
+    for a, b in zip(ours, theirs, strict=True):
+        for name in ("train/loss", "train/loss_cls", "train/loss_box", "train/loss_centerness"):
+            assert float(b[name]) == pytest.approx(float(a[name]), rel=1e-5)
+
+
+def test_two_killed_ranks_resume_bit_for_bit(train, shapes, tmp_path):
+    overrides = [*FULL, shapes, "trainer.devices=2", "data.batch_size=8", "trainer.max_steps=6"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    train(overrides, whole)
+    train(overrides, cut, kill={"at": "batch_end", "batch": 7})
+    train(["resume=last", "name=t"], cut)
+    assert curves(only_run(cut)) == curves(only_run(whole))
+    assert_equal_bits(state(only_run(cut)), state(only_run(whole)))

@@ -1,0 +1,140 @@
+"""The commands, as a user types them."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from running import TINY, curves, only_run, wandb_records
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"data.root={tmp_path_factory.mktemp('data') / 'shapes'}"
+
+
+@pytest.fixture(scope="module")
+def folder(train, shapes, tmp_path_factory) -> Path:
+    """Where a run of twenty steps was made, with W&B offline and the test at the end."""
+    folder = tmp_path_factory.mktemp("run")
+    overrides = [o for o in TINY if not o.startswith(("logger=", "test=", "trainer.max_steps="))]
+    (folder / "printed").write_text(
+        train([*overrides, shapes, "logger=wandb", "trainer.max_steps=20", "trainer.gradient_clip_val=5"], folder)
+    )
+    return folder
+
+
+def test_a_run_leaves_a_complete_folder(folder):
+    run = only_run(folder)
+    assert {"config.yaml", "log.txt", "metrics.csv", "finished.json", "checkpoints", "wandb"} <= {
+        path.name for path in run.iterdir()
+    }
+    names = {path.name for path in (run / "checkpoints").iterdir()}
+    assert {"best.ckpt", "last.ckpt"} <= names
+    assert (run / "checkpoints" / "last.ckpt").resolve().name == "step_0000020.ckpt"
+    # all that a run writes is in its folder: nothing of W&B lies beside it
+    assert {path.name for path in folder.iterdir()} == {"runs", "printed", "printed.txt"}
+
+
+def test_the_log_says_what_one_wants_to_know_later(folder):
+    printed = (folder / "printed").read_text()
+    for words in ("environment: ", "commit", "GFLOPs", "M parameters", "devices: 1", "resize: 64", "AP50", "eta",
+                  "images/s", "trained 20 steps", "s/step", "offline"):  # fmt: skip
+        assert words in printed, words
+    assert "loss_centerness" in (only_run(folder) / "log.txt").read_text()
+
+
+def test_curves_have_every_documented_key(folder):
+    with (only_run(folder) / "metrics.csv").open(newline="") as file:
+        columns = set(csv.DictReader(file).fieldnames or ())
+    assert DOCUMENTED <= columns
+
+
+DOCUMENTED = {
+    "train/loss", "train/loss_cls", "train/loss_box", "train/loss_centerness", "train/gradient_norm",
+    "val/loss", "val/loss_cls", "val/AP", "val/AP50", "val/AP75", "val/AP_small", "val/AP_medium", "val/AP_large",
+    "val/AR1", "val/AR10", "val/AR100", "val/AP_class/disc", "lr", "time/step", "time/data", "images_per_s",
+    "memory_mb",
+}  # fmt: skip
+
+
+def test_a_checkpoint_is_plain_and_complete(folder):
+    contents = torch.load(only_run(folder) / "checkpoints" / "best.ckpt", weights_only=True)
+    about = contents["boxwright"]
+    assert about["config"]["model"]["_target_"] == "lit_modules.fcos.FCOSModule"
+    assert len(about["class_names"]) == len(about["category_ids"]) == 5
+    assert about["config"]["data"]["resize"] == 64
+    assert "torch" in about["versions"]
+    assert "AP" in about["metrics"]
+
+
+def test_the_offline_dashboard_reads_back(folder):
+    run = only_run(folder)
+    (file,) = (run / "wandb").glob("offline-run-*/run-*.wandb")
+    keys, config, run_id = set(), {}, None
+    for record in wandb_records(file):
+        for item in record.history.item:
+            keys.add("/".join(item.nested_key) or item.key)
+        if record.run.run_id:
+            run_id = record.run.run_id
+        for update in (*record.config.update, *record.run.config.update):
+            config["/".join(update.nested_key) or update.key] = json.loads(update.value_json)
+    assert DOCUMENTED <= keys
+    assert run_id == (run / "wandb_id").read_text()
+    import yaml
+
+    stored = yaml.safe_load((run / "config.yaml").read_text())
+    assert {key: config.get(key) for key in stored} == stored
+
+
+def test_evaluate_gives_the_numbers_that_training_gave(folder, tmp_path):
+    run = only_run(folder)
+    command = [sys.executable, str(ROOT / "evaluate.py"), f"output={tmp_path / 'scored'}"]
+    subprocess.run([*command, f"checkpoint={run / 'checkpoints/best.ckpt'}"], cwd=folder, check=True)
+    scored = json.loads((tmp_path / "scored" / "metrics.json").read_text())["scalars"]
+    assert scored == json.loads((run / "finished.json").read_text())["val"]
+
+
+def test_a_finished_run_has_nothing_to_resume(train, folder):
+    printed = train([f"resume={only_run(folder)}"], folder, expect=2)
+    assert "is finished (20 steps)" in printed
+    assert "trainer.max_steps" in printed
+    assert "no unfinished run" in train(["resume=last", "name=t"], folder, expect=2)
+
+
+def test_a_finished_run_can_be_made_longer(train, shapes, tmp_path):
+    train([*TINY, shapes, "trainer.max_steps=4"], tmp_path)
+    run = only_run(tmp_path)
+    printed = train([f"resume={run}", "trainer.max_steps=6"], tmp_path)
+    assert "trainer.max_steps 4 -> 6" in printed
+    assert [row["step"] for row in curves(run) if "train/loss" in row] == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_what_would_change_the_data_stream_is_refused_on_resume(train, shapes, tmp_path):
+    train([*TINY, shapes], tmp_path, kill={"at": "batch_end", "batch": 3})
+    run = only_run(tmp_path)
+    printed = train([f"resume={run}", "data.batch_size=6"], tmp_path, expect=2)
+    assert "data.batch_size: 4 in the run to resume, 6 on the command line" in printed
+
+
+def test_resuming_nothing_is_an_error(train, tmp_path):
+    assert "no unfinished run" in train(["resume=last", "name=nothing"], tmp_path, expect=2)
+    assert "no config.yaml" in train([f"resume={tmp_path}"], tmp_path, expect=2)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_it(train, shapes, tmp_path):
+    printed = train([*TINY, shapes, "model.lr=1e30", "schedule.warmup=null"], tmp_path, expect=1)
+    assert "the loss is not finite at step" in printed
+    assert "loss_cls = " in printed
+    assert "images [" in printed
+    run = only_run(tmp_path)
+    (batch,) = run.glob("nonfinite_step*.pt")
+    assert torch.load(batch, weights_only=True)["images"].dtype == torch.uint8
+    for file in (run / "checkpoints").glob("step_*.ckpt"):
+        weights = torch.load(file, weights_only=True)["state_dict"]
+        assert all(value.isfinite().all() for value in weights.values() if value.is_floating_point())

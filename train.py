@@ -1,0 +1,31 @@
+"""Train a detector, then score its best checkpoint.
+
+    python train.py model=fcos data=coco data.root=/data/coco trainer.devices=8
+    python train.py experiment=shapes_demo
+    python train.py resume=last
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from lit_modules import runs, settings
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@settings.clear_errors
+def main(cfg: DictConfig) -> float | None:
+    """Fit, test, and return the monitored metric of the best checkpoint."""
+    run = runs.open_run(cfg)
+    if run.results is not None:
+        return run.results["score"]
+
+    # Imported only now: a mistake in the config is answered before these take their seconds.
+    from lit_modules.training import fit
+
+    return fit(run)
+
+
+if __name__ == "__main__":
+    runs.register_resolvers()
+    settings.explain_command_line("train")
+    main()
