@@ -1,8 +1,8 @@
 """Score a checkpoint, or a results file, on a data set.
 
-    python evaluate.py checkpoint=runs/fcos-coco/TIME/checkpoints/best.ckpt
-    python evaluate.py checkpoint=best.ckpt data=coco data.root=/data/coco split=val
-    python evaluate.py predictions=results.json data=coco data.root=/data/coco
+python evaluate.py checkpoint=runs/fcos-coco/TIME/checkpoints/best.ckpt
+python evaluate.py checkpoint=best.ckpt data=coco data.root=/data/coco split=val
+python evaluate.py predictions=results.json data=coco data.root=/data/coco
 """
 
 import hydra
@@ -15,6 +15,7 @@ from lit_modules import runs, settings
 @settings.clear_errors
 def main(cfg: DictConfig) -> float | None:
     """Print and save the numbers that training printed; returns AP."""
+    settings.check(cfg)
     from lit_modules.scoring import score
 
     return score(cfg)

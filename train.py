@@ -1,8 +1,8 @@
 """Train a detector, then score its best checkpoint.
 
-    python train.py model=fcos data=coco data.root=/data/coco trainer.devices=8
-    python train.py experiment=shapes_demo
-    python train.py resume=last
+python train.py model=fcos data=coco data.root=/data/coco trainer.devices=8
+python train.py experiment=shapes_demo
+python train.py resume=last
 """
 
 import hydra

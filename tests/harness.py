@@ -81,7 +81,6 @@ def kill_while_saving(number: int) -> None:
 
 def serve() -> None:
     """Requests are lines of JSON: overrides, folder, env, log. Answers are exit codes, one a line."""
-    import lit_modules.training
     import wandb  # noqa: F401
 
     for line in sys.stdin:

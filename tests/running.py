@@ -24,7 +24,12 @@ TINY = [
 """FCOS on 64 px shapes: 6 steps an epoch, a second to run."""
 
 
-FULL = [*TINY, "callbacks.averaging.decay=0.9", "trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=5"]
+FULL = [
+    *TINY,
+    "callbacks.averaging.decay=0.9",
+    "trainer.accumulate_grad_batches=2",
+    "trainer.gradient_clip_val=5",
+]
 """With everything that has a state: an average, a schedule in its warm-up, accumulated gradients."""
 
 MOMENTS: dict[str, dict[str, Any]] = {
@@ -43,17 +48,30 @@ class Runner:
     def __init__(self) -> None:
         env = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
         self._server = subprocess.Popen(
-            [sys.executable, str(HARNESS), "--serve"], env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, str(HARNESS), "--serve"],
+            env=env,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
 
     def __call__(
-        self, overrides: list[str], folder: Path, kill: dict[str, Any] | None = None, expect: int | None = None
+        self,
+        overrides: list[str],
+        folder: Path,
+        kill: dict[str, Any] | None = None,
+        expect: int | None = None,
     ) -> str:
         """Run to the end, or to the kill, and return what was printed."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         log = folder / "printed.txt"
-        request = {"overrides": overrides, "folder": str(folder), "log": str(log), "env": {"KILL": json.dumps(kill)}}
+        request = {
+            "overrides": overrides,
+            "folder": str(folder),
+            "log": str(log),
+            "env": {"KILL": json.dumps(kill)},
+        }
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
         code = int(self._server.stdout.readline())

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from running import FULL, MOMENTS, TINY, assert_equal_bits, curves, only_run, state
 
+
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> str:
     """One data set for all runs of this file."""

@@ -71,9 +71,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             if getattr(self, key) not in choices:
                 raise ValueError(f"data.{key}={getattr(self, key)!r}: expected {' or '.join(choices)}")
         if self.val_fraction is not None and not 0 < self.val_fraction < 1:
-            raise ValueError(
-                f"data.val_fraction={self.val_fraction}: expected a number between 0 and 1, or null"
-            )
+            raise ValueError(f"data.val_fraction={self.val_fraction}: expected a number between 0 and 1, or null")
         self._splits: dict[Role, Split] = {}
         self._class_names: tuple[str, ...] = ()
         self._category_ids: tuple[int, ...] = ()
@@ -137,8 +135,8 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             shuffled = np.random.default_rng((self.seed, _HOLD_OUT_STREAM)).permutation(rows)
             rows = np.sort(shuffled[:number] if held_out else shuffled[number:])
         if role == "train" and self.empty_images == "drop":
-            has_boxes = np.bincount(index.image_index()[self._trainable(split)], minlength=len(index)) > 0
-            rows = rows[has_boxes[rows]]
+            used = self._training_boxes(split)[1]
+            rows = rows[np.bincount(index.image_index()[used], minlength=len(index))[rows] > 0]
         if not len(rows):
             raise ValueError(
                 f"the {role} split is empty: {len(index)} images in {name!r}, none left with "
@@ -175,9 +173,9 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         if len(names) != self.num_classes:
             chosen = None if self.classes is None else names
             raise ValueError(
-                f"data.num_classes={self.num_classes}, but split {name!r} has {len(index.class_names)} classes, "
-                f"{list(index.class_names)}, and data.classes={chosen}; set data.num_classes={len(names)}, or "
-                "name the classes to use in data.classes"
+                f"data.num_classes={self.num_classes}, but split {name!r} has {len(index.class_names)} "
+                f"classes, {list(index.class_names)}, and data.classes={chosen}; set "
+                f"data.num_classes={len(names)}, or name the classes to use in data.classes"
             )
         if not self._class_names:
             self._class_names, self._category_ids = tuple(names), tuple(numbers)
@@ -189,12 +187,12 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         labels = {name: label for label, name in enumerate(self._class_names)}
         return np.array([labels.get(name, -1) for name in index.class_names], np.int64)
 
-    def _trainable(self, split: Split) -> np.ndarray:
-        """Which boxes of the index training uses."""
+    def _training_boxes(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes of the whole index as training sees them, and which of them it uses."""
         index = split.index
         excluded = index.crowd | (index.difficult & (not self.use_difficult))
         sizes = index.sizes[index.image_index()]
-        return training_boxes(index.boxes, split.class_map[index.labels], excluded, sizes, self.min_box)[1]
+        return training_boxes(index.boxes, split.class_map[index.labels], excluded, sizes, self.min_box)
 
     def truth(self, split: str) -> Truth:
         """Every annotation of "train", "val" or "test" in original pixels, whatever training does with it."""
@@ -216,7 +214,8 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
     @property
     def problems(self) -> list[str]:
         """What was left out of the annotations of every split set up so far."""
-        return [line for split in self._splits.values() for line in split.index.findings.problems]
+        found = (line for split in self._splits.values() for line in split.index.findings.problems)
+        return list(dict.fromkeys(found))
 
     def describe(self) -> str:
         """What is in each split, and what training leaves out of it: a line each."""
@@ -225,7 +224,8 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
     def _describe(self, role: Role, split: Split) -> str:
         index, here = split.index, np.isin(split.index.image_index(), split.rows)
         labels = split.class_map[index.labels]
-        used = self._trainable(split) & here
+        clipped, used = self._training_boxes(split)
+        used &= here
         images = np.unique(index.image_index()[used])
         line = (
             f"{role} {split.name}: {len(split.rows)} images, {len(split.rows) - len(images)} of them without "
@@ -238,6 +238,8 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             f"with a side under {self.min_box:g} pixels": wanted & ~index.crowd & ~index.difficult & ~used,
             "of other classes": here & (labels < 0),
         }
+        if cut := np.count_nonzero((clipped != index.boxes).any(axis=1) & used):
+            line += f"; {cut} boxes cut at the border in training"
         counts = [f"{mask.sum()} {what}" for what, mask in left.items() if mask.any()]
         return line + (f"; not used in training: {', '.join(counts)}" if counts else "")
 

@@ -42,8 +42,7 @@ def _load(file: str) -> dict[str, Any]:
         names = sorted(path.name for path in folder.glob("*.json")) if folder.is_dir() else []
         found = f"there are {', '.join(names)}" if names else "there is no JSON file"
         raise ValueError(
-            f"{file} does not exist; {found} in {folder}. Check data.root, data.annotations and the name of "
-            "the split"
+            f"{file} does not exist; {found} in {folder}. Check data.root, data.annotations and the name of the split"
         ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is not valid JSON ({error}); it may be cut short: copy it again") from error
@@ -85,6 +84,7 @@ def _add_images(records: Records, file: str, folder: str, images: list[dict[str,
         else:
             width, height = image.get("width"), image.get("height")
             size = (height, width) if isinstance(width, int) and isinstance(height, int) else None
+            size = size if size and min(size) > 0 else None
             kept[image_id] = ImageRecord(os.path.join(folder, name), file, image_id, size)
     return dict(zip(kept, records.add_images(kept.values()), strict=True))
 
@@ -116,13 +116,14 @@ def _add_annotations(
         else:
             seen.add(annotation_id)
             area, crowd = annotation.get("area"), annotation.get("iscrowd")
-            filled["area"] += area is None
+            area = area if isinstance(area, int | float) else float("nan")
+            filled["area"] += area != area
             filled["iscrowd"] += crowd is None
             filled["segmentation"] += "segmentation" not in annotation
             x, y, width, height = xywh
             records.add_box(
                 row, label, (x, y, x + width, y + height), annotation_id=annotation_id,
-                area=float("nan") if area is None else float(area), crowd=bool(crowd),
+                area=area, crowd=bool(crowd),
             )  # fmt: skip
     for key in [key for key, count in filled.items() if not count]:
         del filled[key]

@@ -25,7 +25,7 @@ class Sample(NamedTuple):
     canvas: tuple[int, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DetectionDataset(Dataset[Sample]):
     """Reads one sample by its key, and depends on nothing else."""
 
@@ -106,9 +106,12 @@ def decode(path: str, size: tuple[int, int]) -> np.ndarray:
     if _cut_short(data):
         raise ValueError(f"{path} ends before its picture does (a truncated JPEG); {remedy}")
     buffer = np.frombuffer(data, np.uint8)
-    image = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
-    if image is not None and image.shape[:2] != size and image.shape[1::-1] == size:
-        image = cv2.imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    try:
+        image = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
+        if image is not None and image.shape[:2] != size and image.shape[1::-1] == size:
+            image = cv2.imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:  # headers that state absurd sizes
+        image = None
     if image is None:
         raise ValueError(f"{path} ({len(data)} bytes) can't be decoded as an image; {remedy}")
     if image.shape[:2] != size:

@@ -102,6 +102,8 @@ def cached(
     mark = fingerprint(files)  # before reading: a source that changes meanwhile is read again next time
     index = _open(path, mark)
     if index is None:
+        if not os.access(folder, os.W_OK):
+            raise OSError(f"can't write to {folder}, where annotation indexes are kept; set data.cache_dir")
         with locked(path.with_suffix(".lock")):
             index = _open(path, mark)
             if index is None:

@@ -96,9 +96,7 @@ class Records:
     def add_images(self, images: Iterable[ImageRecord]) -> list[int]:
         """Row of each image, or -1 for one that is not on disk or whose size cannot be found out."""
         images = list(images)
-        listed: dict[
-            str, set[str]
-        ] = {}  # one listing of a folder costs less than a stat of each of its files
+        listed: dict[str, set[str]] = {}  # one listing of a folder costs less than a stat of each of its files
         for folder in {os.path.dirname(image.path) for image in images}:
             try:
                 with os.scandir(folder) as entries:
@@ -110,9 +108,7 @@ class Records:
             folder, name = os.path.split(image.path)
             rows.append(-1)
             if name not in listed[folder]:
-                self.findings.add(
-                    "the image file does not exist", f"{image.source}: {image.path}", "restore it"
-                )
+                self.findings.add("the image file does not exist", f"{image.source}: {image.path}", "restore it")
                 self.findings.depends_on[image.path] = fingerprint([image.path])
                 continue
             if image.size is None:

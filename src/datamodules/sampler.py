@@ -80,9 +80,7 @@ class RankBatches(Sampler[list[SampleKey]]):
     for one another. Lightning finds `set_epoch` through `batch_sampler.sampler`.
     """
 
-    def __init__(
-        self, sampler: GlobalBatches, rank: int = 0, world_size: int = 1, accumulate: int = 1
-    ) -> None:
+    def __init__(self, sampler: GlobalBatches, rank: int = 0, world_size: int = 1, accumulate: int = 1) -> None:
         parts = world_size * accumulate
         if sampler.batch_size % parts:
             below = sampler.batch_size // parts * parts

@@ -157,9 +157,7 @@ class Picture:
             shown = (self.owner[thing.patch] == number).astype(np.uint8)
             left, top = int(thing.patch[1].start), int(thing.patch[0].start)
             x, y, width, height = cv2.boundingRect(shown)
-            contours, _ = cv2.findContours(
-                shown, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(left, top)
-            )
+            contours, _ = cv2.findContours(shown, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(left, top))
             found.append({
                 "category_id": thing.label + 1, "bbox": [left + x, top + y, width, height],
                 "area": int(shown.sum()), "iscrowd": 0,

@@ -84,17 +84,13 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if image.shape[:2] == size:
         return image
     shrinks = size[0] < image.shape[0] or size[1] < image.shape[1]
-    return cv2.resize(
-        image, (size[1], size[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
+    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def fit(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
     """`size` made smaller, in its proportions, where it does not fit the canvas."""
     factor = min(1.0, canvas[0] / size[0], canvas[1] / size[1])
-    return (
-        (size[0], size[1]) if factor == 1 else (max(1, int(size[0] * factor)), max(1, int(size[1] * factor)))
-    )
+    return (size[0], size[1]) if factor == 1 else (max(1, int(size[0] * factor)), max(1, int(size[1] * factor)))
 
 
 class Augmentation:

@@ -1,6 +1,5 @@
 """Pascal VOC, and any folder with its layout."""
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,12 +57,8 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]]) -> Records:
     records = Records(_inclusive, "box (xmin, ymin, xmax, ymax)")
     trees: list[tuple[ImageRecord, Element]] = []
     for folder, stems in listed:
-        images = {
-            stem: entry.name
-            for entry in os.scandir(folder / "JPEGImages")
-            for stem, suffix in [os.path.splitext(entry.name)]
-            if suffix.lower() in _IMAGE_SUFFIXES
-        }
+        pictures = [path for path in folder.glob("JPEGImages/*") if path.suffix.lower() in _IMAGE_SUFFIXES]
+        images = {path.stem: path.name for path in pictures}
         for stem in stems:
             file = folder / "Annotations" / f"{stem}.xml"
             try:
@@ -76,7 +71,7 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]]) -> Records:
                 continue
             path = folder / "JPEGImages" / images.get(stem, f"{stem}.jpg")
             trees.append((ImageRecord(str(path), str(file), size=_size(tree)), tree))
-    names = {str(entry.findtext("name")) for _, tree in trees for entry in tree.iter("object")}
+    names = {_name(entry) for _, tree in trees for entry in tree.iter("object")}
     records.class_names = sorted(names)
     records.category_ids = list(range(1, len(names) + 1))
     label_of = {name: label for label, name in enumerate(records.class_names)}
@@ -100,6 +95,10 @@ def _size(tree: Element) -> tuple[int, int] | None:
     return (height, width) if height > 0 and width > 0 else None
 
 
+def _name(entry: Element) -> str:
+    return (entry.findtext("name") or "").strip()
+
+
 def _add_objects(records: Records, row: int, file: str, tree: Element, label_of: dict[str, int]) -> None:
     for number, entry in enumerate(tree.iter("object"), 1):
         texts = [entry.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
@@ -110,7 +109,7 @@ def _add_objects(records: Records, row: int, file: str, tree: Element, label_of:
             continue
         # The devkit counts pixels from 1 and includes the last one.
         records.add_box(
-            row, label_of[str(entry.findtext("name"))], (x1 - 1, y1 - 1, x2, y2), annotation_id=number,
+            row, label_of[_name(entry)], (x1 - 1, y1 - 1, x2, y2), annotation_id=number,
             difficult=(entry.findtext("difficult") or "0").strip() == "1",
         )  # fmt: skip
 

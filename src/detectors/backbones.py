@@ -8,6 +8,7 @@ from typing import Literal, cast
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
@@ -35,16 +36,27 @@ class _SumOverRanks(torch.autograd.Function):
         return _SumOverRanks.forward(ctx, *grad_outputs)
 
 
-class SyncBatchNorm(nn.SyncBatchNorm):
-    """`nn.SyncBatchNorm`, which refuses CPU tensors in a distributed run, with a path for them (gloo).
+class FrozenBatchNorm(FrozenBatchNorm2d):
+    """torchvision's, in one pass and in the input's precision under autocast.
 
-    That path is plain arithmetic with differentiable reductions over all ranks: it makes two CPU ranks
-    equal one, and is not fast.
+    Multiplying by float32 buffers would make float32 maps out of bf16 ones, and the next convolution would
+    cast them back; in float32 the two passes are the faster ones on a CPU.
+    """
+
+    def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
+        if x.dtype == torch.float32:
+            return super().forward(x)
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
+class SyncBatchNorm(nn.BatchNorm2d):
+    """Batch norm over the batches of all ranks on CPUs (gloo), for which `nn.SyncBatchNorm` has no path.
+
+    Plain arithmetic with differentiable reductions: it makes two CPU ranks equal one, and is not fast.
     """
 
     def forward(self, input: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
-        distributed = dist.is_available() and dist.is_initialized()
-        if input.device.type != "cpu" or not self.training or not distributed:
+        if not self.training or not dist.is_available() or not dist.is_initialized():
             return super().forward(input)
         x = input.float()
         count = torch.tensor(x.numel() / x.shape[1])
@@ -61,6 +73,11 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
 
+def sync_batch_norm(num_channels: int) -> nn.Module:
+    """torch's own where there are GPUs, which DistributedDataParallel refuses to wrap on a CPU."""
+    return (nn.SyncBatchNorm if torch.cuda.is_available() else SyncBatchNorm)(num_channels)
+
+
 def group_norm(num_channels: int) -> nn.GroupNorm:
     """GroupNorm of 32 groups (arXiv 1803.08494), or of the largest number below that divides the channels
     into groups of two or more: a group of one channel makes nothing of a map of one cell.
@@ -73,9 +90,9 @@ def group_norm(num_channels: int) -> nn.GroupNorm:
 
 Norm = Literal["frozen_bn", "bn", "sync_bn", "gn"]
 NORMS: dict[Norm, Callable[[int], nn.Module]] = {
-    "frozen_bn": FrozenBatchNorm2d,
+    "frozen_bn": FrozenBatchNorm,
     "bn": nn.BatchNorm2d,
-    "sync_bn": SyncBatchNorm,
+    "sync_bn": sync_batch_norm,
     "gn": group_norm,
 }
 
@@ -106,9 +123,7 @@ class Backbone(nn.Module, ABC):
     def stages(self) -> list[nn.Module]:
         """The layers up to stride 2, those that follow up to stride 4, then 8, 16 and 32."""
 
-    def normalize(
-        self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"]
-    ) -> Float[Tensor, "B 3 H W"]:
+    def normalize(self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"]) -> Float[Tensor, "B 3 H W"]:
         """Pixels as the weights expect them, in the parameters' precision; the padding becomes zero.
 
         Zero *after* normalisation, so that a convolution sees the padding as it sees its own.
@@ -127,9 +142,7 @@ class Backbone(nn.Module, ABC):
             stage.eval()
         return self
 
-    def _load_and_freeze(
-        self, weights: str | Path | None, published: models.WeightsEnum, frozen_stages: int
-    ) -> None:
+    def _load_and_freeze(self, weights: str | Path | None, published: models.WeightsEnum, frozen_stages: int) -> None:
         stages = self.stages()
         if not 0 <= frozen_stages <= len(stages):
             raise ValueError(

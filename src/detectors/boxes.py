@@ -8,16 +8,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def boxes_to_distances(
-    points: Float[Tensor, "*#n 2"], boxes: Float[Tensor, "*#n 4"]
-) -> Float[Tensor, "*n 4"]:
+def boxes_to_distances(points: Float[Tensor, "*#n 2"], boxes: Float[Tensor, "*#n 4"]) -> Float[Tensor, "*n 4"]:
     """Distances from points to the four sides (FCOS, equation 1)."""
     return torch.cat((points - boxes[..., :2], boxes[..., 2:] - points), dim=-1)
 
 
-def distances_to_boxes(
-    points: Float[Tensor, "*#n 2"], distances: Float[Tensor, "*#n 4"]
-) -> Float[Tensor, "*n 4"]:
+def distances_to_boxes(points: Float[Tensor, "*#n 2"], distances: Float[Tensor, "*#n 4"]) -> Float[Tensor, "*n 4"]:
     """The inverse of `boxes_to_distances`."""
     return torch.cat((points - distances[..., :2], points + distances[..., 2:]), dim=-1)
 

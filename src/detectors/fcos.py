@@ -109,9 +109,7 @@ def _rows(x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B h*w C"]:
     return x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-def grid_points(
-    maps: list[Tensor], strides: tuple[int, ...]
-) -> tuple[Float[Tensor, "R 2"], Float[Tensor, " R"]]:
+def grid_points(maps: list[Tensor], strides: tuple[int, ...]) -> tuple[Float[Tensor, "R 2"], Float[Tensor, " R"]]:
     """Centres ((j + 0.5) stride, (i + 0.5) stride) of all cells, and the stride of each."""
     points: list[Tensor] = []
     spacing: list[Tensor] = []
@@ -273,9 +271,7 @@ class FCOSLoss:
         totals = mean_over_ranks(torch.stack((positive.sum().float(), centerness.sum())))
         num_positives, centerness_sum = totals[0].clamp(min=1), totals[1].clamp(min=1e-6)
 
-        loss_cls = sigmoid_focal_loss(
-            outputs.logits.float(), target_labels, self.focal_alpha, self.focal_gamma
-        )
+        loss_cls = sigmoid_focal_loss(outputs.logits.float(), target_labels, self.focal_alpha, self.focal_gamma)
         loss_box = (BOX_LOSSES[self.box_loss](predicted, target) * centerness).sum()
         loss_centerness = F.binary_cross_entropy_with_logits(
             outputs.centerness.float(), centerness, weight=positive.float(), reduction="sum"

@@ -20,9 +20,7 @@ class FeaturePyramid(nn.Module):
         self.p6_from = p6_from
         self.strides = (*backbone.strides, 2 * backbone.strides[-1], 4 * backbone.strides[-1])
         self.lateral = nn.ModuleList(nn.Conv2d(c, num_channels, 1) for c in backbone.channels)
-        self.output = nn.ModuleList(
-            nn.Conv2d(num_channels, num_channels, 3, padding=1) for _ in backbone.channels
-        )
+        self.output = nn.ModuleList(nn.Conv2d(num_channels, num_channels, 3, padding=1) for _ in backbone.channels)
         top = num_channels if p6_from == "p5" else backbone.channels[-1]
         self.p6 = nn.Conv2d(top, num_channels, 3, stride=2, padding=1)
         self.p7 = nn.Conv2d(num_channels, num_channels, 3, stride=2, padding=1)

@@ -51,9 +51,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path).expanduser()
     if path.suffix not in SUFFIXES:
-        raise ValueError(
-            f"weights={path}: expected 'imagenet', null, or a file ending in {', '.join(SUFFIXES)}"
-        )
+        raise ValueError(f"weights={path}: expected 'imagenet', null, or a file ending in {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise ValueError(f"weights={path}: no such file (working directory {Path.cwd()})")
     try:

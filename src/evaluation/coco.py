@@ -19,9 +19,7 @@ def to_xywh(boxes: Float[np.ndarray, "D 4"]) -> Float[np.ndarray, "D 4"]:
     return np.concatenate([boxes[:, :2], np.round(boxes[:, 2:] - boxes[:, :2], 9)], axis=1)
 
 
-def coco_metrics(
-    truth: Truth, predictions: Predictions
-) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+def coco_metrics(truth: Truth, predictions: Predictions) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """The twelve numbers by the names of `COCO_METRICS`, and AP and AP50 of each class by its name.
 
     Fractions of 1, equal to pycocotools'; -1, as there, where nothing could have been found. A difficult

@@ -37,9 +37,7 @@ def collect(
         by_image.setdefault(image_id, arrays)
     image_ids: list[int | str] = truth.image_ids.tolist()
     if not image_ids:
-        raise ValueError(
-            "there is no image to score: the split is empty, or none of its images could be read"
-        )
+        raise ValueError("there is no image to score: the split is empty, or none of its images could be read")
     if missing := [image_id for image_id in image_ids if image_id not in by_image]:
         raise ValueError(
             f"{len(missing)} of {len(image_ids)} images have no predictions: {_few(missing)}. The loaders of "

@@ -6,9 +6,7 @@ from jaxtyping import Bool, Float, Int
 from evaluation.truth import Predictions, Truth
 
 
-def voc_metrics(
-    truth: Truth, predictions: Predictions
-) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+def voc_metrics(truth: Truth, predictions: Predictions) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """`mAP_voc07` (11 points, VOC2007), `mAP_voc` (area, since VOC2010); `AP_voc07`, `AP_voc` of each class.
 
     Each prediction belongs to the true box that it overlaps most; where a better scored one took that box it
@@ -65,9 +63,7 @@ def _iou(a: Float[np.ndarray, "P 4"], b: Float[np.ndarray, "P 4"]) -> Float[np.n
     a, b = a.astype(np.float64), b.astype(np.float64)
     sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
     intersection = sides.clip(min=0).prod(axis=1)
-    return intersection / (
-        (a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1) - intersection
-    )
+    return intersection / ((a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1) - intersection)
 
 
 def _average_precision(true: Bool[np.ndarray, " d"], num_objects: int) -> dict[str, float]:

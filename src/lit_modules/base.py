@@ -81,9 +81,7 @@ class DetectionModule(pl.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         optimizer = self._make_optimizer(self.network, self.lr)
         total = self.trainer.max_steps
-        schedule = self._make_schedule(
-            optimizer, total if total > 0 else int(self.trainer.estimated_stepping_batches)
-        )
+        schedule = self._make_schedule(optimizer, total if total > 0 else int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
@@ -97,7 +95,10 @@ class DetectionModule(pl.LightningModule):
         losses = self.losses(batch)
         total = torch.stack(list(losses.values())).sum()
         self._raise_flags(total, losses, batch, batch_idx)
-        return {"loss": total, "losses": {"loss": total.detach()} | {k: v.detach() for k, v in losses.items()}}
+        return {
+            "loss": total,
+            "losses": {"loss": total.detach()} | {k: v.detach() for k, v in losses.items()},
+        }
 
     def configure_gradient_clipping(
         self,

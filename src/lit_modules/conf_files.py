@@ -43,9 +43,7 @@ def _owners(key: str) -> list[str]:
     group, rest = _split(key)
     files = [file for file in (CONF / group).glob("*.yaml") if group and contains(loaded(file), rest)]
     shared = any(file.stem.startswith("_") for file in files)
-    return [
-        f"{group}={choice}" for choice in (options(group) if shared else sorted(file.stem for file in files))
-    ]
+    return [f"{group}={choice}" for choice in (options(group) if shared else sorted(file.stem for file in files))]
 
 
 def _split(key: str) -> tuple[str, str]:
@@ -70,9 +68,7 @@ def origin(key: str) -> str:
         content = loaded(CONF / "experiment" / f"{recipe}.yaml")
         if contains(content, key):
             return f"conf/experiment/{recipe}.yaml"
-        bases = [
-            entry for entry in content.get("defaults", ()) if isinstance(entry, str) and entry != "_self_"
-        ]
+        bases = [entry for entry in content.get("defaults", ()) if isinstance(entry, str) and entry != "_self_"]
         recipe = bases[0] if bases else None
     return str(_file(key).relative_to(CONF.parent))
 
@@ -89,9 +85,7 @@ def remark(key: str) -> str:
 def _file(key: str) -> Path:
     hydra = HydraConfig.get()
     group, _ = _split(key)
-    return CONF / (
-        f"{group}/{hydra.runtime.choices.get(group)}.yaml" if group else f"{hydra.job.config_name}.yaml"
-    )
+    return CONF / (f"{group}/{hydra.runtime.choices.get(group)}.yaml" if group else f"{hydra.job.config_name}.yaml")
 
 
 def plain(cfg: Any) -> dict[str, Any]:

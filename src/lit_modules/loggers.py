@@ -91,7 +91,12 @@ class WandbLogger(LightningWandbLogger):
     ) -> None:
         path = Path(folder)
         mode = mode or os.environ.get("WANDB_MODE") or ("online" if has_api_key() else "offline")
-        for variable, sub in (("DIR", ""), ("CACHE_DIR", "cache"), ("CONFIG_DIR", "config"), ("DATA_DIR", "data")):
+        for variable, sub in (
+            ("DIR", ""),
+            ("CACHE_DIR", "cache"),
+            ("CONFIG_DIR", "config"),
+            ("DATA_DIR", "data"),
+        ):
             os.environ.setdefault(f"WANDB_{variable}", str(path / "wandb" / sub) if sub else str(path))
         os.environ.setdefault("WANDB_SILENT", "true")
         identity = path / "wandb_id"
@@ -127,5 +132,3 @@ def has_api_key() -> bool:
         return host in netrc.read_text()
     except OSError:
         return False
-
-

@@ -1,10 +1,10 @@
 """A run is a folder: how it is named, opened, resumed and finished. Imports nothing heavy.
 
-    config.yaml      the run's config, resolved
-    log.txt          what was printed
-    metrics.csv      the curves
-    checkpoints/     step_N.ckpt, and best.ckpt and last.ckpt pointing at two of them
-    finished.json    the results; its absence makes the run one that can be resumed
+config.yaml      the run's config, resolved
+log.txt          what was printed
+metrics.csv      the curves
+checkpoints/     step_N.ckpt, and best.ckpt and last.ckpt pointing at two of them
+finished.json    the results; its absence makes the run one that can be resumed
 """
 
 import json
@@ -106,7 +106,11 @@ def open_run(cfg: DictConfig) -> Run:
     if cfg.resume is not None:
         config = _with_overrides(OmegaConf.load(file), cfg, list(hydra.overrides.task))
     else:
-        settings.check(cfg)
+        try:
+            settings.check(cfg)
+        except ConfigError:
+            leave_no_trace(folder)
+            raise
         config = resolved(cfg)
         if file.exists():
             _refuse_another_config(OmegaConf.load(file), config, folder)
@@ -115,7 +119,7 @@ def open_run(cfg: DictConfig) -> Run:
     results = None
     if (folder / "finished.json").exists():
         results = json.loads((folder / "finished.json").read_text())
-        if 0 < config.trainer.max_steps and results["step"] < scaled(config, quiet=True).trainer.max_steps:
+        if config.trainer.max_steps > 0 and results["step"] < scaled(config, quiet=True).trainer.max_steps:
             results = None
         elif cfg.resume is not None:
             raise ConfigError(
@@ -135,6 +139,13 @@ def resolved(cfg: DictConfig) -> DictConfig:
     assert isinstance(plain, dict)
     plain.pop("resume", None)
     return OmegaConf.create(plain)
+
+
+def leave_no_trace(folder: Path) -> None:
+    """Remove the folder that Hydra made for a run that is refused, if nothing but an empty log lies in it."""
+    if [path.name for path in folder.iterdir()] == ["log.txt"] and (folder / "log.txt").stat().st_size == 0:
+        (folder / "log.txt").unlink()
+        folder.rmdir()
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -176,7 +187,11 @@ def scaled(cfg: DictConfig, quiet: bool = False) -> DictConfig:
     if OmegaConf.select(cfg, "model.schedule.warmup_steps") is not None:
         new.model.schedule.warmup_steps = new.schedule.warmup_steps
     if not quiet:
-        log.info("%d images a step, stated for 16: %s (scale_schedule=false keeps them)", cfg.data.batch_size, "; ".join(told))
+        log.info(
+            "%d images a step, stated for 16: %s (scale_schedule=false keeps them)",
+            cfg.data.batch_size,
+            "; ".join(told),
+        )
     return new
 
 
@@ -252,5 +267,3 @@ def flat(cfg: Any) -> dict[str, Any]:
 
     walk(plain, "")
     return leaves
-
-

@@ -83,7 +83,12 @@ class Plateau(LRScheduler):
     """The warm-up, then a rate that falls whenever `observe` has seen no improvement for a while."""
 
     def __init__(
-        self, optimizer: Optimizer, warm: Callable[[int], float], patience: int, factor: float, threshold: float
+        self,
+        optimizer: Optimizer,
+        warm: Callable[[int], float],
+        patience: int,
+        factor: float,
+        threshold: float,
     ) -> None:
         self._warm = warm
         self.patience, self.factor, self.threshold = patience, factor, threshold

@@ -55,7 +55,8 @@ def score(cfg: DictConfig) -> float:
             write_predictions(folder / "predictions.json", module.truth, module.predictions)
     if runs.is_rank_zero():
         runs.write(
-            folder / "metrics.json", json.dumps({"scalars": metrics.scalars, "per_class": metrics.per_class}, indent=1)
+            folder / "metrics.json",
+            json.dumps({"scalars": metrics.scalars, "per_class": metrics.per_class}, indent=1),
         )
         log.info("%s split\n%s", cfg.split, text)
         for name, value in metrics.scalars.items():
@@ -103,5 +104,3 @@ def _refuse_other_classes(datamodule: Any, stored: dict[str, Any], cfg: DictConf
             f"{cfg.checkpoint} was trained on the {len(ours)} classes {ours}, the data set has the {len(theirs)} "
             f"classes {theirs}; give data.classes={json.dumps(ours, separators=(',', ':'))} or another checkpoint"
         )
-
-

@@ -109,9 +109,7 @@ def command_line_problems(config_name: str, argv: list[str]) -> list[str]:
         overrides = OverridesParser.create().parse_overrides(arguments.overrides)
     except HydraException:
         return []
-    overrides = [
-        override for override in overrides if not (override.is_delete() or override.is_hydra_override())
-    ]
+    overrides = [override for override in overrides if not (override.is_delete() or override.is_hydra_override())]
     choices = [override for override in overrides if is_group(override.key_or_group)]
     problems = [problem for override in choices for problem in _choice_problems(override)]
     if problems or len(choices) == len(overrides):
@@ -125,9 +123,7 @@ def command_line_problems(config_name: str, argv: list[str]) -> list[str]:
                 if not contains(known, key) and not key.startswith(free):
                     problems.append(unknown(key, f"command line, {line}", known))
             if not problems and "resume" in dict(given):
-                problems += _folder_problems(
-                    compose(config_name, arguments.overrides, return_hydra_config=True)
-                )
+                problems += _folder_problems(compose(config_name, arguments.overrides, return_hydra_config=True))
     except (HydraException, OmegaConfBaseException):
         return []
     finally:

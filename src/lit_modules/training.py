@@ -21,7 +21,9 @@ log = logging.getLogger(__name__)
 def fit(run: runs.Run) -> float:
     """Train, score the best checkpoint, and return the monitored metric."""
     quieten()
-    run.config.trainer.precision = startup.choose_precision(run.config.trainer.precision, run.config.trainer.accelerator)
+    run.config.trainer.precision = startup.choose_precision(
+        run.config.trainer.precision, run.config.trainer.accelerator
+    )
     if runs.is_rank_zero():
         runs.write(run.folder / "config.yaml", OmegaConf.to_yaml(run.config))
     cfg = runs.scaled(run.config)
@@ -44,7 +46,11 @@ def fit(run: runs.Run) -> float:
     trainer.fit(module, datamodule, ckpt_path=run.checkpoint, weights_only=True)
 
     checkpoints: Checkpoints = callbacks["checkpoints"]
-    results = {"step": trainer.global_step, "score": checkpoints.best_score, "best_step": checkpoints.best_step}
+    results = {
+        "step": trainer.global_step,
+        "score": checkpoints.best_score,
+        "best_step": checkpoints.best_step,
+    }
     results["val"] = checkpoints.best_metrics
     if cfg.test and checkpoints.best_step >= 0:
         if datamodule.test_is_val:
@@ -89,7 +95,13 @@ def quieten() -> None:
     """Hide what other libraries say about themselves; ranks other than 0 say nothing but warnings."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*LeafSpec.*", ".*is deprecated.*", ".*smaller than the logging.*", ".*in eval mode at the start.*"):
+    for message in (
+        ".*does not have many workers.*",
+        ".*LeafSpec.*",
+        ".*is deprecated.*",
+        ".*smaller than the logging.*",
+        ".*in eval mode at the start.*",
+    ):
         warnings.filterwarnings("ignore", message)
     if not runs.is_rank_zero():
         logging.getLogger().setLevel(logging.WARNING)

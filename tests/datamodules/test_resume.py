@@ -115,12 +115,8 @@ def test_killed_after_any_batch(root: Path, tmp_path: Path, number: int, by_step
     check(root, "on_train_batch_end", number, tmp_path, number, by_steps=by_steps)
 
 
-@pytest.mark.parametrize(
-    ("hook", "number", "done"), [("on_train_batch_end", 2, 2), ("on_train_batch_end", 3, 3)]
-)
-def test_killed_with_workers_that_run_ahead(
-    root: Path, tmp_path: Path, hook: str, number: int, done: int
-) -> None:
+@pytest.mark.parametrize(("hook", "number", "done"), [("on_train_batch_end", 2, 2), ("on_train_batch_end", 3, 3)])
+def test_killed_with_workers_that_run_ahead(root: Path, tmp_path: Path, hook: str, number: int, done: int) -> None:
     check(root, hook, number, tmp_path, done, workers=2)
 
 
@@ -145,8 +141,9 @@ def test_killed_at_the_end_of_an_epoch(root: Path, tmp_path: Path, by_steps: boo
     check(root, "on_train_epoch_end", 1, tmp_path, 3, by_steps=by_steps, validate=validate)
 
 
-def test_killed_where_epochs_are_cut_short(root: Path, tmp_path: Path) -> None:
-    check(root, "on_train_batch_end", 3, tmp_path, 3, limit_train_batches=2)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_where_epochs_are_cut_short(root: Path, tmp_path: Path, workers: int) -> None:
+    check(root, "on_train_batch_end", 3, tmp_path, 3, limit_train_batches=2, workers=workers)
 
 
 def test_each_of_two_ranks_goes_on_with_its_own_slices(root: Path) -> None:

@@ -82,9 +82,7 @@ def test_slices_of_all_ranks_and_micro_batches_make_up_the_global_batch_in_order
     world_size: int, accumulate: int
 ) -> None:
     wanted = epoch(batches(num=21, batch_size=8), 3)
-    ranks = [
-        RankBatches(batches(num=21, batch_size=8), rank, world_size, accumulate) for rank in range(world_size)
-    ]
+    ranks = [RankBatches(batches(num=21, batch_size=8), rank, world_size, accumulate) for rank in range(world_size)]
     for rank in ranks:
         rank.sampler.set_epoch(3)
     streams = [list(rank) for rank in ranks]

@@ -10,10 +10,8 @@ from tiny_data import write_image
 from datamodules.shapes import CLASSES, ShapesDataModule, draw
 
 
-def shapes(root: Path, **options: int) -> ShapesDataModule:
-    return ShapesDataModule(
-        root=str(root), num_workers=0, **{"train_images": 12, "val_images": 6, "image_size": 96, **options}
-    )
+def shapes(root: Path, train_images: int = 12) -> ShapesDataModule:
+    return ShapesDataModule(root=str(root), num_workers=0, train_images=train_images, val_images=6, image_size=96)
 
 
 def files(root: Path) -> dict[str, bytes]:

@@ -63,9 +63,7 @@ def test_multi_scale_size_follows_from_the_seed_and_stays_in_range() -> None:
 
 
 def test_training_boxes_are_clipped_and_small_crowd_and_foreign_ones_left_out() -> None:
-    boxes = np.array(
-        [[-5, 2, 8, 30], [1, 1, 1.5, 9], [3, 3, 3, 3], [0, 0, 5, 5], [0, 0, 5, 5], [9, 0, 10, 1.0]]
-    )
+    boxes = np.array([[-5, 2, 8, 30], [1, 1, 1.5, 9], [3, 3, 3, 3], [0, 0, 5, 5], [0, 0, 5, 5], [9, 0, 10, 1.0]])
     labels = np.array([0, 0, 0, -1, 0, 1])
     excluded = np.array([False, False, False, False, True, False])
     clipped, keep = training_boxes(boxes, labels, excluded, np.array([20, 10]), min_box=1.0)

@@ -17,9 +17,7 @@ def write_image(path: Path, size: tuple[int, int], seed: int = 0) -> None:
     cv2.imwrite(str(path), pixels)
 
 
-def write_coco(
-    root: Path, sizes: list[tuple[int, int]], boxes: list[list[Any]], split: str = "train"
-) -> Path:
+def write_coco(root: Path, sizes: list[tuple[int, int]], boxes: list[list[Any]], split: str = "train") -> Path:
     """PNG images of (h, w) with ids 10, 20, ..., and for each a list of bboxes or of dicts that change an
     annotation ("absent" takes a key out). Annotations have ids 100, 101, ... and category 7, that is label 1.
     """
@@ -58,7 +56,7 @@ def coco(root: Path, **options: Any) -> CocoDataModule:
 
 
 def write_voc(folder: Path, images: dict[str, str], split: str = "trainval", size: str = "40,30") -> Path:
-    """JPEG images of 40 x 30 and for each the XML of its objects; `size` is the width and height it states."""
+    """JPEG images of 40 x 30 and for each the XML of its objects; `size` is what it states."""
     width, height = size.split(",")
     (folder / "Annotations").mkdir(parents=True, exist_ok=True)
     (folder / "ImageSets" / "Main").mkdir(parents=True, exist_ok=True)

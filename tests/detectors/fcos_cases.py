@@ -33,9 +33,7 @@ def random_outputs(num_images: int, num_classes: int, size: int = 128, seed: int
     """Outputs of a square canvas with leaves that record gradients."""
     generator = torch.Generator().manual_seed(seed)
     sizes = tuple((size // s or 1) ** 2 for s in STRIDES)
-    points, strides = grid_points(
-        [torch.empty(1, 1, size // s or 1, size // s or 1) for s in STRIDES], STRIDES
-    )
+    points, strides = grid_points([torch.empty(1, 1, size // s or 1, size // s or 1) for s in STRIDES], STRIDES)
     shape = (num_images, sum(sizes))
     return FCOSOutputs(
         (torch.randn(*shape, num_classes, generator=generator) - 4).requires_grad_(),

@@ -58,9 +58,7 @@ def with_statistics(model: nn.Module) -> nn.Module:
         ("mobilenet_v2", "frozen_bn"),
     ],
 )
-def test_weights_of_torchvision_give_the_features_of_torchvision(
-    name: str, norm: str, tmp_path: Path
-) -> None:
+def test_weights_of_torchvision_give_the_features_of_torchvision(name: str, norm: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     build_theirs = models.mobilenet_v2 if name == "mobilenet_v2" else getattr(models, f"resnet{name}")
     theirs = with_statistics(build_theirs(weights=None))
@@ -85,9 +83,7 @@ def test_published_mobilenet_weights_give_the_features_of_torchvision(shared_dat
 
 
 @pytest.mark.parametrize("name", ["18", "mobilenet_v2"])
-def test_imagenet_weights_are_those_that_torchvision_publishes(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_imagenet_weights_are_those_that_torchvision_publishes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = models.mobilenet_v2() if name == "mobilenet_v2" else models.resnet18()
     asked: list[str] = []
 
@@ -107,9 +103,7 @@ def test_a_failed_download_names_the_address_and_the_remedy(monkeypatch: pytest.
         raise URLError("no route to host")
 
     monkeypatch.setattr(models.WeightsEnum, "get_state_dict", download)
-    with pytest.raises(
-        ValueError, match=r"resnet18-.*\.pth could not be downloaded .*no route.*weights=null"
-    ):
+    with pytest.raises(ValueError, match=r"resnet18-.*\.pth could not be downloaded .*no route.*weights=null"):
         ResNet(18)
 
 

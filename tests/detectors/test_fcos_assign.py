@@ -11,9 +11,7 @@ from detectors.fcos import assign_fcos, centerness_of, grid_points
 Golden = Callable[[str], dict[str, Any]]
 
 
-def four_by_four(
-    boxes: Sequence[Sequence[float]], labels: list[int], **options: Any
-) -> tuple[list[list[int]], Tensor]:
+def four_by_four(boxes: Sequence[Sequence[float]], labels: list[int], **options: Any) -> tuple[list[list[int]], Tensor]:
     """Labels of a 4x4 grid of stride 8 (points at 4, 12, 20 and 28), and distances."""
     points, strides = grid_points([torch.empty(1, 1, 4, 4)], (8,))
     options = {"size_ranges": ((-1.0, 64.0),)} | options
@@ -90,9 +88,7 @@ def test_portions_of_boxes_give_the_result_of_all_at_once(center_sampling: float
     whole = assign_fcos(points, strides, sizes, boxes, labels, center_sampling=center_sampling)
     assert (whole[0] >= 0).any(dim=1).all()
     for max_pairs in (1, 7 * 2 * len(points)):
-        part = assign_fcos(
-            points, strides, sizes, boxes, labels, center_sampling=center_sampling, max_pairs=max_pairs
-        )
+        part = assign_fcos(points, strides, sizes, boxes, labels, center_sampling=center_sampling, max_pairs=max_pairs)
         assert all(torch.equal(a, b) for a, b in zip(part, whole, strict=True))
 
 

@@ -67,9 +67,7 @@ def test_one_point_gives_one_box_for_each_class_over_the_threshold() -> None:
 
 
 def test_suppression_is_within_a_class_and_above_the_threshold() -> None:
-    outputs = outputs_for(
-        [A, NEAR_A, B], [[0.9, 0.0001], [0.8, 0.7], [0.6, 0.0001]]
-    )  # IoU of A, NEAR_A: 0.75
+    outputs = outputs_for([A, NEAR_A, B], [[0.9, 0.0001], [0.8, 0.7], [0.6, 0.0001]])  # IoU of A, NEAR_A: 0.75
     kept = [(box, label) for box, _, label in found(FCOSDecoder(nms_threshold=0.74)(outputs, SIZE))]
     assert kept == [(A, 0), (NEAR_A, 1), (B, 0)]
     kept = [(box, label) for box, _, label in found(FCOSDecoder(nms_threshold=0.75)(outputs, SIZE))]
@@ -164,9 +162,7 @@ def original(
     scores, boxes, labels = (torch.stack([torch.as_tensor(f[i]) for f in found]) for i in range(3))
     extent = boxes[:, 2:] - boxes[:, :2] + one
     overlap = (
-        torch.minimum(boxes[:, None, 2:], boxes[:, 2:])
-        - torch.maximum(boxes[:, None, :2], boxes[:, :2])
-        + one
+        torch.minimum(boxes[:, None, 2:], boxes[:, 2:]) - torch.maximum(boxes[:, None, :2], boxes[:, :2]) + one
     ).clamp(min=0)
     intersection, area = overlap.prod(dim=2), extent.prod(dim=1)
     iou = intersection / (area[:, None] + area - intersection)
@@ -185,9 +181,7 @@ def in_order(boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Ten
     return boxes[order], scores[order], labels[order]
 
 
-@pytest.mark.parametrize(
-    "case", ["basic", "none_above_threshold", "small_topn_and_post", "boxes_far_outside_image"]
-)
+@pytest.mark.parametrize("case", ["basic", "none_above_threshold", "small_topn_and_post", "boxes_far_outside_image"])
 def test_it_equals_the_original_without_its_added_pixel(golden: Golden, case: str) -> None:
     """The oracle with its legacy pixel is the recorded original, without it is ours."""
     recorded = golden("fcos/decode")[case]
@@ -215,9 +209,7 @@ def test_it_equals_the_original_without_its_added_pixel(golden: Golden, case: st
 
 
 @pytest.mark.parametrize(("threshold", "kept"), [(0.5, [0, 2, 3, 4]), (0.59, [0, 2, 3, 4])])
-def test_suppression_equals_the_original_on_whole_pixels(
-    golden: Golden, threshold: float, kept: list[int]
-) -> None:
+def test_suppression_equals_the_original_on_whole_pixels(golden: Golden, threshold: float, kept: list[int]) -> None:
     """Its boxes include their last pixel; with 1 added to the far sides they are the same boxes as ours."""
     recorded = golden("fcos/ml_nms")[f"thr{threshold}"]
     boxes = recorded["in"]["boxes"] + torch.tensor([0.0, 0.0, 1.0, 1.0])

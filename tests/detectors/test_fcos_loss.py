@@ -20,9 +20,7 @@ CASES = ["default_iou", "linear_iou_cs15", "no_positive", "single_positive"]
 HEADS = ("logits", "distances", "centerness")
 
 
-def original(
-    outputs: FCOSOutputs, labels: Tensor, targets: Tensor, kind: str, smoothing: float
-) -> dict[str, Tensor]:
+def original(outputs: FCOSOutputs, labels: Tensor, targets: Tensor, kind: str, smoothing: float) -> dict[str, Tensor]:
     """The original's three losses, by rows of positives; `smoothing` is 1 there and 0 here."""
 
     def area(d: Tensor) -> Tensor:

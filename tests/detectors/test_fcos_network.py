@@ -53,9 +53,7 @@ def test_the_head_equals_the_original(golden: Golden) -> None:
     ours.load_state_dict(of_original(recorded["in"]["state_dict"]))
     outputs, expected = ours(recorded["in"]["features"]), recorded["out"]
     torch.testing.assert_close(outputs.logits, rows(expected["train_logits"]), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(
-        outputs.centerness, rows(expected["train_centerness"])[..., 0], rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(outputs.centerness, rows(expected["train_centerness"])[..., 0], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(outputs.distances, rows(expected["train_bbox_reg"]), rtol=1e-4, atol=1e-4)
     assert outputs.level_sizes == (80, 20, 6, 2, 1)
 
@@ -134,9 +132,7 @@ def test_batched_equals_single_on_the_same_canvas() -> None:
         for i in range(3):
             alone = network(images[i : i + 1], sizes[i : i + 1])
             for name in ("logits", "distances", "centerness"):
-                torch.testing.assert_close(
-                    getattr(alone, name)[0], getattr(together, name)[i], rtol=1e-4, atol=1e-4
-                )
+                torch.testing.assert_close(getattr(alone, name)[0], getattr(together, name)[i], rtol=1e-4, atol=1e-4)
             single = decode(alone, sizes[i : i + 1])
             torch.testing.assert_close(single.scores[0], detections.scores[i], rtol=1e-4, atol=1e-4)
 

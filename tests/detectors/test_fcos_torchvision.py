@@ -69,15 +69,11 @@ def theirs() -> TorchvisionFCOS:
 
 @pytest.fixture(scope="module")
 def ours(theirs: TorchvisionFCOS) -> FCOS:
-    network = FCOS(
-        ResNet(50, weights=None), NUM_CLASSES, normalize_targets=True, centerness_on_box=True
-    ).eval()
+    network = FCOS(ResNet(50, weights=None), NUM_CLASSES, normalize_targets=True, centerness_on_box=True).eval()
     state = as_ours(theirs.state_dict())
     absent, unknown = network.load_state_dict(state, strict=False)
     assert not unknown
-    assert set(absent) == {"backbone.pixel_mean", "backbone.pixel_std"} | {
-        f"head.scales.{i}" for i in range(5)
-    }
+    assert set(absent) == {"backbone.pixel_mean", "backbone.pixel_std"} | {f"head.scales.{i}" for i in range(5)}
     return network
 
 
@@ -108,9 +104,7 @@ def test_raw_outputs_equal(theirs: TorchvisionFCOS, ours: FCOS, outputs: FCOSOut
 def test_detections_equal(theirs: TorchvisionFCOS, outputs: FCOSOutputs) -> None:
     split = {
         "cls_logits": list(outputs.logits.split(outputs.level_sizes, dim=1)),
-        "bbox_regression": list(
-            (outputs.distances / outputs.strides[:, None]).split(outputs.level_sizes, dim=1)
-        ),
+        "bbox_regression": list((outputs.distances / outputs.strides[:, None]).split(outputs.level_sizes, dim=1)),
         "bbox_ctrness": list(outputs.centerness[..., None].split(outputs.level_sizes, dim=1)),
     }
     canvas = torch.empty(2, 3, 128, 128)
@@ -129,8 +123,6 @@ def test_detections_equal(theirs: TorchvisionFCOS, outputs: FCOSOutputs) -> None
         full = (result["boxes"][:, 2:] > result["boxes"][:, :2]).all(dim=1)
         kept = detections.scores[image] > lowest
         assert full.sum() > 100
-        torch.testing.assert_close(
-            detections.scores[image][kept], result["scores"][full], rtol=1e-5, atol=1e-6
-        )
+        torch.testing.assert_close(detections.scores[image][kept], result["scores"][full], rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(detections.boxes[image][kept], result["boxes"][full], rtol=1e-4, atol=1e-3)
         assert torch.equal(detections.labels[image][kept], result["labels"][full])

@@ -83,9 +83,7 @@ def test_equal_boxes_cost_nothing(name: str) -> None:
 @pytest.mark.parametrize("name", BOX_LOSSES)
 def test_box_losses_do_not_see_the_unit(name: str) -> None:
     predicted, target = torch.rand(9, 4) * 5, torch.rand(9, 4) * 5
-    torch.testing.assert_close(
-        BOX_LOSSES[name](8 * predicted, 8 * target), BOX_LOSSES[name](predicted, target)
-    )
+    torch.testing.assert_close(BOX_LOSSES[name](8 * predicted, 8 * target), BOX_LOSSES[name](predicted, target))
 
 
 @pytest.mark.parametrize("name", BOX_LOSSES)

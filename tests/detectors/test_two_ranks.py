@@ -16,9 +16,7 @@ from detectors.losses import mean_over_ranks
 
 def _part(outputs: FCOSOutputs, rank: int) -> FCOSOutputs:
     keys = ("logits", "distances", "centerness")
-    return replace(
-        outputs, **{k: getattr(outputs, k)[rank : rank + 1].detach().requires_grad_() for k in keys}
-    )
+    return replace(outputs, **{k: getattr(outputs, k)[rank : rank + 1].detach().requires_grad_() for k in keys})
 
 
 def _norm_and_input() -> tuple[SyncBatchNorm, Tensor]:

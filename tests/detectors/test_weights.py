@@ -85,9 +85,7 @@ def test_missing_tensors_are_listed_and_nothing_is_changed(
 
 def test_weights_of_another_depth_are_refused_by_shape(tmp_path: Path, state: dict[str, Tensor]) -> None:
     torch.save(state | {"layer1.0.conv1.weight": torch.zeros(64, 64, 1, 1)}, tmp_path / "w.pth")
-    with pytest.raises(
-        ValueError, match=r"layer1\.0\.conv1\.weight is \(64, 64, 1, 1\), expected \(64, 64, 3, 3\)"
-    ):
+    with pytest.raises(ValueError, match=r"layer1\.0\.conv1\.weight is \(64, 64, 1, 1\), expected \(64, 64, 3, 3\)"):
         ResNet(18, weights=tmp_path / "w.pth")
 
 
@@ -99,9 +97,7 @@ def test_a_norm_without_its_statistics_in_the_file_is_refused(tmp_path: Path) ->
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
-def test_a_truncated_file_is_named(
-    suffix: str, share: float, tmp_path: Path, state: dict[str, Tensor]
-) -> None:
+def test_a_truncated_file_is_named(suffix: str, share: float, tmp_path: Path, state: dict[str, Tensor]) -> None:
     whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
     small = {n: v for n, v in state.items() if n.startswith("layer1")}
     torch.save(small, whole) if suffix == ".pth" else save_file(small, whole)
@@ -118,9 +114,7 @@ class Trap:
         return (Path.touch, (Path("sprung"),))
 
 
-def test_a_pickle_that_runs_code_is_refused_before_it_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pickle_that_runs_code_is_refused_before_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"conv1.weight": Trap()}, "saved.pth")
     Path("plain.pt").write_bytes(pickle.dumps({"conv1.weight": Trap()}, protocol=2))
@@ -150,9 +144,7 @@ def test_a_file_without_named_tensors_is_refused(content: object, message: str, 
         read_weights(tmp_path / "w.pth")
 
 
-@pytest.mark.parametrize(
-    ("name", "message"), [("w.bin", "ending in .pth, .pt"), ("absent.pth", "no such file")]
-)
+@pytest.mark.parametrize(("name", "message"), [("w.bin", "ending in .pth, .pt"), ("absent.pth", "no such file")])
 def test_wrong_paths_say_what_was_expected(name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "w.bin").write_bytes(b"x")
     with pytest.raises(ValueError, match=message):

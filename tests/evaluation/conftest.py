@@ -26,9 +26,7 @@ def _truth_of(
         image_index=np.array([row.get("image", 0) for row in objects], dtype=np.int64),
         boxes=boxes,
         labels=np.array([row.get("label", 0) for row in objects], dtype=np.int64),
-        areas=np.array(
-            [row.get("area", area) for row, area in zip(objects, areas, strict=True)], dtype=float
-        ),
+        areas=np.array([row.get("area", area) for row, area in zip(objects, areas, strict=True)], dtype=float),
         crowd=np.array([row.get("crowd", False) for row in objects], dtype=bool),
         difficult=np.array([row.get("difficult", False) for row in objects], dtype=bool),
         class_names=tuple(class_names),

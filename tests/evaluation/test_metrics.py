@@ -23,9 +23,7 @@ OBJECTS = [
 NAMES = ("cat", "dog", "[bold]cow")
 
 
-def test_voc_numbers_come_with_voc_truth_alone(
-    truth_of: Callable[..., Truth], predictions: Predictions
-) -> None:
+def test_voc_numbers_come_with_voc_truth_alone(truth_of: Callable[..., Truth], predictions: Predictions) -> None:
     coco = evaluate(truth_of(OBJECTS, class_names=NAMES), predictions)
     voc = evaluate(truth_of(OBJECTS, class_names=NAMES, voc=True), predictions)
     assert tuple(coco.scalars) == COCO_METRICS
@@ -35,9 +33,7 @@ def test_voc_numbers_come_with_voc_truth_alone(
     assert set(voc.per_class["cat"]) == {"AP", "AP50", "num_objects", "AP_voc07", "AP_voc"}
 
 
-def test_crowds_and_difficult_objects_are_not_counted(
-    truth_of: Callable[..., Truth], predictions: Predictions
-) -> None:
+def test_crowds_and_difficult_objects_are_not_counted(truth_of: Callable[..., Truth], predictions: Predictions) -> None:
     metrics = evaluate(truth_of(OBJECTS, class_names=NAMES), predictions)
     assert [row["num_objects"] for row in metrics.per_class.values()] == [1, 0, 1]
 

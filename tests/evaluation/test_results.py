@@ -17,8 +17,7 @@ from evaluation.truth import Predictions, Truth
 @pytest.fixture
 def truth(truth_of: Callable[..., Truth]) -> Truth:
     objects = [
-        {"image": image, "label": image % 2, "box": (10 + image, 10, 60 + 9.3 * image, 50)}
-        for image in range(4)
+        {"image": image, "label": image % 2, "box": (10 + image, 10, 60 + 9.3 * image, 50)} for image in range(4)
     ]
     return truth_of(objects, image_ids=(30, 10, 20, 40), class_names=("cat", "dog"), category_ids=(18, 3))
 
@@ -51,15 +50,11 @@ def test_the_file_is_coco_results_and_the_only_one_left_in_the_folder(truth: Tru
     box = np.array([[1, 2, 4, 8.5]])
     found = Predictions(np.array([1]), box, scores=np.array([0.25]), labels=np.array([1]))
     write_predictions(path, truth, found)
-    assert json.loads(path.read_text()) == [
-        {"image_id": 10, "category_id": 3, "bbox": [1, 2, 3, 6.5], "score": 0.25}
-    ]
+    assert json.loads(path.read_text()) == [{"image_id": 10, "category_id": 3, "bbox": [1, 2, 3, 6.5], "score": 0.25}]
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_failed_write_leaves_the_old_file(
-    truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_the_old_file(truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError("no space left on device")
 

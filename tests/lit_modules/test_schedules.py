@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
-from lit_modules.schedules import constant, cosine, multistep, plateau
 from torch import nn
 from torch.optim import SGD
+
+from lit_modules.schedules import constant, cosine, multistep, plateau
 
 
 def rates(make, steps: int, lr: float = 1.0, **knobs) -> list[float]:

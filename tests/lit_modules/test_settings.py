@@ -30,9 +30,7 @@ def _clean_hydra() -> Iterator[None]:
     HydraConfig.instance().cfg = None
 
 
-def problems_of(
-    *overrides: str, config_name: str = "train", needed: tuple[str, ...] = ("data.root=x",)
-) -> str:
+def problems_of(*overrides: str, config_name: str = "train", needed: tuple[str, ...] = ("data.root=x",)) -> str:
     """What the check says of a composed config, as inside `hydra.main`; empty when it passes."""
     with initialize_config_dir(str(conf_files.CONF), version_base="1.3"):
         cfg = compose(config_name, [*needed, *overrides], return_hydra_config=True)
@@ -201,19 +199,14 @@ def test_a_group_file_of_ones_own_is_held_against_the_signature(conf: Path) -> N
         f"{text}use_dificult: true\nother_classes: keep\n".replace("other_classes: raise", "")
     )
     said = problems_of("data=mine")
-    assert (
-        "data.use_dificult=True (conf/data/mine.yaml): datamodules.voc.VocDataModule has no such parameter"
-        in said
-    )
+    assert "data.use_dificult=True (conf/data/mine.yaml): datamodules.voc.VocDataModule has no such parameter" in said
     assert "nearest is use_difficult" in said
     assert "data.other_classes='keep' (conf/data/mine.yaml): expected raise or drop" in said
 
 
 def test_a_target_that_does_not_exist_is_refused(conf: Path) -> None:
     (conf / "schedule/mine.yaml").write_text("_target_: lit_modules.schedules.cosin\n_partial_: true\n")
-    assert "schedule._target_='lit_modules.schedules.cosin' (conf/schedule/mine.yaml)" in problems_of(
-        "schedule=mine"
-    )
+    assert "schedule._target_='lit_modules.schedules.cosin' (conf/schedule/mine.yaml)" in problems_of("schedule=mine")
 
 
 # The command line
@@ -307,9 +300,7 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("argument", ["data.resiez=3", "model.lr=fast"])
-def test_the_script_answers_a_mistake_within_two_seconds_without_a_traceback(
-    argument: str, tmp_path: Path
-) -> None:
+def test_the_script_answers_a_mistake_within_two_seconds_without_a_traceback(argument: str, tmp_path: Path) -> None:
     begin = cpu_seconds()
     answer = run(argument, folder=tmp_path)
     assert cpu_seconds() - begin < 2  # the time of a machine that has nothing else to do
@@ -326,9 +317,7 @@ def cpu_seconds() -> float:
 def test_nothing_heavy_is_imported() -> None:
     heavy = "{'torch', 'numpy', 'pytorch_lightning', 'albumentations', 'cv2', 'jaxtyping'}"
     code = f"import lit_modules.settings, lit_modules.runs, sys; assert not {heavy} & set(sys.modules)"
-    subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, check=True
-    )
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, check=True)
 
 
 def test_num_classes_follows_the_list_of_classes() -> None:

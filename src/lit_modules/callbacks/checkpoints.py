@@ -28,7 +28,11 @@ class Checkpoints(Checkpoint):
     """
 
     def __init__(
-        self, monitor: str = "val/AP", mode: Literal["min", "max"] = "max", every_steps: int = 2500, keep: int = 1
+        self,
+        monitor: str = "val/AP",
+        mode: Literal["min", "max"] = "max",
+        every_steps: int = 2500,
+        keep: int = 1,
     ) -> None:
         self.folder = Path("checkpoints")
         self.monitor, self.mode, self.every_steps, self.keep = monitor, mode, every_steps, keep

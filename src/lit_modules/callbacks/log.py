@@ -74,7 +74,11 @@ class Log(Callback):
         columns = values.double().cpu().T.tolist()
         step_time = statistics.median(self._step_times)
         metrics = {f"train/{name}": statistics.fmean(column) for name, column in zip(names, columns, strict=True)}
-        line = [f"step {trainer.global_step}/{trainer.max_steps}" if trainer.max_steps > 0 else f"step {trainer.global_step}"]
+        line = [
+            f"step {trainer.global_step}/{trainer.max_steps}"
+            if trainer.max_steps > 0
+            else f"step {trainer.global_step}"
+        ]
         for name, column in zip(names, columns, strict=True):
             self._sums[name] = self._sums.get(name, 0.0) + sum(column)
             average = self._sums[name] / (self._counts + len(column))
@@ -91,7 +95,9 @@ class Log(Callback):
         if trainer.gradient_clip_val:
             metrics["train/gradient_norm"] = float(module.gradient_norm)
             line.append(f"gradient {metrics['train/gradient_norm']:.2f}")
-        left = remaining(trainer, (time.perf_counter() - self._started) / max(trainer.global_step - self._first_step, 1))
+        left = remaining(
+            trainer, (time.perf_counter() - self._started) / max(trainer.global_step - self._first_step, 1)
+        )
         line += [
             f"lr {metrics['lr']:.6f}",
             f"{metrics['images_per_s']:.1f} images/s",
@@ -143,7 +149,12 @@ class Log(Callback):
         seconds = time.perf_counter() - self._started
         steps = max(trainer.global_step - self._first_step, 1)
         if trainer.is_global_zero:
-            log.info("trained %d steps in %s (%.4f s/step, validations included)", steps, clock(seconds), seconds / steps)
+            log.info(
+                "trained %d steps in %s (%.4f s/step, validations included)",
+                steps,
+                clock(seconds),
+                seconds / steps,
+            )
 
 
 class ProgressBar(RichProgressBar):
