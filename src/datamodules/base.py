@@ -72,6 +72,9 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
                 raise ValueError(f"data.{key}={getattr(self, key)!r}: expected {' or '.join(choices)}")
         if self.val_fraction is not None and not 0 < self.val_fraction < 1:
             raise ValueError(f"data.val_fraction={self.val_fraction}: expected a number between 0 and 1, or null")
+        scale = self.multi_scale
+        if scale is not None and (len(scale) != 2 or not 0 < scale[0] <= scale[1]):
+            raise ValueError(f"data.multi_scale={list(scale)}: expected [smallest, largest] factor, or null")
         self._splits: dict[Role, Split] = {}
         self._class_names: tuple[str, ...] = ()
         self._category_ids: tuple[int, ...] = ()

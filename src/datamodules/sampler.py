@@ -125,24 +125,24 @@ class EvalBatches(Sampler[list[SampleKey]]):
         self, rows: np.ndarray, sizes: np.ndarray, resize: Resize, batch_size: int,
         rank: int = 0, world_size: int = 1,
     ) -> None:  # fmt: skip
-        self.rank, self.world_size = rank, world_size
         canvases = resize.canvases(resize.sizes(sizes.astype(np.int64)))
         kinds, kind = np.unique(canvases, axis=0, return_inverse=True)
-        self.batches: list[list[SampleKey]] = []
+        batches: list[tuple[np.ndarray, tuple[int, int]]] = []
         # The largest first: memory that does not suffice shows at once.
         for i in np.argsort(-kinds.prod(axis=1), kind="stable").tolist():
             height, width = kinds[i].tolist()
-            keys = [SampleKey(row, 0, resize.resize, (height, width)) for row in rows[kind == i].tolist()]
-            self.batches += [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
-
-    def _mine(self) -> list[list[SampleKey]]:
-        return self.batches[self.rank :: self.world_size] or [self.batches[self.rank % len(self.batches)]]
+            members = rows[kind == i]
+            parts = np.split(members, range(batch_size, len(members), batch_size))
+            batches += [(part, (height, width)) for part in parts]
+        self._batches = batches[rank::world_size] or [batches[rank % len(batches)]]
+        self._resize = resize.resize
 
     def __len__(self) -> int:
-        return len(self._mine())
+        return len(self._batches)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        return iter(self._mine())
+        for rows, canvas in self._batches:
+            yield [SampleKey(row, 0, self._resize, canvas) for row in rows.tolist()]
 
 
 class TrainLoader(DataLoader[Any]):

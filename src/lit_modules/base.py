@@ -5,6 +5,7 @@ optimizer step, one validation, and what must hold around them (README, "Exactne
 """
 
 import logging
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,7 @@ MakeOptimizer = Callable[..., Optimizer]
 MakeSchedule = Callable[[Optimizer, int], LRScheduler]
 
 
-class NonFiniteLoss(RuntimeError):
+class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite; names the step, its images and each part."""
 
 
@@ -80,8 +81,13 @@ class DetectionModule(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         optimizer = self._make_optimizer(self.network, self.lr)
-        total = self.trainer.max_steps
-        schedule = self._make_schedule(optimizer, total if total > 0 else int(self.trainer.estimated_stepping_batches))
+        total = self.trainer.max_steps if self.trainer.max_steps > 0 else self.trainer.estimated_stepping_batches
+        if total == math.inf:
+            raise ValueError(
+                "trainer.max_steps=-1 and trainer.max_epochs=-1: the schedule follows the length of the run; give one "
+                "of them (trainer.max_time may end the run earlier)"
+            )
+        schedule = self._make_schedule(optimizer, int(total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
@@ -91,7 +97,8 @@ class DetectionModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         self._check_flags()
-        torch.manual_seed(step_seed(self._seed, self.current_epoch, batch_idx, self.global_rank))
+        seed = step_seed(self._seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
         losses = self.losses(batch)
         total = torch.stack(list(losses.values())).sum()
         self._raise_flags(total, losses, batch, batch_idx)
@@ -139,7 +146,7 @@ class DetectionModule(pl.LightningModule):
             return
         flags, parts, batch, where = self._pending
         self._pending = None
-        bad, stop = flags.tolist()
+        bad, stop = cast("list[float]", flags.tolist())  # pyright: ignore[reportUnknownMemberType]
         self.stop_requested |= bool(stop)
         if not bad:
             return
@@ -147,7 +154,7 @@ class DetectionModule(pl.LightningModule):
         torch.save({"images": batch.images.cpu(), "sizes": batch.sizes.cpu(), "boxes": batch.boxes.cpu(),
                     "labels": batch.labels.cpu(), "image_ids": [i.image_id for i in batch.infos]}, file)  # fmt: skip
         rates = sorted({f"{group['lr']:.3g}" for group in self.trainer.optimizers[0].param_groups})
-        raise NonFiniteLoss(
+        raise NonFiniteLossError(
             f"the loss is not finite at {where}, rate {', '.join(rates)}: "
             + ", ".join(f"{name} = {value.item():.6g}" for name, value in parts.items())
             + f"; images {[info.image_id for info in batch.infos]} (rank {self.global_rank}). The batch is saved "
@@ -217,6 +224,6 @@ class DetectionModule(pl.LightningModule):
             self.log(f"{split}/{name}", value, logger=False)
         for name, values in self.metrics.per_class.items():
             self.log(f"{split}/AP_class/{name}", values["AP"], logger=False)
-        scheduler = self.lr_schedulers() if split == "val" and self.trainer.training else None
+        scheduler = self.lr_schedulers() if split == "val" and self.trainer.state.fn == "fit" else None
         if isinstance(scheduler, Plateau):
             scheduler.observe(self.mean_losses["loss"])

@@ -66,6 +66,8 @@ def load_module(checkpoint: Mapping[str, Any]) -> DetectionModule:
     """The module of a checkpoint with its weights (the averaged ones where the run averaged), in eval mode."""
     module = build_module(without_weights(checkpoint["boxwright"]["config"]["model"]))
     module.load_state_dict(checkpoint["state_dict"])
+    if checkpoint["boxwright"]["config"]["channels_last"]:  # convolutions round differently in each layout
+        module.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     module.run = dict(checkpoint["boxwright"])
     return module.eval()
 

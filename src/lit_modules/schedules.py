@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
@@ -95,7 +96,7 @@ class Plateau(LRScheduler):
         self.best, self.waited, self.scale = math.inf, 0, 1.0
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[float]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def get_lr(self) -> list[float | Tensor]:
         return [base * self._warm(self.last_epoch) * self.scale for base in self.base_lrs]
 
     def observe(self, loss: float) -> None:
@@ -106,6 +107,8 @@ class Plateau(LRScheduler):
             self.waited += 1
         if self.waited > self.patience:
             self.scale, self.waited = self.scale * self.factor, 0
+            for group, lr in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+                group["lr"] = lr
 
     def state_dict(self) -> dict[str, Any]:
         return {key: value for key, value in super().state_dict().items() if key != "_warm"}

@@ -180,7 +180,13 @@ def test_a_held_out_part_is_seeded_disjoint_and_scored_instead_of_the_val_split(
 
 @pytest.mark.parametrize(
     "options",
-    [{"rule": "long_side"}, {"on_error": "ignore"}, {"empty_images": "no"}, {"val_fraction": 1.5}],
+    [
+        {"rule": "long_side"},
+        {"on_error": "ignore"},
+        {"empty_images": "no"},
+        {"val_fraction": 1.5},
+        {"multi_scale": [1.0, 0.8]},
+    ],
 )
 def test_a_wrong_choice_is_refused_with_its_key(tmp_path: Path, options: dict[str, Any]) -> None:
     (key,) = options

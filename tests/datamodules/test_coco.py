@@ -135,6 +135,7 @@ def test_boxes_that_stick_out_or_have_no_area_stay_in_truth_and_are_cut_or_dropp
     assert len(data.truth("train").boxes) == 4
     batch = next(iter(data.train_dataloader()))
     assert batch.boxes.tolist() == [[[0, 2, 6, 32]]]
+    assert "1 boxes cut at the border" in data.describe()
     assert "3 with a side under 1 pixels" in data.describe()
 
 

@@ -20,7 +20,7 @@ class Averaging(WeightAveraging):
 
         def average(averages: list[Tensor], weights: list[Tensor], count: Tensor | int) -> None:
             n = int(count)
-            torch._foreach_lerp_(averages, weights, 1 - min(decay or 0.0, (1 + n) / (10 + n)))  # pyright: ignore[reportPrivateUsage]
+            torch._foreach_lerp_(averages, weights, 1 - min(decay or 0.0, (1 + n) / (10 + n)))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
 
         super().__init__(use_buffers=False, multi_avg_fn=average)
 

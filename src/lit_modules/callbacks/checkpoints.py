@@ -25,6 +25,8 @@ class Checkpoints(Checkpoint):
     A file is written every `every_steps` optimizer steps and before and after each validation, never between
     accumulated micro-batches. What was saved before a validation says that the validation is owed, and a run
     that resumes there validates first: so a kill at any moment loses steps, never a validation.
+
+    `keep` counts the newest files beside the best one; -1 keeps all.
     """
 
     def __init__(
@@ -34,12 +36,17 @@ class Checkpoints(Checkpoint):
         every_steps: int = 2500,
         keep: int = 1,
     ) -> None:
+        if keep != -1 and keep < 1:
+            raise ValueError(
+                f"callbacks.checkpoints.keep={keep}: expected -1 for all, or 1 or more; a run resumes from the newest"
+            )
         self.folder = Path("checkpoints")
         self.monitor, self.mode, self.every_steps, self.keep = monitor, mode, every_steps, keep
         self.best_score = math.inf if mode == "min" else -math.inf
         self.best_step = -1
         self.best_metrics: dict[str, float] = {}
         self._owed = False
+        self._stopped = False
         self._saved_step = -1
 
     @property
@@ -48,6 +55,7 @@ class Checkpoints(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         return {
+            "monitor": self.monitor,
             "best_score": self.best_score,
             "best_step": self.best_step,
             "best_metrics": self.best_metrics,
@@ -55,37 +63,57 @@ class Checkpoints(Checkpoint):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
-        self.best_metrics, self._owed = state_dict["best_metrics"], state_dict["owed"]
+        self._owed = state_dict["owed"]
+        if state_dict["monitor"] == self.monitor:  # scores of another metric can't be compared
+            self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
+            self.best_metrics = state_dict["best_metrics"]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.folder = Path(trainer.default_root_dir, "checkpoints")
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Lightning skips a run whose steps or time are used up, and a validation that it still owes with it.
+        if self._owed:
+            self._stopped, trainer.should_stop = trainer.should_stop, False
+            if trainer.max_steps > 0:
+                trainer.fit_loop.epoch_loop.max_steps += 1
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        refuse_cut_steps(trainer)
         take_sigterm(trainer, cast(DetectionModule, pl_module))
         self._saved_step = trainer.global_step
         if trainer.is_global_zero:
             self._point_best()
         if self._owed:
-            trainer.validating = True
-            trainer.fit_loop.epoch_loop.val_loop.run()
-            trainer.training = True
-            pl_module.train()
+            self._validate(trainer, pl_module)
+
+    def _validate(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What was owed, before anything else; `on_fit_start` is undone."""
+        loop = trainer.fit_loop.epoch_loop
+        if trainer.max_steps > 0:
+            loop.max_steps -= 1
+        loop.val_loop.restarting = False  # or it would go on where the validation before this one ended
+        trainer.validating = True
+        loop.val_loop.run()  # pyright: ignore[reportUnknownMemberType]
+        trainer.training = True
+        pl_module.train()
+        trainer.should_stop = self._stopped
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.fit_loop._should_accumulate():  # pyright: ignore[reportPrivateUsage]
+            trainer.should_stop = False  # `trainer.max_time` is up: it will say so again when the step is whole
             return
         step = trainer.global_step
         if 0 < trainer.max_steps <= step:
             trainer.should_stop = True  # makes Lightning validate the last weights too
         self._owed = validation_due(trainer)
-        if self._owed or step % self.every_steps == 0:
+        if self._owed or step % self.every_steps == 0 or trainer.should_stop:
             self._save(trainer)
         self._end_if_told(trainer, cast(DetectionModule, pl_module))
 
-    def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+    def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any) -> None:
         module = cast(DetectionModule, pl_module)
         if module.sigterm and trainer.world_size == 1:  # the state from before this validation is saved
             raise SystemExit(REQUEUE)
@@ -134,12 +162,24 @@ class Checkpoints(Checkpoint):
         raise SystemExit(REQUEUE if trainer.local_rank == 0 else 0)
 
 
+def refuse_cut_steps(trainer: pl.Trainer) -> None:
+    """An epoch whose last step has fewer micro-batches would shift every interval after it."""
+    batches, accumulate = trainer.num_training_batches, trainer.accumulate_grad_batches
+    if batches % accumulate:
+        raise ValueError(
+            f"trainer.limit_train_batches={trainer.limit_train_batches} leaves {batches} micro-batches an epoch, which "
+            f"trainer.accumulate_grad_batches={accumulate} does not divide; give a multiple of it"
+        )
+
+
 def take_sigterm(trainer: pl.Trainer, module: DetectionModule) -> None:
     """Note SIGTERM and pass it on to the ranks that this one started.
 
     In place of Lightning's handler, which communicates between ranks from inside the signal, and ends the
-    run between accumulated micro-batches too.
+    run between accumulated micro-batches too. Its flag is broadcast and waited for at every step of several
+    ranks; ours travels with the loss.
     """
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # pyright: ignore[reportPrivateUsage]
 
     def note(signum: int, _: FrameType | None) -> None:
         if not module.sigterm and trainer.strategy.launcher is not None:

@@ -4,6 +4,7 @@ import logging
 import statistics
 import sys
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, cast
 
@@ -30,13 +31,37 @@ class Log(Callback):
 
     def __init__(self) -> None:
         self._window: list[dict[str, Tensor]] = []
+        self._columns: dict[str, list[float]] = {}
         self._sums: dict[str, float] = {}
         self._counts = 0
         self._step_times: list[float] = []
         self._data_times: list[float] = []
         self._images = 0
+        self._unread: dict[int | str, str] = {}
         self.shown: dict[str, str] = {}
         """The last line's figures, for the progress bar."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Losses since the last row, so that a resumed run's next row is that of an uninterrupted one."""
+        self._read()
+        return {"columns": {name: list(column) for name, column in self._columns.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._columns = state_dict["columns"]
+
+    def _read(self) -> None:
+        """Move the losses since the last time off the device, each the mean over ranks."""
+        if not self._window:
+            return
+        names = list(self._window[0])
+        values = torch.stack([torch.stack([step[name] for name in names]) for step in self._window])
+        if dist.is_initialized():
+            dist.all_reduce(values)
+            values /= dist.get_world_size()
+        columns = cast("list[list[float]]", values.double().cpu().T.tolist())  # pyright: ignore[reportUnknownMemberType]
+        for name, column in zip(names, columns, strict=True):
+            self._columns.setdefault(name, []).extend(column)
+        self._window = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started = self._last_step = self._batch_end = time.perf_counter()
@@ -47,7 +72,7 @@ class Log(Callback):
         if trainer.is_global_zero:
             log.info("data: %s", cast(Any, trainer).datamodule.describe())
 
-    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         self._data_time += time.perf_counter() - self._batch_end
         self._rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
 
@@ -56,6 +81,7 @@ class Log(Callback):
     ) -> None:
         self._window.append(outputs["losses"])
         self._images += len(batch.infos) * trainer.world_size
+        self._unread |= {info.image_id: info.error for info in batch.infos if info.error is not None}
         now = self._batch_end = time.perf_counter()
         if trainer.fit_loop._should_accumulate():  # pyright: ignore[reportPrivateUsage]
             return
@@ -66,28 +92,21 @@ class Log(Callback):
             self._report(trainer, cast(DetectionModule, pl_module))
 
     def _report(self, trainer: pl.Trainer, module: DetectionModule) -> None:
-        names = list(self._window[0])
-        values = torch.stack([torch.stack([step[name] for name in names]) for step in self._window])
-        if dist.is_initialized():
-            dist.all_reduce(values)
-            values /= trainer.world_size
-        columns = values.double().cpu().T.tolist()
-        step_time = statistics.median(self._step_times)
-        metrics = {f"train/{name}": statistics.fmean(column) for name, column in zip(names, columns, strict=True)}
+        self._read()
+        metrics = {f"train/{name}": statistics.fmean(column) for name, column in self._columns.items()}
         line = [
             f"step {trainer.global_step}/{trainer.max_steps}"
             if trainer.max_steps > 0
             else f"step {trainer.global_step}"
         ]
-        for name, column in zip(names, columns, strict=True):
+        self._counts += len(self._columns["loss"])
+        for name, column in self._columns.items():
             self._sums[name] = self._sums.get(name, 0.0) + sum(column)
-            average = self._sums[name] / (self._counts + len(column))
-            line.append(f"{name} {statistics.median(column):.4f} ({average:.4f})")
-        self._counts += len(columns[0])
+            line.append(f"{name} {statistics.median(column):.4f} ({self._sums[name] / self._counts:.4f})")
         metrics |= {
             "lr": self._rate,
             "epoch": trainer.current_epoch,
-            "time/step": step_time,
+            "time/step": statistics.median(self._step_times),
             "time/data": statistics.median(self._data_times),
             "images_per_s": self._images / sum(self._step_times),
             "memory_mb": memory_mb(module.device),
@@ -116,7 +135,7 @@ class Log(Callback):
             log.info("  ".join(line))
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
-        self._window, self._step_times, self._data_times, self._images = [], [], [], 0
+        self._columns, self._step_times, self._data_times, self._images = {}, [], [], 0
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._validation_started = time.perf_counter()
@@ -146,15 +165,18 @@ class Log(Callback):
             log.info("%s at step %d took %.1f s\n%s", split, trainer.global_step, seconds, as_text(module.metrics))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._step_times:  # the run ended by epochs or by time, between two rows
+            self._report(trainer, cast(DetectionModule, pl_module))
         seconds = time.perf_counter() - self._started
-        steps = max(trainer.global_step - self._first_step, 1)
+        steps = trainer.global_step - self._first_step
         if trainer.is_global_zero:
             log.info(
                 "trained %d steps in %s (%.4f s/step, validations included)",
                 steps,
                 clock(seconds),
-                seconds / steps,
+                seconds / max(steps, 1),
             )
+        tell_unread("training", self._unread)
 
 
 class ProgressBar(RichProgressBar):
@@ -176,6 +198,13 @@ def as_text(metrics: Metrics) -> str:
     with console.capture() as capture:
         console.print(table(metrics))
     return capture.get().rstrip()
+
+
+def tell_unread(where: str, unread: Mapping[int | str, str]) -> None:
+    """List the images that `data.on_error=skip` passed over, as far as this rank met them."""
+    if unread:
+        reasons = "".join(f"\n  {image_id}: {reason}" for image_id, reason in unread.items())
+        log.warning("%s: %d images could not be read and counted for nothing:%s", where, len(unread), reasons)
 
 
 def memory_mb(device: torch.device) -> float:

@@ -1,0 +1,66 @@
+"""Helpers of the tests that build modules from conf/, as `train.py` does."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from datamodules.batch import Batch, ImageInfo
+from lit_modules import runs
+from lit_modules.base import DetectionModule
+from lit_modules.conf_files import CONF
+
+RECIPES = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
+MODELS = sorted(file.stem for file in (CONF / "model").glob("*.yaml") if not file.stem.startswith("_"))
+BACKBONES = sorted(file.stem for file in (CONF / "model" / "backbone").glob("*.yaml"))
+
+
+@contextmanager
+def _in_hydra() -> Iterator[None]:
+    runs.register_resolvers()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            yield
+    finally:
+        HydraConfig.instance().cfg = None
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The config of `python train.py OVERRIDES`, resolved and scaled to its batch size; `data.root` may be missing."""
+    with _in_hydra():
+        cfg = compose("train", list(overrides), return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        if OmegaConf.is_missing(cfg.data, "root"):
+            cfg.data.root = "somewhere"
+        return runs.scaled(runs.resolved(cfg), quiet=True)
+
+
+def built(cfg: DictConfig, device: str = "cpu", seed: int = 0) -> DetectionModule:
+    """The module of a config with random weights; on `meta` it takes no memory and little time."""
+    cfg.model.backbone.weights = None
+    torch.manual_seed(seed)
+    with torch.device(device):
+        return instantiate(cfg.model)
+
+
+def random_batch(
+    num_images: int, num_classes: int, size: int = 64, num_boxes: int = 3, seed: int = 0, height: int | None = None
+) -> Batch:
+    """Noise with boxes of 12 to 48 pixels; `num_boxes=0` gives images without objects."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (height or size, size)
+    images = torch.randint(256, (num_images, 3, *shape), generator=generator, dtype=torch.uint8)
+    corner = torch.randint(0, 17, (num_images, num_boxes, 2), generator=generator)
+    extent = torch.randint(12, 49, (num_images, num_boxes, 2), generator=generator)
+    boxes = torch.cat((corner, corner + extent), dim=-1).float()
+    labels = torch.randint(num_classes, (num_images, num_boxes), generator=generator)
+    if not num_boxes:  # as the loader pads
+        boxes, labels = torch.zeros(num_images, 1, 4), torch.full((num_images, 1), -1)
+    infos = [ImageInfo(i, shape, (1.0, 1.0)) for i in range(num_images)]
+    return Batch(images, torch.tensor([shape] * num_images), boxes, labels, infos)

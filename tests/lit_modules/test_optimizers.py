@@ -1,0 +1,161 @@
+"""Which parameter is trained at which rate and decay."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from composing import built, composed
+from torch import nn
+from torch.optim import Optimizer
+from torchvision.ops import FrozenBatchNorm2d
+
+from lit_modules.optimizers import adamw, sgd
+
+PARAM_GROUPS = Path(__file__).parents[2] / "../shared/golden/solver_fcos/param_groups.json"
+
+
+class Tiny(nn.Module):
+    """One parameter of each kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), FrozenBatchNorm2d(2))
+        self.head = nn.Sequential(nn.Conv2d(2, 3, 1), nn.GroupNorm(1, 3))
+        self.scale = nn.Parameter(torch.ones(()))
+
+
+def rates_and_decays(network: nn.Module, optimizer: Optimizer) -> dict[str, tuple[float, float]]:
+    """(rate, weight decay) of each parameter that the optimizer has, rounded to what the eye can check."""
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    listed = [
+        (names[id(parameter)], (round(group["lr"], 9), round(group["weight_decay"], 9)))
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    ]
+    assert len(listed) == len(dict(listed)), "a parameter is in two groups"
+    return dict(listed)
+
+
+def test_the_groups_of_fcos_r50_1x_are_the_originals():
+    """The same tensors with the same rate, decay and momentum, whatever their names.
+
+    The original keeps the five scales of the levels as vectors of one element, ours are scalars; everything
+    else has its shape. It makes a group of every tensor, ours one of every pair of values.
+    """
+    if not PARAM_GROUPS.exists():
+        pytest.skip(f"recorded parameter groups of the original are not at {PARAM_GROUPS}")
+    original = json.loads(PARAM_GROUPS.read_text())
+    module = built(composed("experiment=fcos_r50_1x"), device="meta")
+    optimizer = module._make_optimizer(module.network, module.lr)
+
+    theirs = Counter(
+        (() if group["name"].endswith(".scale") else tuple(group["shape"]), *values(group))
+        for group in original["groups"]
+    )
+    ours = Counter(
+        (tuple(parameter.shape), *values(group)) for group in optimizer.param_groups for parameter in group["params"]
+    )
+    assert ours == theirs
+    assert ours.total() == 101
+    assert sum(p.numel() for group in optimizer.param_groups for p in group["params"]) == original["total_trainable"]
+    assert len(optimizer.param_groups) == 2
+
+
+def test_what_fcos_r50_1x_freezes_is_what_the_original_freezes():
+    if not PARAM_GROUPS.exists():
+        pytest.skip(f"recorded parameter groups of the original are not at {PARAM_GROUPS}")
+    original = json.loads(PARAM_GROUPS.read_text())
+    module = built(composed("experiment=fcos_r50_1x"), device="meta")
+    frozen = {name for name, parameter in module.network.named_parameters() if not parameter.requires_grad}
+    assert frozen == {
+        name.replace("backbone.body.", "backbone.").replace("stem.", "") for name in original["frozen_params"]
+    }
+    assert not frozen & set(rates_and_decays(module.network, module._make_optimizer(module.network, module.lr)))
+
+
+def values(group: dict) -> tuple[float, float, float]:
+    return group["lr"], group["weight_decay"], group["momentum"]
+
+
+def test_every_trained_parameter_is_in_one_group_and_no_frozen_one_is():
+    network = Tiny()
+    network.backbone[0].requires_grad_(False)
+    network.head[1].bias.requires_grad_(False)
+    assert set(rates_and_decays(network, sgd(network, 1.0))) == {
+        "backbone.1.weight", "backbone.1.bias", "head.0.weight", "head.0.bias", "head.1.weight", "scale",
+    }  # fmt: skip
+
+
+def test_without_factors_all_parameters_share_rate_and_decay():
+    network = Tiny()
+    optimizer = sgd(network, 0.1, weight_decay=0.01)
+    assert set(rates_and_decays(network, optimizer).values()) == {(0.1, 0.01)}
+    assert len(optimizer.param_groups) == 1
+    assert optimizer.param_groups[0]["momentum"] == 0.9
+
+
+EXPECTED = {
+    # only what is called bias, in normalisation layers too
+    "bias_lr_factor": ((2.0, 0.1), {"backbone.0.bias", "backbone.1.bias", "head.0.bias", "head.1.bias"}),
+    "bias_decay_factor": ((1.0, 0.2), {"backbone.0.bias", "backbone.1.bias", "head.0.bias", "head.1.bias"}),
+    # weights and biases of normalisation layers
+    "norm_decay_factor": ((1.0, 0.2), {"backbone.1.weight", "backbone.1.bias", "head.1.weight", "head.1.bias"}),
+    # all that lies under `backbone`
+    "backbone_lr_factor": (
+        (2.0, 0.1), {"backbone.0.weight", "backbone.0.bias", "backbone.1.weight", "backbone.1.bias"},
+    ),
+}  # fmt: skip
+"""Of each factor, set to 2 where rate and decay are 1 and 0.1: the pair that it gives, and to whom."""
+
+
+@pytest.mark.parametrize("make", [sgd, adamw])
+@pytest.mark.parametrize("factor", EXPECTED)
+def test_each_factor_reaches_its_parameters_and_no_others(factor, make):
+    changed, names = EXPECTED[factor]
+    network = Tiny()
+    factors = dict.fromkeys(EXPECTED, 1.0) | {factor: 2.0}
+    found = rates_and_decays(network, make(network, 1.0, weight_decay=0.1, **factors))
+    assert found == {name: changed if name in names else (1.0, 0.1) for name, _ in network.named_parameters()}
+
+
+def test_factors_multiply_where_several_apply():
+    network = Tiny()
+    optimizer = sgd(
+        network, 1.0, weight_decay=1.0,
+        bias_lr_factor=2, bias_decay_factor=0.5, norm_decay_factor=0.1, backbone_lr_factor=0.1,
+    )  # fmt: skip
+    assert rates_and_decays(network, optimizer) == {
+        "backbone.0.weight": (0.1, 1.0),
+        "backbone.0.bias": (0.2, 0.5),
+        "backbone.1.weight": (0.1, 0.1),
+        "backbone.1.bias": (0.2, 0.05),
+        "head.0.weight": (1.0, 1.0),
+        "head.0.bias": (2.0, 0.5),
+        "head.1.weight": (1.0, 0.1),
+        "head.1.bias": (2.0, 0.05),
+        "scale": (1.0, 1.0),
+    }
+
+
+def test_adamw_decays_weights_alone_by_default():
+    network = Tiny()
+    optimizer = adamw(network, 1e-3)
+    assert rates_and_decays(network, optimizer) == {
+        name: (1e-3, 0.05 if name in ("backbone.0.weight", "head.0.weight", "scale") else 0.0)
+        for name, _ in network.named_parameters()
+    }
+    assert all(group["betas"] == (0.9, 0.999) for group in optimizer.param_groups)
+
+
+def test_the_rates_and_decays_are_those_that_a_step_takes():
+    network = Tiny()
+    optimizer = sgd(network, 0.1, momentum=0, weight_decay=0.5, bias_lr_factor=2, bias_decay_factor=0)
+    for parameter in network.parameters():
+        nn.init.ones_(parameter)
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    for name, parameter in network.named_parameters():
+        after = 1 - 0.2 * 1 if name.endswith("bias") else 1 - 0.1 * (1 + 0.5)
+        torch.testing.assert_close(parameter, torch.full_like(parameter, after))

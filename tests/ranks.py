@@ -1,0 +1,148 @@
+"""Evaluations on one rank and on two: python tests/ranks.py FOLDER writes FOLDER/{1,2}_{RANK}.json.
+
+A process imports everything once and forks for each rank, since most of the time would go into imports.
+Each file maps a case to what that rank was told; `test_evaluation_ranks` compares them.
+"""
+
+import json
+import math
+import os
+import signal
+import socket
+import sys
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent / "datamodules"))
+from tiny_data import coco, write_coco
+
+from datamodules.batch import Batch
+from datamodules.coco import CocoDataModule
+from detectors.backbones import MobileNetV2
+from detectors.detections import Detections
+from lit_modules import base
+from lit_modules.fcos import FCOSModule
+from lit_modules.optimizers import sgd
+from lit_modules.schedules import constant
+
+SIZES = (1, 3, 7)
+KINDS = ("plain", "one rank finds nothing", "one rank has no objects")
+CASES = [(kind, number) for kind in KINDS for number in SIZES]
+BATCH = 2
+
+
+def of_rank_one(number: int) -> list[int]:
+    """Rows that the second of two ranks gets of equal canvases; the only row if there is no more."""
+    return [row for row in range(number) if row // BATCH % 2] or [0]
+
+
+def image_id(row: int) -> int:
+    return 10 * (row + 1)
+
+
+def write(folder: Path, kind: str, number: int) -> None:
+    """Noise of 64 px, or in the plain case of three canvases, with boxes where the detector puts its own."""
+    canvases = [(64, 64), (64, 96), (96, 64)] if kind == "plain" else [(64, 64)]
+    sizes = [canvases[row % len(canvases)] for row in range(number)]
+    boxes: list[list[Any]] = [[[8, 8, 24, 24], {"bbox": [24, 32, 23, 25], "category_id": 3}] for _ in range(number)]
+    if kind == "one rank has no objects":
+        for row in of_rank_one(number):
+            boxes[row] = []
+    write_coco(folder, sizes, boxes)
+
+
+class Detector(FCOSModule):
+    """Random weights, biased so that it finds boxes of about 24 px of either class everywhere."""
+
+    def __init__(self, blind: set[int]) -> None:
+        torch.manual_seed(0)
+        super().__init__(
+            MobileNetV2(weights=None, norm="gn", frozen_stages=0), 2, partial(sgd), partial(constant),
+            pyramid_channels=32, num_convs=1, prior=0.5, score_threshold=0.45,
+        )  # fmt: skip
+        torch.nn.init.constant_(self.network.head.distances.bias, math.log(12))
+        self.blind = blind
+        self.seen: list[Any] = []
+
+    def detect(self, batch: Batch) -> Detections:
+        found = super().detect(batch)
+        self.seen += [info.image_id for info in batch.infos]
+        for row, info in enumerate(batch.infos):
+            if info.image_id in self.blind:
+                found.scores[row], found.labels[row] = 0, -1
+        return found
+
+
+def evaluated(ranks: int, datamodule: CocoDataModule, blind: set[int]) -> Detector:
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=ranks, strategy="ddp" if ranks > 1 else "auto", logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        use_distributed_sampler=False,
+    )  # fmt: skip
+    module = Detector(blind)
+    trainer.validate(module, datamodule, verbose=False)
+    module.logged = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    return module
+
+
+def told(module: Detector) -> dict[str, Any]:
+    """All that a rank knows after an evaluation."""
+    found = module.predictions
+    return {
+        "scalars": module.metrics.scalars,
+        "per_class": module.metrics.per_class,
+        "losses": module.mean_losses,
+        "logged": module.logged,
+        "seen": module.seen,
+        "scored": None if module.truth is None else module.truth.image_ids.tolist(),
+        "predictions": found and [found.image_index.tolist(), found.boxes.tolist(), found.scores.tolist()],
+    }
+
+
+def all_cases(folder: Path, ranks: int) -> dict[str, Any]:
+    answers: dict[str, Any] = {}
+    for kind, number in CASES:
+        data = folder / f"{kind} {number}".replace(" ", "_")
+        blind = {image_id(row) for row in of_rank_one(number)} if kind == "one rank finds nothing" else set()
+        datamodule = coco(data, resize=64, eval_batch_size=BATCH, cache_dir=str(folder / "cache"))
+        answers[f"{kind} {number}"] = told(evaluated(ranks, datamodule, blind))
+
+    def fail(*_: object) -> None:
+        raise ValueError("no score today")
+
+    base.evaluate = fail  # of which only rank 0 makes use
+    try:
+        evaluated(ranks, coco(folder / "plain_3", resize=64, cache_dir=str(folder / "cache")), set())
+    except ValueError as error:
+        answers["error"] = str(error)
+    return answers
+
+
+def main(folder: Path) -> None:
+    for kind, number in CASES:
+        write(folder / f"{kind} {number}".replace(" ", "_"), kind, number)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for ranks, rank in ((2, 0), (2, 1), (1, 0)):
+        if child := os.fork():
+            children.append(child)
+            continue
+        signal.alarm(120)  # ends a rank that waits for ever
+        if ranks > 1:
+            os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank), NODE_RANK="0")
+        (folder / f"{ranks}_{rank}.json").write_text(json.dumps(all_cases(folder, ranks)))
+        os._exit(0)
+    failed = [code for child in children if (code := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))]
+    sys.exit(f"ranks ended with {failed}" if failed else 0)
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore")
+    main(Path(sys.argv[1]))

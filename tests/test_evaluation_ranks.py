@@ -1,0 +1,72 @@
+"""Evaluation gives the same digits on two ranks as on one, whatever a rank has to contribute."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ranks import CASES, SIZES, image_id, of_rank_one
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory) -> dict[str, dict]:
+    """What each rank was told: "1_0" is rank 0 of one, "2_1" is rank 1 of two."""
+    folder = tmp_path_factory.mktemp("ranks")
+    script = Path(__file__).with_name("ranks.py")
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        [sys.executable, str(script), str(folder)], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert ended.returncode == 0, ended.stdout
+    return {name: json.loads((folder / f"{name}.json").read_text()) for name in ("1_0", "2_0", "2_1")}
+
+
+@pytest.mark.parametrize("case", [f"{kind} {number}" for kind, number in CASES])
+def test_two_ranks_score_as_one_to_the_last_digit(answers, case):
+    one, two, other = (answers[name][case] for name in ("1_0", "2_0", "2_1"))
+    for key in ("scalars", "per_class", "losses", "logged", "scored", "predictions"):
+        assert two[key] == one[key], key
+    for key in ("scalars", "per_class", "losses", "logged"):
+        assert other[key] == one[key], f"{key} on rank 1"
+    assert one["losses"].keys() == {"loss", "loss_cls", "loss_box", "loss_centerness"}
+    assert {f"val/{name}" for name in (*one["scalars"], *one["losses"])} <= one["logged"].keys()
+
+
+@pytest.mark.parametrize("number", SIZES)
+def test_each_image_is_scored_once_however_it_was_dealt(answers, number):
+    one, two, other = (answers[name][f"plain {number}"] for name in ("1_0", "2_0", "2_1"))
+    expected = [image_id(row) for row in range(number)]
+    assert two["scored"] == one["scored"] == expected
+    assert sorted(one["seen"]) == expected
+    # a rank that would go without gets a copy, which is the only one
+    assert sorted(two["seen"] + other["seen"]) == ([10, 10] if number == 1 else expected)
+    index = two["predictions"][0]
+    assert set(index) == set(range(number))
+    assert max(index.count(row) for row in range(number)) <= 100
+
+
+def test_the_compared_numbers_are_worth_comparing(answers):
+    """There is something to find, it is found in part, and every case has a score of its own."""
+    scores = {case: answers["1_0"][case]["scalars"]["AP50"] for case in answers["1_0"] if case != "error"}
+    assert all(0 < scores[f"plain {number}"] < 1 for number in SIZES)
+    assert scores["one rank finds nothing 1"] == 0
+    assert scores["one rank has no objects 1"] == -1
+    for number in (3, 7):
+        assert 0 < scores[f"one rank finds nothing {number}"] < 1
+        assert 0 < scores[f"one rank has no objects {number}"] < 1
+
+
+@pytest.mark.parametrize("number", [3, 7])
+@pytest.mark.parametrize("kind", ["one rank finds nothing", "one rank has no objects"])
+def test_the_rank_without_is_really_one_rank(answers, kind, number):
+    ids = [image_id(row) for row in of_rank_one(number)]
+    assert answers["2_1"][f"{kind} {number}"]["seen"] == ids
+    if kind == "one rank finds nothing":
+        found = {image_id(row) for row in answers["2_0"][f"{kind} {number}"]["predictions"][0]}
+        assert found == {image_id(row) for row in range(number)} - set(ids)
+
+
+def test_an_error_in_scoring_reaches_all_ranks(answers):
+    assert {name: answers[name].get("error") for name in answers} == dict.fromkeys(answers, "no score today")

@@ -1,0 +1,195 @@
+"""Every recipe of conf/experiment: it trains, and is what its source says it is."""
+
+import re
+import shlex
+
+import pytest
+import torch
+from composing import RECIPES, built, composed, random_batch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from lit_modules.conf_files import CONF
+
+FCOS_R50_1X = {
+    # reference/SOURCES.md 1.1.4: the solver of the FCOS configs
+    "data.batch_size": 16,
+    "model.lr": 0.01,
+    "optimizer._target_": "lit_modules.optimizers.sgd",
+    "optimizer.momentum": 0.9,
+    "optimizer.nesterov": False,
+    "optimizer.weight_decay": 0.0001,
+    "optimizer.bias_lr_factor": 2,
+    "optimizer.bias_decay_factor": 0,  # WEIGHT_DECAY_BIAS 0
+    "optimizer.norm_decay_factor": 1,  # "GroupNorm weights and Scale get full decay"
+    "optimizer.backbone_lr_factor": 1,
+    "schedule._target_": "lit_modules.schedules.multistep",
+    "schedule.milestones": [60000, 80000],
+    "schedule.gamma": 0.1,
+    "schedule.warmup": "constant",
+    "schedule.warmup_steps": 500,
+    "schedule.warmup_factor": pytest.approx(1 / 3),
+    "trainer.max_steps": 90000,
+    "trainer.max_epochs": -1,
+    "trainer.accumulate_grad_batches": 1,
+    "trainer.gradient_clip_val": None,
+    "callbacks.checkpoints.every_steps": 2500,
+    "callbacks.averaging.decay": None,
+    # 1.1.2, 1.1.3: the input
+    "data._target_": "datamodules.coco.CocoDataModule",
+    "data.train_split": "train2017",  # the images of trainval35k
+    "data.val_split": "val2017",  # those of minival
+    "data.classes": None,
+    "data.num_classes": 80,
+    "data.rule": "short_side",
+    "data.resize": 800,
+    "data.multi_scale": None,
+    "data.flip": 0.5,
+    "data.vertical_flip": 0,
+    "data.augmentations": None,
+    "data.empty_images": "drop",
+    "data.min_box": 1,
+    # 1.1.4, 1.1.5: the trunk; torchvision's weights have their strides in the 3x3 convolutions
+    "model.backbone._target_": "detectors.backbones.ResNet",
+    "model.backbone.depth": 50,
+    "model.backbone.weights": "imagenet",
+    "model.backbone.norm": "frozen_bn",
+    "model.backbone.frozen_stages": 2,  # FREEZE_CONV_BODY_AT 2
+    # 1.1.5: pyramid, head, losses and decoder
+    "model._target_": "lit_modules.fcos.FCOSModule",
+    "model.pyramid_channels": 256,
+    "model.p6_from": "p5",  # USE_C5 False
+    "model.num_convs": 4,
+    "model.head_norm": "gn",
+    "model.prior": 0.01,
+    "model.center_sampling": None,
+    "model.normalize_targets": False,
+    "model.centerness_on_box": False,
+    "model.box_loss": "iou",
+    "model.focal_alpha": 0.25,
+    "model.focal_gamma": 2,
+    "model.score_threshold": 0.05,
+    "model.nms_threshold": 0.6,
+    "model.candidates_per_level": 1000,
+    "model.max_detections": 100,
+}
+IMPROVED = {  # 1.1.5, "imprv"
+    "model.center_sampling": 1.5,
+    "model.normalize_targets": True,
+    "model.centerness_on_box": True,
+    "model.box_loss": "giou",
+}
+R101_2X = {  # 1.1.3 and 1.1.4, "2x": MIN_SIZE_RANGE_TRAIN (640, 800)
+    "model.backbone.depth": 101,
+    "schedule.milestones": [120000, 160000],
+    "trainer.max_steps": 180000,
+    "data.multi_scale": [0.8, 1.0],
+}
+MOBILENETV2 = {  # 1.1.10, 1.1.11: batch norm that trains, FREEZE_CONV_BODY_AT 0
+    "model.backbone._target_": "detectors.backbones.MobileNetV2",
+    "model.backbone.depth": None,
+    "model.backbone.norm": "bn",
+    "model.backbone.frozen_stages": 0,
+}
+PUBLISHED = {
+    "fcos_r50_1x": FCOS_R50_1X,
+    "fcos_imprv_r50_1x": FCOS_R50_1X | IMPROVED,
+    "fcos_r101_2x": FCOS_R50_1X | R101_2X,
+    "fcos_imprv_r101_2x": FCOS_R50_1X | R101_2X | IMPROVED,
+    "fcos_mobilenetv2_1x": FCOS_R50_1X | MOBILENETV2,
+}
+AP = {
+    "fcos_r50_1x": 37.1,
+    "fcos_imprv_r50_1x": 38.7,
+    "fcos_r101_2x": 41.4,
+    "fcos_imprv_r101_2x": 43.0,
+    "fcos_mobilenetv2_1x": 31.0,
+}
+"""1.1.11: what the authors of each recipe report."""
+
+
+def head(recipe: str) -> str:
+    """The comment at the top of a recipe's file, as one line without its marks."""
+    lines = (CONF / "experiment" / f"{recipe}.yaml").read_text().splitlines()
+    length = next(i for i, line in enumerate(lines) if not line.startswith("#"))
+    return " ".join(line.lstrip("# ") for line in lines[:length])
+
+
+def published_ap(recipe: str) -> float | None:
+    """What a recipe's head claims somebody else to have reached."""
+    found = re.search(r"\bm?AP (\d+\.\d+) on (?:COCO|VOC)", head(recipe))
+    return float(found[1]) if found else None
+
+
+def test_recipes_that_aim_at_a_published_ap_are_those_of_the_table():
+    claimed = {recipe: published_ap(recipe) for recipe in RECIPES}
+    assert {recipe: ap for recipe, ap in claimed.items() if ap is not None} == AP
+    assert PUBLISHED.keys() == AP.keys()
+
+
+@pytest.mark.parametrize("recipe", PUBLISHED)
+def test_a_published_recipe_has_every_setting_of_its_source(recipe):
+    cfg = composed(f"experiment={recipe}")
+    found = {key: OmegaConf.select(cfg, key) for key in PUBLISHED[recipe]}
+    assert found == PUBLISHED[recipe]
+    # a knob that is added later has to be looked up in the source, and entered above
+    knobs = {f"{group}.{key}" for group in ("model", "optimizer", "schedule") for key in cfg[group]}
+    assert knobs - PUBLISHED[recipe].keys() == {
+        "model.backbone", "model.num_classes", "model.optimizer", "model.schedule",
+        "optimizer._partial_", "schedule._partial_",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", PUBLISHED)
+def test_a_published_recipe_runs_at_the_rates_of_its_source(recipe):
+    """A third of the rate for 500 iterations, the whole of it to the first milestone, then a tenth, a hundredth."""
+    cfg = composed(f"experiment={recipe}")
+    module = built(cfg, device="meta")
+    optimizer = module._make_optimizer(module.network, module.lr)
+    schedule = module._make_schedule(optimizer, cfg.trainer.max_steps)
+    first, second = (120000, 160000) if "_2x" in recipe else (60000, 80000)
+    last = cfg.trainer.max_steps - 1
+    iterations = [0, 499, 500, first - 1, first, second - 1, second, last]
+    for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True):
+        of_weights = [base * factor(i) for i in iterations]
+        once = [0.01 / 3, 0.01 / 3, 0.01, 0.01, 0.001, 0.001, 0.0001, 0.0001]
+        assert of_weights == pytest.approx([(1 if base == 0.01 else 2) * rate for rate in once])
+    assert sorted(schedule.base_lrs) == [0.01, 0.02]
+
+
+@pytest.mark.parametrize("recipe", PUBLISHED)
+def test_a_published_recipe_sees_images_at_the_size_of_its_source(recipe):
+    datamodule = instantiate(composed(f"experiment={recipe}").data)
+    assert datamodule.rule_name == "short_side 800 (long side at most 1333)"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_command_in_a_recipes_head_is_its_own(recipe):
+    (command,) = re.findall(rf"python train\.py (experiment={recipe}(?: \S+=\S+)*)", head(recipe))
+    assert composed(*shlex.split(command)).name == recipe
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_takes_a_real_step(recipe):
+    cfg = composed(f"experiment={recipe}")
+    assert sum(parameter.numel() for parameter in built(cfg, device="meta").network.parameters()) > 1e6
+    module = built(cfg)
+    batch = random_batch(2, cfg.data.num_classes)
+    trained = {name: parameter for name, parameter in module.network.named_parameters() if parameter.requires_grad}
+    before = {name: parameter.detach().clone() for name, parameter in trained.items()}
+    optimizer = module._make_optimizer(module.network, module.lr)
+    schedule = module._make_schedule(optimizer, cfg.trainer.max_steps)
+
+    losses = module.losses(batch)
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(loss.isfinite() for loss in losses.values()), losses
+    missing = [n for n, parameter in trained.items() if parameter.grad is None or not parameter.grad.isfinite().all()]
+    assert not missing
+    if cfg.trainer.gradient_clip_val:
+        torch.nn.utils.clip_grad_norm_(module.network.parameters(), cfg.trainer.gradient_clip_val)
+    optimizer.step()
+    schedule.step()
+    assert all(parameter.isfinite().all() for parameter in module.network.parameters())
+    moved = [n for n, p in trained.items() if n.endswith("weight") and not torch.equal(p, before[n])]
+    # the coarsest level has so small a gradient that a warm-up's first step may leave it where it was
+    assert len(moved) > 0.9 * sum(name.endswith("weight") for name in trained)
