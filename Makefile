@@ -9,7 +9,7 @@ demo: .venv/installed  ## train FCOS on a built-in data set in a few minutes
 	$(BIN)/python train.py experiment=shapes_demo
 
 test: .venv/installed  ## the whole suite
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --dist loadfile
 
 lint: .venv/installed  ## format, style, types
 	$(BIN)/ruff format --check .

@@ -16,13 +16,19 @@ from lit_modules import runs, settings
 def main(cfg: DictConfig) -> float | None:
     """Fit, test, and return the monitored metric of the best checkpoint."""
     run = runs.open_run(cfg)
-    if run.results is not None:
+    if run.results is not None:  # a sweep that is repeated
         return run.results["score"]
 
-    # Imported only now: a mistake in the config is answered before these take their seconds.
-    from lit_modules.training import fit
+    # Imported only now, since they take seconds: a mistake in the config has been answered before.
+    from lit_modules import startup, training
 
-    return fit(run)
+    cfg = startup.prepare(run)
+    datamodule = training.make_datamodule(cfg)
+    module = training.make_module(cfg, run)
+    trainer = training.make_trainer(cfg, run)
+    startup.announce(run, module, trainer)
+    trainer.fit(module, datamodule, ckpt_path=run.checkpoint, weights_only=True)
+    return training.finish(run, module, datamodule, trainer)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     {"at": "batch_end", "batch": 3}      after so many micro-batches since the start of the process
     {"at": "validation", "batch": 1}     in the middle of the first validation
+    {"at": "validation_start", "batch": 2}   at the start of the second validation
     {"at": "saving", "number": 2}        while the second checkpoint is being written
 
 `python tests/harness.py --serve` imports everything once, then forks for each run that it is asked for on
@@ -45,6 +46,10 @@ class Kill(pl.Callback):
         if self.at == "batch_start":
             self._count()
 
+    def on_validation_start(self, *_) -> None:
+        if self.at == "validation_start":
+            self._count()
+
     def on_validation_batch_end(self, *_) -> None:
         if self.at == "validation":
             self._count()
@@ -59,7 +64,13 @@ def main(arguments: list[str]) -> None:
         if spec["at"] == "saving":
             kill_while_saving(spec["number"])
         make_trainer = training.make_trainer
-        training.make_trainer = lambda cfg, run, callbacks: make_trainer(cfg, run, [*callbacks, Kill(**spec)])
+
+        def make_killed_trainer(cfg, run):
+            trainer = make_trainer(cfg, run)
+            trainer.callbacks.insert(0, Kill(**spec))  # before what saves
+            return trainer
+
+        training.make_trainer = make_killed_trainer
     sys.argv = [__file__, *arguments]
     runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
 

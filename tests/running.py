@@ -15,7 +15,8 @@ import torch
 HARNESS = Path(__file__).parent / "harness.py"
 TINY = [
     "model/backbone=mobilenet_v2", "data=shapes", "logger=csv", "scale_schedule=false", "test=false", "name=t",
-    "model.backbone.weights=null", "model.backbone.norm=gn", "model.backbone.frozen_stages=0", "model.pyramid_channels=32", "model.num_convs=1",
+    "model.backbone.weights=null", "model.backbone.norm=gn", "model.backbone.frozen_stages=0",
+    "model.pyramid_channels=32", "model.num_convs=1",
     "data.train_images=24", "data.val_images=6", "data.image_size=64", "data.resize=64", "data.batch_size=4",
     "data.num_workers=0", "schedule.warmup_steps=3", "trainer.log_every_n_steps=1", "trainer.accelerator=cpu",
     "trainer.precision=32-true", "trainer.max_steps=10", "trainer.val_check_interval=4",
@@ -37,6 +38,8 @@ MOMENTS: dict[str, dict[str, Any]] = {
     "between accumulated micro-batches": {"at": "batch_end", "batch": 7},
     "last batch of an epoch": {"at": "batch_end", "batch": 12},
     "during validation": {"at": "validation", "batch": 1},
+    "second validation": {"at": "validation_start", "batch": 2},
+    "last validation, after the last step": {"at": "validation_start", "batch": 3},
     "while a checkpoint is being written": {"at": "saving", "number": 3},
     "second epoch": {"at": "batch_start", "batch": 18},
 }

@@ -50,8 +50,8 @@ def test_a_run_told_to_end_saves_at_once_and_goes_on(train, shapes, uninterrupte
 
 @pytest.mark.parametrize("norm", ["frozen_bn", "sync_bn"])
 def test_two_ranks_train_as_one(norm, train, shapes, shared_data, tmp_path):
-    """From pretrained weights: random ones are so unstable that any rounding grows a hundredfold a step."""
-    overrides = [*TINY, shapes, "trainer.max_steps=20", "trainer.val_check_interval=20", "model.lr=0.001",
+    """From pretrained weights at a gentle rate: where training is unstable, rounding grows a hundredfold a step."""
+    overrides = [*TINY, shapes, "trainer.max_steps=20", "trainer.val_check_interval=20", "model.lr=0.0003",
                  f"model.backbone.weights={shared_data / 'weights/mobilenet_v2_imagenet.pth'}",
                  f"model.backbone.norm={norm}"]  # fmt: skip
     one, two = tmp_path / "one", tmp_path / "two"

@@ -1,5 +1,8 @@
 """Trunks: torchvision's classification networks, cut where the strides are 8, 16 and 32."""
 
+# torchvision has no type stubs.
+# pyright: reportMissingTypeStubs=false
+
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import pairwise
@@ -42,6 +45,11 @@ class FrozenBatchNorm(FrozenBatchNorm2d):
     Multiplying by float32 buffers would make float32 maps out of bf16 ones, and the next convolution would
     cast them back; in float32 the two passes are the faster ones on a CPU.
     """
+
+    running_mean: Tensor
+    running_var: Tensor
+    weight: Tensor
+    bias: Tensor
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
         if x.dtype == torch.float32:

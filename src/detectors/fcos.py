@@ -1,5 +1,8 @@
 """FCOS: Fully Convolutional One-Stage Object Detection (arXiv 1904.01355; improved version 2006.09214)."""
 
+# torchvision has no type stubs.
+# pyright: reportMissingTypeStubs=false
+
 import math
 from dataclasses import dataclass
 from typing import cast

@@ -1,5 +1,8 @@
 """Weights from elsewhere: read without running anybody's code, and checked tensor by tensor before use."""
 
+# torchvision has no type stubs.
+# pyright: reportMissingTypeStubs=false
+
 import logging
 from collections.abc import Mapping
 from pathlib import Path

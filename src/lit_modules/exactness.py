@@ -22,10 +22,10 @@ def step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
 class Evaluation:
     """What one rank saw of a split: predictions by image, losses by batch."""
 
-    entries: list[ImagePredictions] = field(default_factory=list)
-    losses: dict[Any, tuple[int, dict[str, float]]] = field(default_factory=dict)
+    entries: list[ImagePredictions] = field(default_factory=list[ImagePredictions])
+    losses: dict[Any, tuple[int, dict[str, float]]] = field(default_factory=dict[Any, tuple[int, dict[str, float]]])
     """(images, loss by name) of each batch, keyed by the first image's id: batches are never cut."""
-    unread: dict[Any, str] = field(default_factory=dict)
+    unread: dict[Any, str] = field(default_factory=dict[Any, str])
     """Images that could not be read, with the reason; they count for nothing."""
 
     def add(self, batch: Batch, losses: dict[str, Tensor], detections: Detections) -> None:

@@ -100,7 +100,11 @@ class WandbLogger(LightningWandbLogger):
             os.environ.setdefault(f"WANDB_{variable}", str(path / "wandb" / sub) if sub else str(path))
         os.environ.setdefault("WANDB_SILENT", "true")
         identity = path / "wandb_id"
-        if rank_zero_only.rank == 0:
+        if rank_zero_only.rank == 0:  # pyright: ignore[reportFunctionMemberAccess]
+            import wandb
+
+            if wandb.run is not None:  # of the sweep's job before: Lightning would log into it
+                wandb.finish()
             if not identity.exists():
                 identity.write_text(secrets.token_hex(4))
             if mode == "offline":

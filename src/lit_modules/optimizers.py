@@ -1,11 +1,12 @@
 """Optimizers with the parameter groups of the detection papers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
-from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops import FrozenBatchNorm2d  # pyright: ignore[reportMissingTypeStubs]
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, FrozenBatchNorm2d)  # pyright: ignore[reportPrivateUsage]
 
@@ -25,7 +26,8 @@ def parameter_groups(
     A bias is what is called `bias`, in normalisation layers too (FCOS, solver/build.py); the two decay
     factors multiply where both apply. The backbone is what lies under `network.backbone`.
     """
-    norms = {name for name, module in network.named_modules() if isinstance(module, _NORMS)}
+    modules = cast(Iterable[tuple[str, nn.Module]], network.named_modules())
+    norms = {name for name, module in modules if isinstance(module, _NORMS)}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:

@@ -14,20 +14,23 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from lit_modules import settings
+from lit_modules.conf_files import is_group, plain
 from lit_modules.settings import ConfigError
 
 log = logging.getLogger(__name__)
 
 _STREAM_FREE = {"data.root", "data.num_workers", "data.cache_dir", "data.on_error", "data.eval_batch_size"}
 """Data settings that leave the stream of training batches as it is."""
-_STREAM = {"seed", "trainer.accumulate_grad_batches"}
+_STREAM = {"seed", "trainer.accumulate_grad_batches", "trainer.limit_train_batches"}
+_IN_CHECKPOINT = ("model.lr", "optimizer.", "schedule.patience", "schedule.factor", "schedule.threshold")
+"""What a checkpoint restores over anything that a config says."""
 
 
 class Console(logging.StreamHandler[Any]):
@@ -63,9 +66,7 @@ def register_resolvers() -> None:
     settings.register_resolvers()
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
-    OmegaConf.register_new_resolver(
-        "evaluation_folder", lambda output, now: output or f"runs/evaluate/{now}", replace=True
-    )
+    OmegaConf.register_new_resolver("evaluation_folder", evaluation_folder, replace=True)
 
 
 def run_name(model: str, data: str) -> str:
@@ -96,15 +97,22 @@ def run_folder(name: str, resume: str | None, now: str) -> str:
     return resume
 
 
+def evaluation_folder(output: str | None, now: str) -> str:
+    return output or f"runs/evaluate/{now}"
+
+
 def open_run(cfg: DictConfig) -> Run:
-    """Check the config, or take the stored one when the folder has a run to go on with."""
+    """Check the config, or take the stored one when the folder has a run to go on with.
+
+    Every rank comes to the same answer by itself, since not all launchers let rank 0 go first.
+    """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     file = folder / "config.yaml"
     if not is_rank_zero():
-        return _as_rank_zero_opened_it(file)
+        _wait_for(file)
     if cfg.resume is not None:
-        config = _with_overrides(OmegaConf.load(file), cfg, list(hydra.overrides.task))
+        config = _with_overrides(load(file), cfg, list(hydra.overrides.task))
     else:
         try:
             settings.check(cfg)
@@ -113,38 +121,50 @@ def open_run(cfg: DictConfig) -> Run:
             raise
         config = resolved(cfg)
         if file.exists():
-            _refuse_another_config(OmegaConf.load(file), config, folder)
-    assert isinstance(config, DictConfig)
+            config = _same_config(load(file), config, folder)
     checkpoint = last_checkpoint(folder)
-    results = None
-    if (folder / "finished.json").exists():
-        results = json.loads((folder / "finished.json").read_text())
-        if config.trainer.max_steps > 0 and results["step"] < scaled(config, quiet=True).trainer.max_steps:
-            results = None
-        elif cfg.resume is not None:
-            raise ConfigError(
-                f"resume={cfg.resume}: the run in {folder} is finished ({results['step']} steps); to train on, give "
-                "a larger trainer.max_steps"
-            )
-    if results is None:
+    results = _results(folder / "finished.json", config, cfg.resume)
+    if results is None and is_rank_zero():
         folder.mkdir(parents=True, exist_ok=True)
         write(file, OmegaConf.to_yaml(config))
         (folder / "finished.json").unlink(missing_ok=True)
+    if results is not None and is_rank_zero():
+        log.info("the run in %s is finished already: %s", folder, json.dumps(results))
     return Run(folder, config, checkpoint, results)
+
+
+def _results(file: Path, config: DictConfig, resume: str | None) -> dict[str, Any] | None:
+    """Of a finished run; None if there is something left to train, which only `resume` may ask for."""
+    if not file.exists():
+        return None
+    results: dict[str, Any] = json.loads(file.read_text())
+    if resume is None:
+        return results
+    limits = scaled(config, quiet=True).trainer
+    longer = results["step"] < limits.max_steps if limits.max_steps > 0 else results["epoch"] < limits.max_epochs
+    if longer:
+        return None
+    raise ConfigError(
+        f"resume={resume}: the run in {file.parent} is finished ({results['step']} steps); to train on, give "
+        f"a larger {'trainer.max_steps' if limits.max_steps > 0 else 'trainer.max_epochs'}"
+    )
 
 
 def resolved(cfg: DictConfig) -> DictConfig:
     """The config with every interpolation replaced; without `resume`, which is no part of a run."""
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(plain, dict)
-    plain.pop("resume", None)
-    return OmegaConf.create(plain)
+    whole = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    return OmegaConf.create({key: value for key, value in whole.items() if key != "resume"})
+
+
+def load(file: Path) -> DictConfig:
+    return cast(DictConfig, OmegaConf.load(file))
 
 
 def leave_no_trace(folder: Path) -> None:
     """Remove the folder that Hydra made for a run that is refused, if nothing but an empty log lies in it."""
-    if [path.name for path in folder.iterdir()] == ["log.txt"] and (folder / "log.txt").stat().st_size == 0:
-        (folder / "log.txt").unlink()
+    file = folder / "log.txt"
+    if is_rank_zero() and list(folder.iterdir()) == [file] and file.stat().st_size == 0:
+        file.unlink()
         folder.rmdir()
 
 
@@ -168,7 +188,7 @@ def scaled(cfg: DictConfig, quiet: bool = False) -> DictConfig:
     factor = cfg.data.batch_size / 16
     if not cfg.scale_schedule or factor == 1:
         return cfg
-    new = OmegaConf.create(OmegaConf.to_container(cfg))
+    new = OmegaConf.create(plain(cfg))
     told: list[str] = []
 
     def change(key: str, value: Any) -> None:
@@ -183,7 +203,7 @@ def scaled(cfg: DictConfig, quiet: bool = False) -> DictConfig:
     for where in ("schedule", "model.schedule"):
         milestones = OmegaConf.select(cfg, f"{where}.milestones")
         if milestones is not None:
-            change(f"{where}.milestones", [m if isinstance(m, float) else round(m / factor) for m in milestones])
+            change(f"{where}.milestones", [_scaled_milestone(m, factor) for m in milestones])
     if OmegaConf.select(cfg, "model.schedule.warmup_steps") is not None:
         new.model.schedule.warmup_steps = new.schedule.warmup_steps
     if not quiet:
@@ -195,6 +215,11 @@ def scaled(cfg: DictConfig, quiet: bool = False) -> DictConfig:
     return new
 
 
+def _scaled_milestone(milestone: float, factor: float) -> float:
+    is_fraction = isinstance(milestone, float) and milestone <= 1  # of the run, as `schedules.multistep` reads it
+    return milestone if is_fraction else round(milestone / factor)
+
+
 def write(file: Path, text: str) -> None:
     """Replace a small file in one step."""
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
@@ -202,34 +227,30 @@ def write(file: Path, text: str) -> None:
     os.replace(part, file)
 
 
-def _as_rank_zero_opened_it(file: Path) -> Run:
+def _wait_for(file: Path) -> None:
     for _ in range(600):
         if file.exists():
-            config = OmegaConf.load(file)
-            assert isinstance(config, DictConfig)
-            return Run(file.parent, config, last_checkpoint(file.parent), None)
+            return
         time.sleep(0.1)
     raise ConfigError(f"rank 0 did not write {file} within a minute; see its output for the reason")
 
 
-def _with_overrides(stored: Any, cfg: DictConfig, overrides: list[str]) -> DictConfig:
-    """The stored config with what the command line changes; what would change the data stream is refused."""
+def _with_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) -> DictConfig:
+    """The stored config with what the command line changes; what could not take effect exactly is refused."""
     for override in OverridesParser.create().parse_overrides(overrides):
-        key = override.key_or_group
+        key = override.key_or_group.replace("/", ".")
         if key in ("resume", "name", "experiment"):
             continue
-        before = OmegaConf.select(stored, key)
-        value = override.value()
-        if isinstance(before, DictConfig):  # a group's choice, given again with the original command
-            chosen = OmegaConf.select(cfg, key)
-            if before.get("_target_") != chosen.get("_target_"):
+        before, chosen = OmegaConf.select(stored, key), OmegaConf.select(cfg, key)
+        if is_group(override.key_or_group):  # given again with the original command
+            before, chosen = (None if node is None else node.get("_target_") for node in (before, chosen))
+            if before != chosen:
                 raise ConfigError(
-                    f"{key}={value}: the run to resume has {before.get('_target_')}; leave it out, or start a new run"
+                    f"{override.input_line}: the run to resume has {before}; leave it out, or start a new run"
                 )
             continue
-        if key not in flat(stored):
+        if before is None and key not in flat(stored):
             raise ConfigError(f"{key}: the stored config of the run to resume has no such key")
-        chosen = OmegaConf.select(cfg, key)
         if before == chosen:
             continue
         if key in _STREAM or (key.startswith("data.") and key not in _STREAM_FREE):
@@ -237,33 +258,44 @@ def _with_overrides(stored: Any, cfg: DictConfig, overrides: list[str]) -> DictC
                 f"{key}: {before} in the run to resume, {chosen} on the command line. It changes the data stream, "
                 "so that the run could not go on exactly; leave it out, or start a new run"
             )
-        log.info("resumed with a difference: %s %s -> %s", key, before, chosen)
+        if key.startswith(_IN_CHECKPOINT):
+            raise ConfigError(
+                f"{key}: {before} in the run to resume, {chosen} on the command line. The optimizer's and the "
+                "schedule's state in the checkpoint hold it, so that it would not change; leave it out, or start a "
+                "new run"
+            )
+        if is_rank_zero():
+            log.info("resumed with a difference: %s %s -> %s", key, before, chosen)
         OmegaConf.update(stored, key, chosen)
         if key.startswith(("optimizer.", "schedule.")):
             OmegaConf.update(stored, f"model.{key}", chosen)
     return stored
 
 
-def _refuse_another_config(stored: Any, config: DictConfig, folder: Path) -> None:
+def _same_config(stored: DictConfig, config: DictConfig, folder: Path) -> DictConfig:
+    """The stored config, in which the precision is chosen already; any other difference is refused."""
     old, new = flat(stored), flat(config)
+    if new["trainer.precision"] is None:
+        new["trainer.precision"] = old["trainer.precision"]
     differences = [f"{k}: {old.get(k)} there, {new.get(k)} now" for k in {**old, **new} if old.get(k) != new.get(k)]
     if differences:
         raise ConfigError(
-            f"{folder} holds a run of another config ({'; '.join(differences[:5])}); give another name=NAME, or remove it"
+            f"{folder} holds a run of another config ({'; '.join(differences[:5])}); give another name=NAME, or "
+            "remove it"
         )
+    return stored
 
 
-def flat(cfg: Any) -> dict[str, Any]:
+def flat(cfg: DictConfig) -> dict[str, Any]:
     """Leaves of a config by dotted key."""
-    plain = OmegaConf.to_container(cfg) if OmegaConf.is_config(cfg) else cfg
     leaves: dict[str, Any] = {}
 
     def walk(node: Any, key: str) -> None:
         if isinstance(node, dict) and node:
-            for name, value in node.items():
-                walk(value, f"{key}.{name}" if key else str(name))
+            for name, value in cast(dict[str, Any], node).items():
+                walk(value, f"{key}.{name}" if key else name)
         else:
             leaves[key] = node
 
-    walk(plain, "")
+    walk(plain(cfg), "")
     return leaves

@@ -3,7 +3,7 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
@@ -16,7 +16,6 @@ from lit_modules import runs, startup
 from lit_modules.callbacks.log import ProgressBar, as_text, show_bar
 from lit_modules.checkpoints import load_module, read_checkpoint
 from lit_modules.settings import ConfigError
-from lit_modules.training import quieten
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +25,7 @@ _OF_THE_CHECKPOINT = ("resize", "rule", "eval_batch_size")
 
 def score(cfg: DictConfig) -> float:
     """Print the tables, write metrics.json and predictions.json to the output folder, return AP."""
-    quieten()
+    startup.quieten()
     folder = Path(HydraConfig.get().runtime.output_dir)
     if (cfg.checkpoint is None) == (cfg.predictions is None):
         raise ConfigError("give either checkpoint=FILE.ckpt or predictions=FILE.json")
@@ -35,6 +34,8 @@ def score(cfg: DictConfig) -> float:
     if cfg.predictions is not None:
         if cfg.get("data") is None:
             raise ConfigError("predictions=FILE.json needs a data set: data=coco data.root=FOLDER")
+        if not Path(cfg.predictions).is_file():
+            raise ConfigError(f"predictions={cfg.predictions}: {Path(cfg.predictions).resolve()} does not exist")
         datamodule = instantiate(cfg.data)
         datamodule.prepare_data()
         datamodule.setup("test" if cfg.split == "test" else "validate")
@@ -70,7 +71,7 @@ def _data_config(cfg: DictConfig, stored: dict[str, Any]) -> DictConfig:
     if cfg.get("data") is None:
         return OmegaConf.create(stored)
     told = {override.split("=")[0].lstrip("+") for override in HydraConfig.get().overrides.task}
-    data = OmegaConf.create(OmegaConf.to_container(cfg.data, resolve=True))
+    data = cast(DictConfig, OmegaConf.create(OmegaConf.to_container(cfg.data, resolve=True)))
     for key in _OF_THE_CHECKPOINT:
         if f"data.{key}" not in told and data.get(key) != stored[key]:
             log.info("data.%s=%s, as the checkpoint was trained", key, stored[key])

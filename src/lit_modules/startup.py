@@ -1,18 +1,23 @@
 """What a run says before it starts, and the few choices that depend on the machine."""
 
+# torchvision has no type stubs.
+# pyright: reportMissingTypeStubs=false
+
 import copy
 import logging
 import platform
 import subprocess
+import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-import torchvision
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
+from lit_modules import runs
 from lit_modules.base import DetectionModule
 from lit_modules.settings import ConfigError
 
@@ -34,8 +39,38 @@ def choose_precision(asked: str | None, accelerator: str) -> str:
     return "bf16-mixed" if native and accelerator in ("auto", "cpu") else "32-true"
 
 
-def announce(cfg: DictConfig, module: DetectionModule, trainer: pl.Trainer) -> None:
-    """Log environment, config, data and the network's size: what one wants to know of a run years later."""
+def prepare(run: runs.Run) -> DictConfig:
+    """Choose the precision, store it with the run, seed the weights, and fit rates and iterations to the batch."""
+    quieten()
+    trainer = run.config.trainer
+    trainer.precision = choose_precision(trainer.precision, trainer.accelerator)
+    if runs.is_rank_zero():
+        runs.write(run.folder / "config.yaml", OmegaConf.to_yaml(run.config))
+    pl.seed_everything(run.config.seed, verbose=False)
+    return runs.scaled(run.config)
+
+
+def quieten() -> None:
+    """Hide what other libraries say about themselves; ranks other than 0 say nothing but warnings."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*LeafSpec.*",
+        ".*is deprecated.*",
+        ".*smaller than the logging.*",
+        ".*in eval mode at the start.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+    if not runs.is_rank_zero():
+        logging.getLogger().setLevel(logging.WARNING)
+
+
+def announce(run: runs.Run, module: DetectionModule, trainer: pl.Trainer) -> None:
+    """Log environment, config and the network's size: what one wants to know of a run years later."""
+    if not trainer.is_global_zero:
+        return
+    cfg = run.config
     log.info("run folder %s", trainer.default_root_dir)
     log.info("environment: %s", "  ".join(f"{name} {value}" for name, value in environment().items()))
     log.info("devices: %d x %s, precision %s", trainer.world_size, device_name(trainer), trainer.precision)
@@ -47,6 +82,8 @@ def announce(cfg: DictConfig, module: DetectionModule, trainer: pl.Trainer) -> N
         "network: %.2f M parameters, %.2f M of them trained, %.1f GFLOPs for an image of %d x %d",
         parameters / 1e6, trained / 1e6, gflops(module, size), *size,
     )  # fmt: skip
+    if run.checkpoint is not None:
+        log.info("resumes from %s", run.checkpoint)
     log.info("batch: %d images a step, rate %g, %d steps", cfg.data.batch_size, module.lr, trainer.max_steps)
 
 
@@ -55,8 +92,8 @@ def environment() -> dict[str, str]:
     names: dict[str, str] = {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        "torchvision": torchvision.__version__,
-        "lightning": pl.__version__,
+        "torchvision": version("torchvision"),
+        "lightning": version("pytorch-lightning"),
         "numpy": np.__version__,
     }
     if torch.version.cuda and torch.cuda.is_available():

@@ -1,13 +1,12 @@
-"""From an opened run to a scored checkpoint."""
+"""What train.py is made of: the objects of a run, and its end."""
 
 import logging
-import warnings
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from lit_modules import runs, startup
 from lit_modules.base import DetectionModule
@@ -18,61 +17,28 @@ from lit_modules.checkpoints import AtomicCheckpointIO, read_checkpoint
 log = logging.getLogger(__name__)
 
 
-def fit(run: runs.Run) -> float:
-    """Train, score the best checkpoint, and return the monitored metric."""
-    quieten()
-    run.config.trainer.precision = startup.choose_precision(
-        run.config.trainer.precision, run.config.trainer.accelerator
-    )
-    if runs.is_rank_zero():
-        runs.write(run.folder / "config.yaml", OmegaConf.to_yaml(run.config))
-    cfg = runs.scaled(run.config)
-    pl.seed_everything(cfg.seed, verbose=False)
+def make_datamodule(cfg: DictConfig) -> pl.LightningDataModule:
+    return instantiate(cfg.data)
 
-    datamodule = instantiate(cfg.data)
+
+def make_module(cfg: DictConfig, run: runs.Run) -> DetectionModule:
+    """The detector's module with its network; it knows its run, which its checkpoints tell of."""
     module: DetectionModule = instantiate(cfg.model)
-    module.folder = run.folder
     if cfg.channels_last:
         module.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    callbacks: dict[str, Any] = instantiate(cfg.callbacks)
-    trainer = make_trainer(cfg, run, list(callbacks.values()))
-    module.run = {"config": OmegaConf.to_container(run.config), "versions": startup.environment()}
-    if trainer.is_global_zero:
-        startup.announce(run.config, module, trainer)
-    for logger in trainer.loggers:
-        logger.log_hyperparams(OmegaConf.to_container(run.config))
-    if run.checkpoint is not None:
-        log.info("resumes from %s", run.checkpoint)
-    trainer.fit(module, datamodule, ckpt_path=run.checkpoint, weights_only=True)
-
-    checkpoints: Checkpoints = callbacks["checkpoints"]
-    results = {
-        "step": trainer.global_step,
-        "score": checkpoints.best_score,
-        "best_step": checkpoints.best_step,
-    }
-    results["val"] = checkpoints.best_metrics
-    if cfg.test and checkpoints.best_step >= 0:
-        if datamodule.test_is_val:
-            results["test"] = checkpoints.best_metrics
-        else:
-            module.load_state_dict(read_checkpoint(checkpoints.best_path)["state_dict"])
-            trainer.test(module, datamodule, verbose=False)
-            results["test"] = module.metrics.scalars
-    run.finish(results)
-    log.info("best: %s = %.4f at step %d", checkpoints.monitor, checkpoints.best_score, checkpoints.best_step)
-    for name, value in results.get("test", {}).items():
-        log.info("test/%s = %.4f", name, value)
-    log.info("run folder: %s", run.folder)
-    return checkpoints.best_score
+    module.folder = run.folder
+    module.run = {"config": runs.plain(run.config), "versions": startup.environment()}
+    return module
 
 
-def make_trainer(cfg: DictConfig, run: runs.Run, callbacks: list[pl.Callback]) -> pl.Trainer:
+def make_trainer(cfg: DictConfig, run: runs.Run) -> pl.Trainer:
     """Lightning's Trainer with what exactness needs; see DetectionModule, Checkpoints and datamodules.sampler."""
     interval, accumulate = cfg.trainer.val_check_interval, cfg.trainer.accumulate_grad_batches
-    loggers = [instantiate(node, folder=str(run.folder)) for node in cfg.logger.values()]
+    callbacks: list[pl.Callback] = list(instantiate(cfg.callbacks).values())
+    loggers: list[Any] = [instantiate(node, folder=str(run.folder)) for node in cfg.logger.values()]
     step = int(read_checkpoint(run.checkpoint)["global_step"]) if run.checkpoint else 0
     for logger in loggers:
+        logger.log_hyperparams(runs.plain(run.config))
         if hasattr(logger, "drop_after"):
             logger.drop_after(step)
     bar = cfg.trainer.enable_progress_bar and show_bar()
@@ -91,17 +57,23 @@ def make_trainer(cfg: DictConfig, run: runs.Run, callbacks: list[pl.Callback]) -
     )
 
 
-def quieten() -> None:
-    """Hide what other libraries say about themselves; ranks other than 0 say nothing but warnings."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",
-        ".*LeafSpec.*",
-        ".*is deprecated.*",
-        ".*smaller than the logging.*",
-        ".*in eval mode at the start.*",
-    ):
-        warnings.filterwarnings("ignore", message)
-    if not runs.is_rank_zero():
-        logging.getLogger().setLevel(logging.WARNING)
+def finish(run: runs.Run, module: DetectionModule, datamodule: Any, trainer: pl.Trainer) -> float:
+    """Score the best checkpoint where the test split is another than the validated one, and sum the run up."""
+    best = cast(Checkpoints, trainer.checkpoint_callback)
+    tested = best.best_metrics if datamodule.test_is_val else {}
+    if run.config.test and not datamodule.test_is_val and best.best_step >= 0:
+        module.load_state_dict(read_checkpoint(best.best_path)["state_dict"])
+        trainer.test(module, datamodule, verbose=False)
+        tested = module.metrics.scalars
+    results = {
+        "step": trainer.global_step,
+        "epoch": trainer.current_epoch,
+        "score": best.best_score,
+        "best_step": best.best_step,
+    }
+    run.finish({**results, "val": best.best_metrics, "test": tested})
+    log.info("best: %s = %.4f at step %d", best.monitor, best.best_score, best.best_step)
+    for name, value in tested.items():
+        log.info("test/%s = %.4f", name, value)
+    log.info("run folder: %s", run.folder)
+    return best.best_score

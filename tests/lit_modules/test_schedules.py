@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from running import TINY, curves, only_run
 from torch import nn
 from torch.optim import SGD
 
@@ -98,3 +99,10 @@ def test_state_is_plain_and_goes_on_where_it_was(make, tmp_path):
         optimizer.step()
         schedule.step()
     assert seen == whole[5:]
+
+
+def test_plateau_hears_of_every_validation_of_a_run(train, tmp_path):
+    plateau = ["schedule=plateau", "schedule.patience=0", "schedule.threshold=10", "schedule.warmup=null"]
+    train([o for o in TINY if "warmup" not in o] + [*plateau, f"data.root={tmp_path / 'shapes'}"], tmp_path)
+    seen = [float(row["lr"]) for row in curves(only_run(tmp_path)) if "lr" in row]
+    assert seen == pytest.approx([0.01] * 4 + [0.001] * 4 + [0.0001] * 2)  # validated after steps 4 and 8

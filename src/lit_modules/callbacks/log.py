@@ -88,24 +88,21 @@ class Log(Callback):
         self._step_times.append(now - self._last_step)
         self._data_times.append(self._data_time)
         self._last_step, self._data_time = now, 0.0
-        if trainer.global_step % cast(Any, trainer).log_every_n_steps == 0 or trainer.global_step == trainer.max_steps:
+        step = trainer.global_step
+        if step % cast(Any, trainer).log_every_n_steps == 0 or step == trainer.estimated_stepping_batches:
             self._report(trainer, cast(DetectionModule, pl_module))
 
     def _report(self, trainer: pl.Trainer, module: DetectionModule) -> None:
         self._read()
         metrics = {f"train/{name}": statistics.fmean(column) for name, column in self._columns.items()}
-        line = [
-            f"step {trainer.global_step}/{trainer.max_steps}"
-            if trainer.max_steps > 0
-            else f"step {trainer.global_step}"
-        ]
+        line = [f"step {trainer.global_step}/{trainer.estimated_stepping_batches}"]
         self._counts += len(self._columns["loss"])
         for name, column in self._columns.items():
             self._sums[name] = self._sums.get(name, 0.0) + sum(column)
             line.append(f"{name} {statistics.median(column):.4f} ({self._sums[name] / self._counts:.4f})")
         metrics |= {
             "lr": self._rate,
-            "epoch": trainer.current_epoch,
+            "epoch": epoch(trainer),
             "time/step": statistics.median(self._step_times),
             "time/data": statistics.median(self._data_times),
             "images_per_s": self._images / sum(self._step_times),
@@ -160,12 +157,12 @@ class Log(Callback):
         metrics = {f"{split}/{name}": value for name, value in values.items()}
         metrics |= {f"{split}/AP_class/{name}": v["AP"] for name, v in module.metrics.per_class.items()}
         for logger in trainer.loggers:
-            logger.log_metrics(metrics | {"epoch": trainer.current_epoch}, step=trainer.global_step)
+            logger.log_metrics(metrics | {"epoch": epoch(trainer)}, step=trainer.global_step)
         if trainer.is_global_zero:
             log.info("%s at step %d took %.1f s\n%s", split, trainer.global_step, seconds, as_text(module.metrics))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._step_times:  # the run ended by epochs or by time, between two rows
+        if self._step_times:  # the run ended by time, between two rows
             self._report(trainer, cast(DetectionModule, pl_module))
         seconds = time.perf_counter() - self._started
         steps = trainer.global_step - self._first_step
@@ -207,6 +204,11 @@ def tell_unread(where: str, unread: Mapping[int | str, str]) -> None:
         log.warning("%s: %d images could not be read and counted for nothing:%s", where, len(unread), reasons)
 
 
+def epoch(trainer: pl.Trainer) -> int:
+    """Of the last step; Lightning's own counter is one ahead in the validation that a resumed run owes."""
+    return (trainer.global_step * trainer.accumulate_grad_batches - 1) // int(trainer.num_training_batches)
+
+
 def memory_mb(device: torch.device) -> float:
     """Largest memory so far in 2^20 bytes: what tensors took on a device, the whole process on the CPU."""
     if device.type == "cuda":
@@ -217,8 +219,7 @@ def memory_mb(device: torch.device) -> float:
 
 
 def remaining(trainer: pl.Trainer, seconds_per_step: float) -> str:
-    total = trainer.max_steps if trainer.max_steps > 0 else trainer.estimated_stepping_batches
-    return clock(seconds_per_step * max(float(total) - trainer.global_step, 0))
+    return clock(seconds_per_step * max(trainer.estimated_stepping_batches - trainer.global_step, 0))
 
 
 def clock(seconds: float) -> str:

@@ -1,0 +1,135 @@
+"""The rule that scales a schedule, and what may change when a run is resumed."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from lit_modules import runs
+from lit_modules.settings import ConfigError
+
+
+def config(**changes) -> DictConfig:
+    cfg = OmegaConf.create(
+        {
+            "scale_schedule": True,
+            "seed": 0,
+            "data": {"batch_size": 16, "resize": 800, "num_workers": 2, "augmentations": {"a": {"p": 0.5}}},
+            "optimizer": {"_target_": "sgd", "momentum": 0.9},
+            "schedule": {"_target_": "multistep", "milestones": [60000, 80000, 0.5], "warmup_steps": 500},
+            "model": {"_target_": "fcos", "lr": 0.01, "optimizer": "${optimizer}", "schedule": "${schedule}"},
+            "trainer": {"max_steps": 90000, "max_epochs": -1, "val_check_interval": 7500, "precision": None},
+        }
+    )
+    for key, value in changes.items():
+        OmegaConf.update(cfg, key.replace("__", "."), value)
+    return runs.resolved(cfg)
+
+
+def test_eight_images_a_step_take_half_the_rate_and_twice_the_steps():
+    cfg = runs.scaled(config(data__batch_size=8))
+    assert cfg.model.lr == pytest.approx(0.005)
+    assert (cfg.trainer.max_steps, cfg.trainer.val_check_interval) == (180000, 15000)
+    for schedule in (cfg.schedule, cfg.model.schedule):
+        assert schedule.warmup_steps == 1000
+        assert schedule.milestones == [120000, 160000, 0.5]  # a fraction of the run stays one
+
+
+def test_sixty_four_images_a_step_take_four_times_the_rate():
+    cfg = runs.scaled(config(data__batch_size=64))
+    assert cfg.model.lr == pytest.approx(0.04)
+    assert (cfg.trainer.max_steps, cfg.schedule.warmup_steps) == (22500, 125)
+
+
+def test_what_has_no_length_is_not_scaled():
+    cfg = runs.scaled(config(data__batch_size=4, trainer__max_steps=-1, trainer__val_check_interval=None))
+    assert (cfg.trainer.max_steps, cfg.trainer.val_check_interval) == (-1, None)
+
+
+def test_sixteen_images_or_scale_schedule_false_change_nothing():
+    assert runs.scaled(config()) == config()
+    assert runs.scaled(config(data__batch_size=2, scale_schedule=False)) == config(
+        data__batch_size=2, scale_schedule=False
+    )
+
+
+def resumed(override: str, **changes) -> DictConfig:
+    return runs._with_overrides(config(), config(**changes), ["resume=last", override])
+
+
+def test_a_harmless_difference_takes_effect_on_resume():
+    assert resumed("trainer.max_steps=100000", trainer__max_steps=100000).trainer.max_steps == 100000
+    milestones = resumed("schedule.milestones=[7]", schedule__milestones=[7])
+    assert milestones.model.schedule.milestones == [7]
+
+
+@pytest.mark.parametrize(
+    ("override", "changes", "says"),
+    [
+        ("data.resize=400", {"data__resize": 400}, "data.resize: 800 in the run to resume, 400 on the command line"),
+        ("data.augmentations=null", {"data__augmentations": None}, "changes the data stream"),
+        ("seed=1", {"seed": 1}, "changes the data stream"),
+        ("model.lr=0.1", {"model__lr": 0.1}, "would not change"),
+        ("optimizer.momentum=0", {"optimizer__momentum": 0}, "would not change"),
+        ("schedule=cosine", {"schedule___target_": "cosine"}, "the run to resume has multistep"),
+        ("trainer.max_stepz=1", {}, "no such key"),
+    ],
+)
+def test_what_could_not_take_effect_exactly_is_refused_on_resume(override, changes, says):
+    with pytest.raises(ConfigError, match=says):
+        resumed(override, **changes)
+
+
+def test_the_same_command_finds_its_run_again_with_the_precision_that_was_chosen(tmp_path):
+    stored = config(trainer__precision="32-true")
+    assert runs._same_config(stored, config(), tmp_path).trainer.precision == "32-true"
+    with pytest.raises(ConfigError, match=r"model.lr: 0.01 there, 0.02 now.*another name"):
+        runs._same_config(stored, config(model__lr=0.02), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [({}, "trainer.max_steps"), ({"trainer__max_steps": -1, "trainer__max_epochs": 3}, "trainer.max_epochs")],
+)
+def test_a_finished_run_goes_on_only_when_it_is_made_longer(changes, remedy, tmp_path):
+    file = tmp_path / "finished.json"
+    file.write_text(json.dumps({"step": 90000, "epoch": 3}))
+    with pytest.raises(ConfigError, match=f"a larger {remedy}"):
+        runs._results(file, config(**changes), "last")
+    longer = {"trainer__max_steps": 90001} if not changes else {**changes, "trainer__max_epochs": 4}
+    assert runs._results(file, config(**longer), "last") is None
+    assert runs._results(file, config(**longer), None) == {"step": 90000, "epoch": 3}
+
+
+def test_a_refused_run_leaves_no_folder_but_never_removes_what_lies_there(tmp_path):
+    for name, content, stays in (("empty", "", False), ("written", "a line", True)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "log.txt").write_text(content)
+        runs.leave_no_trace(folder)
+        assert folder.exists() == stays
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("log.txt", "config.yaml"):
+        (other / name).touch()
+    runs.leave_no_trace(other)
+    assert len(list(other.iterdir())) == 2
+
+
+def test_the_newest_unfinished_run_is_the_last(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for i, name in enumerate(("a", "b", "c")):
+        folder = Path("runs", "t", name)
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").touch()
+        os.utime(folder / "config.yaml", (i, i))
+    Path("runs/t/c/finished.json").touch()
+    assert runs.run_folder("t", "last", "now") == "runs/t/b"
+
+
+def test_ranks_of_a_scheduler_agree_on_the_folder_by_the_jobs_number(monkeypatch):
+    assert runs.run_folder("t", None, "now") == "runs/t/now"
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    assert runs.run_folder("t", None, "now") == "runs/t/job-17"

@@ -1,0 +1,170 @@
+"""Every model of conf/model: it learns, images without objects train, a batch changes nothing, and no number drifts.
+
+`python tests/test_models.py` records the traces of tests/golden_traces anew, after a change that is meant to change
+the numbers; a refactor is not.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from composing import BACKBONES, MODELS, built, composed, random_batch
+from torch import Tensor
+
+from datamodules.batch import Batch
+from datamodules.shapes import ShapesDataModule
+from detectors.detections import Detections
+from evaluation.metrics import evaluate
+from evaluation.results import collect
+from lit_modules.base import DetectionModule
+from lit_modules.exactness import Evaluation, step_seed
+
+TRACES = Path(__file__).with_name("golden_traces")
+NUM_CLASSES = 5
+
+SMALL = {"pyramid_channels": 64, "num_convs": 1}
+EAGER = {"center_sampling": 1.5, "normalize_targets": True, "centerness_on_box": True, "box_loss": "giou"}
+"""Knobs that let a model learn in fewer steps, for the models that have them."""
+
+
+def small_module(model: str, backbone: str, lr: float, eager: bool = False) -> DetectionModule:
+    """With random weights, everything trained, and normalisation that looks at one image alone."""
+    overrides = [
+        f"model={model}", f"model/backbone={backbone}", "model.backbone.norm=gn", "model.backbone.frozen_stages=0",
+        "data=shapes", "optimizer=adamw", "schedule=constant", "schedule.warmup_steps=5", f"model.lr={lr}",
+    ]  # fmt: skip
+    knobs = SMALL | (EAGER if eager else {})
+    has = composed(*overrides).model
+    return built(composed(*overrides, *(f"model.{key}={value}" for key, value in knobs.items() if key in has)))
+
+
+@pytest.fixture(scope="module")
+def smallest_backbone() -> str:
+    def size(backbone: str) -> int:
+        module = built(composed(f"model={MODELS[0]}", f"model/backbone={backbone}", "data=shapes"), device="meta")
+        return sum(parameter.numel() for parameter in module.network.backbone.parameters())
+
+    return min(BACKBONES, key=size)
+
+
+def total(losses: dict[str, Tensor]) -> Tensor:
+    return torch.stack(list(losses.values())).sum()
+
+
+def train(module: DetectionModule, batch: Batch, steps: int) -> list[dict[str, float]]:
+    """Take steps on one batch as the Trainer would, and return their losses."""
+    optimizer = module._make_optimizer(module.network, module.lr)
+    schedule = module._make_schedule(optimizer, steps)
+    trace = []
+    module.train()
+    for step in range(steps):
+        torch.manual_seed(step_seed(0, 0, step, 0))
+        losses = module.losses(batch)
+        optimizer.zero_grad()
+        total(losses).backward()
+        torch.nn.utils.clip_grad_norm_(module.network.parameters(), 10.0)
+        optimizer.step()
+        schedule.step()
+        trace.append({name: loss.item() for name, loss in losses.items()})
+    return trace
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> ShapesDataModule:
+    """Four images of 64 px with 27 objects, the same in training and in the score."""
+    datamodule = ShapesDataModule(
+        root=str(tmp_path_factory.mktemp("data") / "shapes"), train_images=4, val_images=1, image_size=64, resize=64,
+        batch_size=4, flip=0.0, num_workers=0,
+    )  # fmt: skip
+    datamodule.setup("fit")
+    return datamodule
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def overfitted(request, smallest_backbone, shapes) -> tuple[DetectionModule, Batch, Callable[[], float]]:
+    """A module with a batch that it was trained on for 60 steps, and a function that scores it on that batch."""
+    module = small_module(request.param, smallest_backbone, lr=0.002, eager=True)
+    batch = next(iter(shapes.train_dataloader()))
+
+    def score() -> float:
+        module.eval()
+        module._evaluation = Evaluation()
+        with torch.no_grad():
+            module.validation_step(batch, 0)
+        truth = shapes.truth("train")
+        return evaluate(truth, collect(module._evaluation.entries, truth)).scalars["AP50"]
+
+    assert score() < 0.1
+    train(module, batch, steps=60)
+    return module, batch, score
+
+
+def test_a_few_images_are_learnt_by_heart(overfitted):
+    _, batch, score = overfitted
+    assert (batch.labels >= 0).sum() > 20
+    assert score() > 0.7
+
+
+def test_detections_of_a_batch_are_those_of_its_images(overfitted):
+    module, batch, _ = overfitted
+    module.eval()
+    together = detect(module, batch)
+    alone = [detect(module, one_image(batch, i)) for i in range(len(batch.images))]
+    assert (together.labels >= 0).sum() > 20
+    for name in ("boxes", "scores", "labels"):
+        one_by_one = torch.cat([getattr(found, name) for found in alone])
+        torch.testing.assert_close(getattr(together, name), one_by_one, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def detect(module: DetectionModule, batch: Batch) -> Detections:
+    return module.detect(batch)
+
+
+def one_image(batch: Batch, i: int) -> Batch:
+    part = slice(i, i + 1)
+    return Batch(batch.images[part], batch.sizes[part], batch.boxes[part], batch.labels[part], batch.infos[part])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_images_without_objects_train(model, smallest_backbone):
+    module = small_module(model, smallest_backbone, lr=0.001)
+    batch = random_batch(2, NUM_CLASSES, num_boxes=0)
+    losses = module.losses(batch)
+    assert all(loss.isfinite() for loss in losses.values()), losses
+    total(losses).backward()
+    without = [n for n, p in module.network.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert not without
+    first, *_, last = [sum(losses.values()) for losses in train(module, batch, steps=5)]
+    assert 0 < last < first  # what is seen where nothing is, is unlearnt
+
+
+def trace(model: str) -> dict[str, list[float]]:
+    """Losses of 20 steps in float32.
+
+    ResNet-18 at a small rate, because rounding stays rounding there: threads, memory layout and instruction set change
+    the trace by less than 2e-6, a wrong pixel mean by 1e-3. In MobileNetV2 with random weights, or at ten times the
+    rate, rounding grows to 1e-4 and more.
+    """
+    module = small_module(model, "resnet18", lr=5e-5)
+    steps = train(module, random_batch(4, NUM_CLASSES), steps=20)
+    return {name: [losses[name] for losses in steps] for name in steps[0]}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_loss_trace_is_the_recorded_one(model):
+    file = TRACES / f"{model}.json"
+    assert file.exists(), f"record the trace of a new model: python tests/{Path(__file__).name}"
+    recorded = json.loads(file.read_text())
+    seen = trace(model)
+    assert seen.keys() == recorded.keys()
+    for name, losses in recorded.items():
+        assert seen[name] == pytest.approx(losses, rel=1e-4), name
+
+
+if __name__ == "__main__":
+    TRACES.mkdir(exist_ok=True)
+    for each in MODELS:
+        (TRACES / f"{each}.json").write_text(json.dumps(trace(each), indent=1) + "\n")
