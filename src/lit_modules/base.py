@@ -55,6 +55,8 @@ class DetectionModule(pl.LightningModule):
         """Of the last evaluation, on rank 0, in the order of `truth`."""
         self.truth: Truth | None = None
         """What the last evaluation was scored against, on rank 0."""
+        self.unread: dict[int | str, str] = {}
+        """Images that the last evaluation could not read, with the reason; on rank 0."""
         self.stop_requested = False
         """A rank was told to end (SIGTERM); the same on every rank at the same step."""
         self.sigterm = False
@@ -209,7 +211,7 @@ class DetectionModule(pl.LightningModule):
             try:
                 truth: Truth = cast(Any, self.trainer).datamodule.truth(split)
                 whole = Evaluation.merged(shards)
-                self.truth = whole.scored_part(truth, limited)
+                self.truth, self.unread = whole.scored_part(truth, limited), whole.unread
                 self.predictions = collect(whole.entries, self.truth)
                 answer = [(evaluate(self.truth, self.predictions), whole.mean_losses())]
             except Exception as error:  # sent to the other ranks, which would wait for ever

@@ -187,6 +187,9 @@ def take_sigterm(trainer: pl.Trainer, module: DetectionModule) -> None:
         module.sigterm = True
 
     signal.signal(signal.SIGTERM, note)
+    connector = trainer._signal_connector  # pyright: ignore[reportPrivateUsage]
+    module.sigterm |= connector.received_sigterm  # what came during the set-up
+    connector.received_sigterm = False
 
 
 def validation_due(trainer: pl.Trainer) -> bool:
