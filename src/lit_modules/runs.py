@@ -116,6 +116,7 @@ def open_run(cfg: DictConfig) -> Run:
     else:
         try:
             settings.check(cfg)
+            refuse_uneven_batch(cfg)
         except ConfigError:
             leave_no_trace(folder)
             raise
@@ -158,6 +159,21 @@ def resolved(cfg: DictConfig) -> DictConfig:
 
 def load(file: Path) -> DictConfig:
     return cast(DictConfig, OmegaConf.load(file))
+
+
+def refuse_uneven_batch(cfg: DictConfig) -> None:
+    """Said here where the number of devices is known, two seconds before the sampler would say it."""
+    devices = cfg.trainer.devices
+    if not isinstance(devices, int) or devices < 1:
+        return
+    parts = devices * cfg.trainer.num_nodes * cfg.trainer.accumulate_grad_batches
+    size = cfg.data.batch_size
+    if size % parts:
+        nearest = " or ".join(str(n) for n in (size // parts * parts, -(-size // parts) * parts) if n)
+        raise ConfigError(
+            f"data.batch_size={size}, the images of one optimizer step, must divide by trainer.devices x "
+            f"trainer.num_nodes x trainer.accumulate_grad_batches = {parts}; the nearest that does: {nearest}"
+        )
 
 
 def leave_no_trace(folder: Path) -> None:

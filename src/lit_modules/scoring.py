@@ -60,8 +60,7 @@ def score(cfg: DictConfig) -> float:
             json.dumps({"scalars": metrics.scalars, "per_class": metrics.per_class}, indent=1),
         )
         log.info("%s split\n%s", cfg.split, text)
-        for name, value in metrics.scalars.items():
-            log.info("%s/%s = %.4f", cfg.split, name, value)
+        log.info("%s: %s", cfg.split, "  ".join(f"{k} {v:.4f}" for k, v in metrics.scalars.items() if v >= 0))
         log.info("saved in %s", folder)
     return metrics.scalars["AP"]
 

@@ -16,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
@@ -66,14 +66,19 @@ def _num_classes(classes: Any, default: int) -> int:
 
 
 def clear_errors(main: Callable[P, R]) -> Callable[P, R]:
-    """Prints a ConfigError without traceback and ends with status 2; in a sweep only its job fails."""
+    """Prints a ConfigError without traceback and ends with status 2; in a sweep only its job fails.
+
+    The same for a value that a constructor refuses, which Hydra would wrap.
+    """
 
     @functools.wraps(main)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return main(*args, **kwargs)
-        except ConfigError as error:
-            print(error, file=sys.stderr)
+        except (ConfigError, InstantiationException) as error:
+            if isinstance(error, InstantiationException) and not isinstance(error.__cause__, ValueError):
+                raise
+            print(error.__cause__ if isinstance(error, InstantiationException) else error, file=sys.stderr)
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
             sys.exit(2)

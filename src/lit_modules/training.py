@@ -73,7 +73,7 @@ def finish(run: runs.Run, module: DetectionModule, datamodule: Any, trainer: pl.
     }
     run.finish({**results, "val": best.best_metrics, "test": tested})
     log.info("best: %s = %.4f at step %d", best.monitor, best.best_score, best.best_step)
-    for name, value in tested.items():
-        log.info("test/%s = %.4f", name, value)
+    if tested:
+        log.info("test: %s", "  ".join(f"{name} {value:.4f}" for name, value in tested.items() if value >= 0))
     log.info("run folder: %s", run.folder)
     return best.best_score

@@ -133,3 +133,13 @@ def test_ranks_of_a_scheduler_agree_on_the_folder_by_the_jobs_number(monkeypatch
     assert runs.run_folder("t", None, "now") == "runs/t/now"
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     assert runs.run_folder("t", None, "now") == "runs/t/job-17"
+
+
+def test_a_batch_that_devices_do_not_divide_is_refused_with_the_nearest_that_they_do():
+    cfg = OmegaConf.create(
+        {"data": {"batch_size": 15}, "trainer": {"devices": 2, "num_nodes": 1, "accumulate_grad_batches": 2}}
+    )
+    with pytest.raises(ConfigError, match=r"data\.batch_size=15.*= 4; the nearest that does: 12 or 16"):
+        runs.refuse_uneven_batch(cfg)
+    cfg.data.batch_size = 16
+    runs.refuse_uneven_batch(cfg)

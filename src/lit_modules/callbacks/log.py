@@ -122,10 +122,12 @@ class Log(Callback):
             f"eta {left}",
         ]
         self.shown = {
-            "loss": f"{metrics['train/loss']:.3f}",
+            "step": line[0].removeprefix("step "),
+            **{name: f"{metrics[f'train/{name}']:.3f}" for name in self._columns},
             "lr": f"{metrics['lr']:.5f}",
-            "img/s": f"{metrics['images_per_s']:.1f}",
-            "data": f"{metrics['time/data']:.2f}s",
+            "images/s": f"{metrics['images_per_s']:.1f}",
+            "data": f"{metrics['time/data']:.3f}s",
+            "memory": f"{metrics['memory_mb']:.0f}MB",
             "eta": left,
         }
         if trainer.is_global_zero:
@@ -178,7 +180,10 @@ class Log(Callback):
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's bar with the last line's figures of `Log`, which cost nothing to read."""
+    """Lightning's bar over an epoch, with the figures of `Log`'s last line, which cost nothing to read."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"epoch {current_epoch}"
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         logs = [callback for callback in cast(Any, trainer).callbacks if isinstance(callback, Log)]
