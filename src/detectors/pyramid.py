@@ -1,5 +1,6 @@
 """Feature pyramid P3-P7 of the one-stage detectors."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -35,5 +36,15 @@ class FeaturePyramid(nn.Module):
             size = inner[finer].shape[-2:]  # twice the coarser one, less one where the canvas is odd
             inner[finer] = inner[finer] + F.interpolate(inner[finer + 1], size=size, mode="nearest")
         outputs = [output(x) for output, x in zip(self.output, inner, strict=True)]
-        p6 = self.p6(outputs[-1] if self.p6_from == "p5" else maps[-1])
-        return [*outputs, p6, self.p7(F.relu(p6))]
+        p6 = _halved(self.p6, outputs[-1] if self.p6_from == "p5" else maps[-1])
+        return [*outputs, p6, _halved(self.p7, F.relu(p6))]
+
+
+def _halved(convolution: nn.Module, x: Tensor) -> Tensor:
+    """In float32 where only one cell is left: oneDNN's bf16 weight gradient of a strided convolution over a
+    1 x 1 map reads memory that nobody wrote (torch 2.15), so that it is NaN now and then.
+    """
+    if x.shape[-2:] != (1, 1):
+        return convolution(x)
+    with torch.autocast(x.device.type, enabled=False):
+        return convolution(x.float())

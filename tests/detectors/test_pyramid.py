@@ -81,3 +81,24 @@ def test_convolutions_start_uniform_without_bias() -> None:
 def test_an_unknown_source_of_p6_is_refused() -> None:
     with pytest.raises(ValueError, match="p6_from=c4: expected p5 or c5"):
         FeaturePyramid(Trunk(4, 8, 16), 16, "c4")
+
+
+@pytest.mark.parametrize("canvas", [32, 64])
+def test_gradients_on_single_cells_are_the_same_every_time_in_bf16(canvas: int) -> None:
+    """Where P5 or P6 is one cell, a bf16 kernel read memory that nobody wrote; poisoned memory shows that."""
+    torch.manual_seed(0)
+    pyramid = FeaturePyramid(Trunk(32, 96, 1280), 32)
+    maps = [torch.randn(2, c, canvas // s, canvas // s) for c, s in zip((32, 96, 1280), (8, 16, 32), strict=True)]
+    gradients = []
+    for _ in range(20):
+        pyramid.zero_grad()
+        poison = [torch.full((2**n,), torch.nan) for n in range(8, 18)]
+        del poison
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = pyramid(maps)
+        sum(x.float().sum() for x in outputs).backward()  # pyright: ignore[reportAttributeAccessIssue]
+        gradients.append((pyramid.p6.weight.grad.clone(), pyramid.p7.weight.grad.clone()))  # pyright: ignore[reportOptionalMemberAccess]
+    for p6, p7 in gradients:
+        assert torch.equal(p6, gradients[0][0])
+        assert torch.equal(p7, gradients[0][1])
+        assert p7.isfinite().all()
