@@ -147,8 +147,8 @@ def trace(model: str) -> dict[str, list[float]]:
     """Losses of 20 steps in float32.
 
     ResNet-18 and SGD at a small rate, because rounding stays rounding there: threads, memory layout and instruction
-    set change the trace by 1e-6, a pixel mean that is a tenth off by 1e-3. MobileNetV2 with random weights, AdamW, and
-    ten times the rate each make 1e-4 of it.
+    set change the trace by 1e-6, a pixel mean that is a tenth off by 1e-3. MobileNetV2 with random weights, AdamW, or
+    ten times the rate make 5e-5 to 1e-3 of it.
     """
     module = small_module(model, "resnet18", lr=1e-4, optimizer="sgd")
     steps = train(module, random_batch(4, NUM_CLASSES), steps=20)

@@ -167,6 +167,14 @@ class DetectionModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._check_flags()  # never save weights whose step has not been judged
+        finite = torch.stack([parameter.detach().isfinite().all() for parameter in self.network.parameters()])
+        if not finite.all():  # a finite loss may still have had a gradient that was not
+            names = [name for (name, _), good in zip(self.network.named_parameters(), finite, strict=True) if not good]
+            raise NonFiniteLossError(
+                f"{len(names)} weights are not finite at step {self.global_step}, the first of them {names[0]}: not "
+                "saved. Go on from the last checkpoint with trainer.gradient_clip_val, or start anew with a lower "
+                "model.lr"
+            )
         data = cast(Any, self.trainer).datamodule
         checkpoint["boxwright"] = {
             **self.run,
