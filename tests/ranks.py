@@ -13,18 +13,19 @@ import sys
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "datamodules"))
-from tiny_data import coco, write_coco
+from tiny_data import coco, write_coco  # pyright: ignore[reportMissingImports]
 
 from datamodules.batch import Batch
 from datamodules.coco import CocoDataModule
 from detectors.backbones import MobileNetV2
 from detectors.detections import Detections
+from detectors.fcos import FCOS
 from lit_modules import base
 from lit_modules.fcos import FCOSModule
 from lit_modules.optimizers import sgd
@@ -65,7 +66,8 @@ class Detector(FCOSModule):
             MobileNetV2(weights=None, norm="gn", frozen_stages=0), 2, partial(sgd), partial(constant),
             pyramid_channels=32, num_convs=1, prior=0.5, score_threshold=0.45,
         )  # fmt: skip
-        torch.nn.init.constant_(self.network.head.distances.bias, math.log(12))
+        bias = cast(FCOS, self.network).head.distances.bias
+        torch.nn.init.constant_(cast(torch.Tensor, bias), math.log(12))
         self.blind = blind
         self.seen: list[Any] = []
 
@@ -78,7 +80,8 @@ class Detector(FCOSModule):
         return found
 
 
-def evaluated(ranks: int, datamodule: CocoDataModule, blind: set[int]) -> Detector:
+def evaluated(ranks: int, datamodule: CocoDataModule, blind: set[int]) -> dict[str, Any]:
+    """All that a rank knows after an evaluation."""
     trainer = pl.Trainer(
         accelerator="cpu", devices=ranks, strategy="ddp" if ranks > 1 else "auto", logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
@@ -86,18 +89,12 @@ def evaluated(ranks: int, datamodule: CocoDataModule, blind: set[int]) -> Detect
     )  # fmt: skip
     module = Detector(blind)
     trainer.validate(module, datamodule, verbose=False)
-    module.logged = {name: value.item() for name, value in trainer.callback_metrics.items()}
-    return module
-
-
-def told(module: Detector) -> dict[str, Any]:
-    """All that a rank knows after an evaluation."""
     found = module.predictions
     return {
         "scalars": module.metrics.scalars,
         "per_class": module.metrics.per_class,
         "losses": module.mean_losses,
-        "logged": module.logged,
+        "logged": {name: value.item() for name, value in trainer.callback_metrics.items()},
         "seen": module.seen,
         "scored": None if module.truth is None else module.truth.image_ids.tolist(),
         "predictions": found and [found.image_index.tolist(), found.boxes.tolist(), found.scores.tolist()],
@@ -110,7 +107,7 @@ def all_cases(folder: Path, ranks: int) -> dict[str, Any]:
         data = folder / f"{kind} {number}".replace(" ", "_")
         blind = {image_id(row) for row in of_rank_one(number)} if kind == "one rank finds nothing" else set()
         datamodule = coco(data, resize=64, eval_batch_size=BATCH, cache_dir=str(folder / "cache"))
-        answers[f"{kind} {number}"] = told(evaluated(ranks, datamodule, blind))
+        answers[f"{kind} {number}"] = evaluated(ranks, datamodule, blind)
 
     def fail(*_: object) -> None:
         raise ValueError("no score today")

@@ -1,4 +1,4 @@
-"""What W&B shows of a run that was killed and resumed: one run."""
+"""What W&B shows of a run that was killed and resumed, one run, and of a sweep, as many as it has jobs."""
 
 import os
 import subprocess
@@ -29,6 +29,20 @@ def test_a_killed_and_resumed_run_is_one_run_on_the_dashboard(train, tmp_path):
     assert first == list(range(1, len(first) + 1))  # what was on the disk when the run was killed
     assert 1 <= len(first) <= 50
     assert second == list(range(41, 61))  # on from the last checkpoint
+
+
+def test_each_job_of_a_sweep_is_a_run_of_its_own_on_the_dashboard(train, tmp_path):
+    overrides = [o for o in TINY if not o.startswith(("logger=", "trainer.max_steps="))]
+    overrides += ["logger=wandb", "data.root=shapes", "trainer.max_steps=4", "model.lr=0.01,0.02"]
+    train(["-m", *overrides, "hydra.sweep.subdir=${hydra.job.num}"], tmp_path)
+    first, second = (tmp_path / "runs/sweeps/t" / job / "wandb_id" for job in "01")
+    assert first.read_text() != second.read_text()
+    for identity in (first, second):
+        (folder,) = identity.parent.glob("wandb/offline-run-*")
+        assert folder.name.endswith(identity.read_text())
+    (file,) = first.parent.glob("wandb/offline-run-*/run-*.wandb")  # complete once the second job has begun
+    assert ids(file) == {first.read_text()}
+    assert steps(file) == [1, 2, 3, 4]
 
 
 def ids(file: Path) -> set[str]:

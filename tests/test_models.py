@@ -46,7 +46,7 @@ def small_module(
 def smallest_backbone() -> str:
     def size(backbone: str) -> int:
         module = built(composed(f"model={MODELS[0]}", f"model/backbone={backbone}", "data=shapes"), device="meta")
-        return sum(parameter.numel() for parameter in module.network.backbone.parameters())
+        return sum(parameter.numel() for parameter in module.network.get_submodule("backbone").parameters())
 
     return min(BACKBONES, key=size)
 

@@ -8,6 +8,7 @@ import torch
 from composing import RECIPES, built, composed, random_batch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from torch.optim.lr_scheduler import LambdaLR
 
 from lit_modules.conf_files import CONF
 
@@ -147,6 +148,7 @@ def test_a_published_recipe_runs_at_the_rates_of_its_source(recipe):
     module = built(cfg, device="meta")
     optimizer = module._make_optimizer(module.network, module.lr)
     schedule = module._make_schedule(optimizer, cfg.trainer.max_steps)
+    assert isinstance(schedule, LambdaLR)
     first, second = (120000, 160000) if "_2x" in recipe else (60000, 80000)
     last = cfg.trainer.max_steps - 1
     iterations = [0, 499, 500, first - 1, first, second - 1, second, last]
