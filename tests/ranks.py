@@ -47,10 +47,14 @@ def image_id(row: int) -> int:
 
 
 def write(folder: Path, kind: str, number: int) -> None:
-    """Noise of 64 px, or in the plain case of three canvases, with boxes where the detector puts its own."""
+    """Noise of 64 px, or in the plain case of three canvases, with boxes where the detector puts its own.
+
+    Images differ in their number of boxes, so that it shows in the losses which of them share a batch.
+    """
     canvases = [(64, 64), (64, 96), (96, 64)] if kind == "plain" else [(64, 64)]
     sizes = [canvases[row % len(canvases)] for row in range(number)]
-    boxes: list[list[Any]] = [[[8, 8, 24, 24], {"bbox": [24, 32, 23, 25], "category_id": 3}] for _ in range(number)]
+    three: list[Any] = [[8, 8, 24, 24], {"bbox": [24, 32, 23, 25], "category_id": 3}, [38, 6, 22, 25]]
+    boxes = [three[: 1 + row % 3] for row in range(number)]
     if kind == "one rank has no objects":
         for row in of_rank_one(number):
             boxes[row] = []
