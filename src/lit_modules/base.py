@@ -76,6 +76,7 @@ class DetectionModule(pl.LightningModule):
     def outputs(self, batch: Batch) -> Any:
         """The network's raw outputs; in evaluation kept, so that losses and detections share one pass."""
         if torch.is_grad_enabled():
+            self._kept = None  # the weights are about to change
             return self.network(batch.images, batch.sizes)
         if self._kept is None or self._kept[0] is not batch:
             self._kept = (batch, self.network(batch.images, batch.sizes))
