@@ -103,10 +103,13 @@ def curves(run: Path) -> list[dict[str, str]]:
         ]
 
 
+def last_checkpoint(run: Path) -> Path:
+    return sorted((run / "checkpoints").glob("step_*.ckpt"))[-1]
+
+
 def state(run: Path) -> dict[str, Any]:
     """The last checkpoint without what may differ between equal runs."""
-    file = sorted((run / "checkpoints").glob("step_*.ckpt"))[-1]
-    contents = torch.load(file, weights_only=True)
+    contents = torch.load(last_checkpoint(run), weights_only=True)
     return {key: contents[key] for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step")} | {
         key: contents[key] for key in ("current_model_state", "averaging_state") if key in contents
     }

@@ -6,7 +6,8 @@
 from pathlib import Path
 
 import pytest
-from running import FULL, MOMENTS, TINY, assert_equal_bits, curves, only_run, state
+import torch
+from running import FULL, MOMENTS, TINY, assert_equal_bits, curves, last_checkpoint, only_run, state
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +84,16 @@ def test_two_killed_ranks_resume_bit_for_bit(train, shapes, tmp_path):
     train(["resume=last", "name=t"], cut)
     assert curves(only_run(cut)) == curves(only_run(whole))
     assert_equal_bits(state(only_run(cut)), state(only_run(whole)))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the gradient scaler of 16-mixed exists on CUDA only")
+def test_the_gradient_scaler_goes_on_where_it_was(train, shapes, tmp_path):
+    overrides = [*TINY, shapes, "trainer.accelerator=gpu", "trainer.precision=16-mixed"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    train(overrides, whole)
+    train(overrides, cut, kill={"at": "batch_end", "batch": 7})
+    train(["resume=last", "name=t"], cut)
+    scalers = [torch.load(last_checkpoint(only_run(f)), weights_only=True)["MixedPrecision"] for f in (whole, cut)]
+    assert scalers[0] == scalers[1]
