@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import FULL, MOMENTS, TINY, assert_equal_bits, curves, last_checkpoint, only_run, state
+from running import FULL, MOMENTS, TINY, Runner, assert_equal_bits, curves, last_checkpoint, only_run, state
 
 
 @pytest.fixture(scope="module")
@@ -74,26 +74,27 @@ def test_two_ranks_train_as_one(norm, train, shapes, shared_data, tmp_path):
             assert float(b[name]) == pytest.approx(float(a[name]), rel=1e-5)
 
 
-def test_two_killed_ranks_resume_bit_for_bit(train, shapes, tmp_path):
-    overrides = [*FULL, shapes, "trainer.devices=2", "data.batch_size=8", "trainer.max_steps=6"]
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
+def whole_and_resumed(train: Runner, overrides: list[str], folder: Path) -> tuple[Path, Path]:
+    """The same run twice: left alone, and killed after seven micro-batches and resumed."""
+    whole, cut = folder / "whole", folder / "cut"
     whole.mkdir()
     cut.mkdir()
     train(overrides, whole)
     train(overrides, cut, kill={"at": "batch_end", "batch": 7})
     train(["resume=last", "name=t"], cut)
-    assert curves(only_run(cut)) == curves(only_run(whole))
-    assert_equal_bits(state(only_run(cut)), state(only_run(whole)))
+    return only_run(whole), only_run(cut)
+
+
+def test_two_killed_ranks_resume_bit_for_bit(train, shapes, tmp_path):
+    overrides = [*FULL, shapes, "trainer.devices=2", "data.batch_size=8", "trainer.max_steps=6"]
+    whole, cut = whole_and_resumed(train, overrides, tmp_path)
+    assert curves(cut) == curves(whole)
+    assert_equal_bits(state(cut), state(whole))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the gradient scaler of 16-mixed exists on CUDA only")
 def test_the_gradient_scaler_goes_on_where_it_was(train, shapes, tmp_path):
     overrides = [*TINY, shapes, "trainer.accelerator=gpu", "trainer.precision=16-mixed"]
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    whole.mkdir()
-    cut.mkdir()
-    train(overrides, whole)
-    train(overrides, cut, kill={"at": "batch_end", "batch": 7})
-    train(["resume=last", "name=t"], cut)
-    scalers = [torch.load(last_checkpoint(only_run(f)), weights_only=True)["MixedPrecision"] for f in (whole, cut)]
+    whole, cut = whole_and_resumed(train, overrides, tmp_path)
+    scalers = [torch.load(last_checkpoint(run), weights_only=True)["MixedPrecision"] for run in (whole, cut)]
     assert scalers[0] == scalers[1]

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -38,15 +39,20 @@ def rates_and_decays(network: nn.Module, optimizer: Optimizer) -> dict[str, tupl
     return dict(listed)
 
 
-def test_the_groups_of_fcos_r50_1x_are_the_originals():
+@pytest.fixture
+def original() -> dict[str, Any]:
+    """Parameter groups of the original's FCOS R-50, as recorded."""
+    if not PARAM_GROUPS.exists():
+        pytest.skip(f"recorded parameter groups of the original are not at {PARAM_GROUPS}")
+    return json.loads(PARAM_GROUPS.read_text())
+
+
+def test_the_groups_of_fcos_r50_1x_are_the_originals(original):
     """The same tensors with the same rate, decay and momentum, whatever their names.
 
     The original keeps the five scales of the levels as vectors of one element, ours are scalars; everything
     else has its shape. It makes a group of every tensor, ours one of every pair of values.
     """
-    if not PARAM_GROUPS.exists():
-        pytest.skip(f"recorded parameter groups of the original are not at {PARAM_GROUPS}")
-    original = json.loads(PARAM_GROUPS.read_text())
     module = built(composed("experiment=fcos_r50_1x"), device="meta")
     optimizer = module._make_optimizer(module.network, module.lr)
 
@@ -63,10 +69,7 @@ def test_the_groups_of_fcos_r50_1x_are_the_originals():
     assert len(optimizer.param_groups) == 2
 
 
-def test_what_fcos_r50_1x_freezes_is_what_the_original_freezes():
-    if not PARAM_GROUPS.exists():
-        pytest.skip(f"recorded parameter groups of the original are not at {PARAM_GROUPS}")
-    original = json.loads(PARAM_GROUPS.read_text())
+def test_what_fcos_r50_1x_freezes_is_what_the_original_freezes(original):
     module = built(composed("experiment=fcos_r50_1x"), device="meta")
     frozen = {name for name, parameter in module.network.named_parameters() if not parameter.requires_grad}
     assert frozen == {
