@@ -5,14 +5,18 @@
     {"at": "validation_start", "batch": 2}   at the start of the second validation
     {"at": "saving", "number": 2}        while the second checkpoint is being written
 
+With "sig": "SIGXFSZ" no file can grow over a megabyte from then on, as if little was left on the disk.
+
 `python tests/harness.py --serve` imports everything once, then forks for each run that it is asked for on
 standard input, since most of a small run's time is its imports.
 """
 
 import json
 import os
+import resource
 import runpy
 import signal
+import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -28,15 +32,19 @@ def kill() -> None:
 
 
 class Kill(pl.Callback):
-    def __init__(self, at: str, batch: int = 0, sig: str = "SIGKILL", **_) -> None:
-        self.at, self.batch, self.sig, self.seen = at, batch, sig, 0
+    def __init__(self, at: str, batch: int = 0, sig: str = "SIGKILL", group: bool = False, **_) -> None:
+        self.at, self.batch, self.sig, self.group, self.seen = at, batch, sig, group, 0
 
     def _count(self) -> None:
         self.seen += 1
         if self.seen == self.batch:
             if self.sig == "SIGKILL":
                 kill()
-            os.kill(os.getpid(), signal.SIGTERM)
+            elif self.sig == "SIGXFSZ":
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
+            else:
+                whom = -os.getpgid(0) if self.group else os.getpid()
+                subprocess.run(["sh", "-c", f"kill -s {self.sig.removeprefix('SIG')} -- {whom}"])  # as from outside
 
     def on_train_batch_end(self, *_) -> None:
         if self.at == "batch_end":
@@ -80,7 +88,7 @@ def kill_while_saving(number: int) -> None:
 
     def fail(descriptor: int) -> None:
         nonlocal seen
-        if os.readlink(f"/proc/self/fd/{descriptor}").endswith(".part"):
+        if ".ckpt." in os.readlink(f"/proc/self/fd/{descriptor}"):
             seen += 1
             if seen == number:
                 os.ftruncate(descriptor, 1000)

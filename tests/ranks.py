@@ -32,7 +32,7 @@ from lit_modules.optimizers import sgd
 from lit_modules.schedules import constant
 
 SIZES = (1, 3, 7)
-KINDS = ("plain", "one rank finds nothing", "one rank has no objects")
+KINDS = ("plain", "one rank finds nothing", "one rank has no objects", "images cannot be read")
 CASES = [(kind, number) for kind in KINDS for number in SIZES]
 BATCH = 2
 
@@ -40,6 +40,10 @@ BATCH = 2
 def of_rank_one(number: int) -> list[int]:
     """Rows that the second of two ranks gets of equal canvases; the only row if there is no more."""
     return [row for row in range(number) if row // BATCH % 2] or [0]
+
+
+UNREADABLE = {1: [], 3: [2], 7: [1, 2, 3]}
+"""Rows, by the number of images; rows 2 and 3 are a whole batch, which is the second rank's."""
 
 
 def image_id(row: int) -> int:
@@ -59,6 +63,9 @@ def write(folder: Path, kind: str, number: int) -> None:
         for row in of_rank_one(number):
             boxes[row] = []
     write_coco(folder, sizes, boxes)
+    if kind == "images cannot be read":
+        for row in UNREADABLE[number]:
+            (folder / "train" / f"train_{row}.png").write_bytes(b"")
 
 
 class Detector(FCOSModule):
@@ -100,6 +107,7 @@ def evaluated(ranks: int, datamodule: CocoDataModule, blind: set[int]) -> dict[s
         "losses": module.mean_losses,
         "logged": {name: value.item() for name, value in trainer.callback_metrics.items()},
         "seen": module.seen,
+        "skipped": module.skipped.images["val"],
         "scored": None if module.truth is None else module.truth.image_ids.tolist(),
         "predictions": found and [found.image_index.tolist(), found.boxes.tolist(), found.scores.tolist()],
     }
@@ -110,7 +118,7 @@ def all_cases(folder: Path, ranks: int) -> dict[str, Any]:
     for kind, number in CASES:
         data = folder / f"{kind} {number}".replace(" ", "_")
         blind = {image_id(row) for row in of_rank_one(number)} if kind == "one rank finds nothing" else set()
-        datamodule = coco(data, resize=64, eval_batch_size=BATCH, cache_dir=str(folder / "cache"))
+        datamodule = coco(data, resize=64, eval_batch_size=BATCH, on_error="skip", cache_dir=str(folder / "cache"))
         answers[f"{kind} {number}"] = evaluated(ranks, datamodule, blind)
 
     def fail(*_: object) -> None:

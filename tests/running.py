@@ -20,7 +20,7 @@ TINY = [
     "data.train_images=24", "data.val_images=6", "data.image_size=64", "data.resize=64", "data.batch_size=4",
     "data.num_workers=0", "schedule.warmup_steps=3", "trainer.log_every_n_steps=1", "trainer.accelerator=cpu",
     "trainer.precision=32-true", "trainer.max_steps=10", "trainer.val_check_interval=4",
-    "callbacks.checkpoints.every_steps=2",
+    "callbacks.checkpoints.every_steps=2", "callbacks.pictures.num_fixed=0", "callbacks.pictures.num_worst=0",
 ]  # fmt: skip
 """FCOS on 64 px shapes: 6 steps an epoch, a second to run."""
 
@@ -148,3 +148,39 @@ def wandb_records(file: Path) -> Iterator[Any]:
             record.ParseFromString(parts)
             parts = b""
             yield record
+
+
+def wandb_rows(file: Path) -> list[dict[str, Any]]:
+    """What an offline W&B run has logged: a mapping for each call, in which media are mappings too."""
+    rows = []
+    for record in wandb_records(file):
+        if record.WhichOneof("record_type") == "history":
+            rows.append(_nested(record.history.item))
+    return rows
+
+
+def wandb_config(file: Path) -> dict[str, Any]:
+    """The config of an offline W&B run, without W&B's own part."""
+    config: dict[str, Any] = {}
+    for record in wandb_records(file):
+        for update in (record.config.update, record.run.config.update):
+            config |= _nested(update)
+    return {key: value for key, value in config.items() if key != "_wandb"}
+
+
+def wandb_summary(file: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = {}
+    for record in wandb_records(file):
+        summary |= _nested(record.summary.update)
+    return summary
+
+
+def _nested(items: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for item in items:
+        *parents, last = item.nested_key or [item.key]
+        node = found
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = json.loads(item.value_json)
+    return found

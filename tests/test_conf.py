@@ -102,9 +102,10 @@ def test_every_value_of_a_recipe_of_another_type_is_refused_by_name(name: str) -
         assert f"conf/experiment/{name}.yaml" in str(raised.value)
 
 
-@pytest.mark.parametrize("config_name", ["train", "evaluate"])
+@pytest.mark.parametrize("config_name", ["train", "evaluate", "predict", "inspect_data"])
 def test_the_defaults_pass_the_check(config_name: str) -> None:
-    check(composed("data=coco", "data.root=x", config_name=config_name))
+    given = ["checkpoint=x", "source=x"] if config_name == "predict" else ["data=coco", "data.root=x"]
+    check(composed(*given, config_name=config_name))
 
 
 @pytest.mark.parametrize("file", GROUPS)

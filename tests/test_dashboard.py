@@ -5,30 +5,68 @@ import subprocess
 import sys
 from pathlib import Path
 
-from running import TINY, only_run, wandb_records
+import pytest
+from running import TINY, curves, only_run, wandb_config, wandb_records, wandb_rows
 
 TRAIN = Path(__file__).parents[1] / "train.py"
+PICTURES = ["callbacks.pictures.num_fixed=3", "callbacks.pictures.num_worst=1", "callbacks.pictures.every=2"]
 
 
-def test_a_killed_and_resumed_run_is_one_run_on_the_dashboard(train, tmp_path):
-    """W&B writes its file in blocks of 32 KiB, so the run is killed late enough to leave one behind."""
-    overrides = [o for o in TINY if o != "logger=csv"]
-    overrides += ["logger=wandb", f"data.root={tmp_path / 'shapes'}", "trainer.max_steps=60",
-                  "trainer.val_check_interval=60", "callbacks.checkpoints.every_steps=40"]  # fmt: skip
-    train(overrides, tmp_path, kill={"at": "batch_end", "batch": 50})
-    run = only_run(tmp_path)
-    run_id = (run / "wandb_id").read_text()
+@pytest.fixture(scope="module")
+def overrides(tmp_path_factory) -> list[str]:
+    """30 steps with three validations."""
+    return [*TINY, f"data.root={tmp_path_factory.mktemp('data') / 'shapes'}", "trainer.max_steps=30",
+            "trainer.val_check_interval=10", "callbacks.checkpoints.every_steps=5"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def resumed(train, overrides, tmp_path_factory) -> Path:
+    """The folder of a run with W&B and pictures that was killed after 26 steps and resumed.
+
+    W&B writes its file in blocks of 32 KiB, so the run is killed late enough to leave one behind.
+    """
+    folder = tmp_path_factory.mktemp("resumed")
+    train([*overrides, "logger=wandb", *PICTURES], folder, kill={"at": "batch_end", "batch": 26})
     command = [sys.executable, str(TRAIN), "resume=last", "name=t"]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
-    subprocess.run(command, cwd=tmp_path, env=env, check=True, capture_output=True)
-    assert only_run(tmp_path) == run
+    subprocess.run(command, cwd=folder, env=env, check=True, capture_output=True)
+    return only_run(folder)
 
-    before, after = sorted((run / "wandb").glob("offline-run-*/run-*.wandb"))
-    assert ids(before) == ids(after) == {run_id}
+
+def files(run: Path) -> list[Path]:
+    return sorted((run / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
+def test_a_killed_and_resumed_run_is_one_run_on_the_dashboard(resumed):
+    before, after = files(resumed)
+    assert ids(before) == ids(after) == {(resumed / "wandb_id").read_text()}
     first, second = steps(before), steps(after)
-    assert first == list(range(1, len(first) + 1))  # what was on the disk when the run was killed
-    assert 1 <= len(first) <= 50
-    assert second == list(range(41, 61))  # on from the last checkpoint
+    assert first == list(range(1, len(first) + 1))  # what was on the disk when the run was killed,
+    assert 1 <= len(first) <= 25  # without what the resumed one computes again
+    assert second == list(range(26, 31))  # on from the last checkpoint
+    assert wandb_config(after)["overrides"]["trainer/max_steps"] == 30  # of the first command
+    assert {record.run.resume for record in wandb_records(after) if record.run.run_id} == {True}  # for `wandb sync`
+
+
+def test_pictures_of_every_second_validation_and_the_last_are_in_the_folder_and_on_the_dashboard(resumed):
+    assert sorted(path.name for path in (resumed / "pictures").iterdir()) == ["step_0000010", "step_0000030"]
+    for folder in (resumed / "pictures").iterdir():
+        names = [path.name for path in folder.iterdir()]
+        assert sum(name.startswith("worst_1_") for name in names) == 1
+        assert len(names) == 4
+    rows = [[row for row in wandb_rows(file) if "pictures/fixed" in row] for file in files(resumed)]
+    assert [[row["trainer/global_step"] for row in part] for part in rows] == [[10], [30]]
+    shown = [[caption.split(":")[0] for caption in part[0]["pictures/fixed"]["captions"]] for part in rows]
+    assert shown[0] == shown[1]
+    assert len(set(shown[0])) == 3
+    assert all("analysis/per_class" in part[0] for part in rows)
+
+
+def test_a_run_with_pictures_and_dashboard_trains_as_one_without(train, overrides, resumed, tmp_path):
+    train(overrides, tmp_path)
+    without = only_run(tmp_path)
+    assert curves(without) == curves(resumed)
+    assert not (without / "pictures").exists()
 
 
 def test_each_job_of_a_sweep_is_a_run_of_its_own_on_the_dashboard(train, tmp_path):
@@ -40,9 +78,14 @@ def test_each_job_of_a_sweep_is_a_run_of_its_own_on_the_dashboard(train, tmp_pat
     for identity in (first, second):
         (folder,) = identity.parent.glob("wandb/offline-run-*")
         assert folder.name.endswith(identity.read_text())
-    (file,) = first.parent.glob("wandb/offline-run-*/run-*.wandb")  # complete once the second job has begun
+    (file,) = files(first.parent)  # complete once the second job has begun
     assert ids(file) == {first.read_text()}
     assert steps(file) == [1, 2, 3, 4]
+    (run,) = [record.run for record in wandb_records(file) if record.run.run_id]
+    assert (run.run_group, run.job_type) == ("t", "train")
+    config = wandb_config(file)
+    assert config["model"]["lr"] == config["overrides"]["model/lr"] == 0.01
+    assert config["overrides"]["model/backbone"] == "mobilenet_v2"
 
 
 def ids(file: Path) -> set[str]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ranks import CASES, SIZES, image_id, of_rank_one
+from ranks import CASES, SIZES, UNREADABLE, image_id, of_rank_one
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,16 @@ def test_each_image_is_scored_once_however_it_was_dealt(answers, number):
     index = two["predictions"][0]
     assert set(index) == set(range(number))
     assert max(index.count(row) for row in range(number)) <= 100
+
+
+@pytest.mark.parametrize("number", SIZES)
+def test_unreadable_images_are_listed_and_not_scored(answers, number):
+    one, two, other = (answers[name][f"images cannot be read {number}"] for name in ("1_0", "2_0", "2_1"))
+    unread = [image_id(row) for row in UNREADABLE[number]]
+    assert list(one["skipped"]) == list(two["skipped"]) == [str(image_id) for image_id in unread]
+    assert all("is empty" in reason for reason in two["skipped"].values())
+    assert one["scored"] == [image_id(row) for row in range(number) if row not in UNREADABLE[number]]
+    assert not set(unread) & set(two["seen"] + other["seen"])
 
 
 def test_the_compared_numbers_are_worth_comparing(answers):

@@ -40,8 +40,12 @@ def test_workers_do_not_change_the_run_nor_its_resumption(train, shapes, uninter
     assert_equal_bits(state(run), state(uninterrupted))
 
 
-def test_a_run_told_to_end_saves_at_once_and_goes_on(train, shapes, uninterrupted, tmp_path):
-    printed = train([*FULL, shapes], tmp_path, kill={"at": "batch_start", "batch": 5, "sig": "SIGTERM"}, expect=75)
+@pytest.mark.parametrize(
+    ("signal", "group", "code"), [("SIGTERM", False, 75), ("SIGTERM", True, 75), ("SIGINT", True, 130)]
+)
+def test_a_run_told_to_end_saves_at_once_and_goes_on(signal, group, code, train, shapes, uninterrupted, tmp_path):
+    kill = {"at": "batch_start", "batch": 5, "sig": signal, "group": group}
+    printed = train([*FULL, shapes, *(["data.num_workers=2"] if group else [])], tmp_path, kill=kill, expect=code)
     assert "told to end" in printed
     assert state(only_run(tmp_path))["global_step"] == 3  # the accumulated step in flight was finished
     train(["resume=last", "name=t"], tmp_path)

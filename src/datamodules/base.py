@@ -1,6 +1,8 @@
 """The data module that every data set shares: splits, loaders, truth, and the position in the stream."""
 
+import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,8 +15,11 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from datamodules.dataset import DetectionDataset, Sample, collate, init_worker
+from datamodules.errors import DataError
+from datamodules.images import decode, shown
 from datamodules.index import AnnotationIndex
 from datamodules.sampler import EvalBatches, GlobalBatches, RankBatches, TrainLoader
+from datamodules.survey import FileCheck, ImageFiles, Survey, other_classes
 from datamodules.transforms import Augmentation, Resize, training_boxes
 from evaluation.truth import Truth
 
@@ -141,9 +146,14 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             used = self._training_boxes(split)[1]
             rows = rows[np.bincount(index.image_index()[used], minlength=len(index))[rows] > 0]
         if not len(rows):
-            raise ValueError(
+            raise DataError(
                 f"the {role} split is empty: {len(index)} images in {name!r}, none left with "
                 f"data.empty_images={self.empty_images}, data.val_fraction={self.val_fraction}"
+            )
+        if not any(os.path.exists(index.image_path(row)) for row in rows.tolist()):
+            raise DataError(
+                f"none of the {len(rows)} images of split {name!r} exists any more; the first would be "
+                f"{shown(index.image_path(rows[0]))}. Check data.root, and that its disk is mounted"
             )
         if role != "train":
             self._refuse_doubles(name, index.image_ids(rows))
@@ -152,7 +162,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
     def _report(self, name: str, index: AnnotationIndex) -> None:
         found = index.findings
         if found.counts and self.on_error == "raise":
-            raise ValueError(f"split {name!r}: {found}")
+            raise DataError(f"split {name!r}: {found}")
         if found.counts:
             rank_zero_warn(f"split {name!r}, left out: {found}")
         if found.filled:
@@ -163,7 +173,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         unique, counts = np.unique(image_ids, return_counts=True)
         doubled = unique[counts > 1]
         if len(doubled):
-            raise ValueError(
+            raise DataError(
                 f"split {name!r} has {len(doubled)} image ids more than once, e.g. {doubled[0]}; evaluation "
                 "scores each image once: join splits that have no id in common"
             )
@@ -172,10 +182,10 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         """Label of each class of the index."""
         names, numbers = self.choose_classes(index)
         if len(set(names)) < len(names):
-            raise ValueError(f"data.classes names a class twice: {names}")
+            raise DataError(f"data.classes names a class twice: {names}")
         if len(names) != self.num_classes:
             chosen = None if self.classes is None else names
-            raise ValueError(
+            raise DataError(
                 f"data.num_classes={self.num_classes}, but split {name!r} has {len(index.class_names)} "
                 f"classes, {list(index.class_names)}, and data.classes={chosen}; set "
                 f"data.num_classes={len(names)}, or name the classes to use in data.classes"
@@ -183,7 +193,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         if not self._class_names:
             self._class_names, self._category_ids = tuple(names), tuple(numbers)
         if set(names) != set(self._class_names):
-            raise ValueError(
+            raise DataError(
                 f"split {name!r} has classes {names}, but another split has {list(self._class_names)}; name "
                 "the ones to use in data.classes"
             )
@@ -199,9 +209,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
 
     def truth(self, split: str) -> Truth:
         """Every annotation of "train", "val" or "test" in original pixels, whatever training does with it."""
-        if split not in ("train", "val", "test"):
-            raise ValueError(f"truth of {split!r}: expected train, val or test")
-        part = self._split(split)
+        part = self._split(_role(split))
         index, rows = part.index, part.rows
         place = np.full(len(index), -1)
         place[rows] = np.arange(len(rows))
@@ -214,11 +222,46 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             voc=self.voc_metric,
         )  # fmt: skip
 
+    def image(self, split: str, image_id: int | str) -> np.ndarray:
+        """The picture as evaluation sees it, RGB uint8 (h, w, 3) in original size; ImageError as `decode`."""
+        part = self._split(_role(split))
+        place = np.flatnonzero(part.index.image_ids(part.rows) == image_id)
+        if not len(place):
+            raise ValueError(f"the {split} split {part.name!r} has no image of id {image_id!r}")
+        row = int(part.rows[place[0]])
+        height, width = part.index.sizes[row].tolist()
+        return decode(part.index.image_path(row), (height, width))
+
+    def survey(self, split: str) -> Survey:
+        """What inspect_data.py says of a split."""
+        part, truth = self._split(_role(split)), self.truth(split)
+        excluded = truth.crowd | (truth.difficult & (not self.use_difficult))
+        sizes = truth.sizes[truth.image_index]
+        boxes, used = training_boxes(truth.boxes, truth.labels, excluded, sizes, self.min_box)
+        return Survey(
+            part.name, truth, [part.index.image_path(row) for row in part.rows.tolist()], boxes, used,
+            other_classes(part.index, part.rows, part.class_map), part.index.findings,
+        )  # fmt: skip
+
+    def image_files(self, split: str) -> DataLoader[FileCheck]:
+        """Reads every image file of a split; gives lists of `FileCheck`."""
+        part = self._split(_role(split))
+        return DataLoader(
+            ImageFiles(part.index, part.rows), batch_size=16, num_workers=self.num_workers, collate_fn=list,
+            worker_init_fn=init_worker,
+        )  # fmt: skip
+
     @property
     def problems(self) -> list[str]:
         """What was left out of the annotations of every split set up so far."""
         found = (line for split in self._splits.values() for line in split.index.findings.problems)
         return list(dict.fromkeys(found))
+
+    @property
+    def problem_counts(self) -> dict[str, int]:
+        """Every problem, by rule, as `problems` has the first of."""
+        indexes = {split.index.path: split.index for split in self._splits.values()}
+        return dict(sum((index.findings.counts for index in indexes.values()), Counter[str]()))
 
     def describe(self) -> str:
         """What is in each split, and what training leaves out of it: a line each."""
@@ -306,3 +349,9 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         progress: Any = trainer.fit_loop.epoch_loop.batch_progress  # pyright: ignore[reportAttributeAccessIssue]
         done = progress.current.processed
         return (progress.total.processed - done) // int(trainer.num_training_batches), done
+
+
+def _role(split: str) -> Role:
+    if split not in ("train", "val", "test"):
+        raise ValueError(f"split {split!r}: expected train, val or test")
+    return split

@@ -1,5 +1,6 @@
 """What travels from the workers to the device."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -14,7 +15,7 @@ class ImageInfo(NamedTuple):
     scale: tuple[float, float]
     """(y, x): network pixels divided by original pixels, exactly as the image was resized."""
     error: str | None = None
-    """Why the sample could not be read (`data.on_error=skip`); such a sample counts for nothing."""
+    """Why the image could not be read (`data.on_error=skip`)."""
 
 
 class Batch(NamedTuple):
@@ -29,3 +30,7 @@ class Batch(NamedTuple):
     labels: Tensor
     """int64 (B, G): 0..K-1, -1 where padded."""
     infos: list[ImageInfo]
+    """One for each image; empty where none of the batch could be read: then a black image without boxes stands
+    in, so that ranks take the same steps, and must count for nothing."""
+    unread: Sequence[ImageInfo] = ()
+    """Of those that could not be read, and are in no tensor."""

@@ -2,15 +2,19 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from datamodules.base import DetectionDataModule
+from datamodules.errors import DataError
+from datamodules.images import shown
 from datamodules.index import AnnotationIndex, cached
 from datamodules.records import ImageRecord, Records
 
@@ -30,112 +34,191 @@ def read_coco(parts: Sequence[tuple[str, str]]) -> Records:
 
 
 def _xywh(box: np.ndarray) -> list[float]:
-    return np.round([box[0], box[1], box[2] - box[0], box[3] - box[1]], 3).tolist()
+    x1, y1, x2, y2 = box.tolist()
+    return [round(number, 3) for number in (x1, y1, x2 - x1, y2 - y1)]
 
 
 def _load(file: str) -> dict[str, Any]:
+    data = b""
     try:
-        with open(file, "rb") as stream:
-            content = json.load(stream)
-    except FileNotFoundError as error:
+        data = Path(file).read_bytes()
+        content = json.loads(data)
+    except (FileNotFoundError, NotADirectoryError) as error:
         folder = Path(file).parent
         names = sorted(path.name for path in folder.glob("*.json")) if folder.is_dir() else []
         found = f"there are {', '.join(names)}" if names else "there is no JSON file"
-        raise ValueError(
+        raise DataError(
             f"{file} does not exist; {found} in {folder}. Check data.root, data.annotations and the name of the split"
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not valid JSON ({error}); it may be cut short: copy it again") from error
+    except OSError as error:
+        raise DataError(f"{file} can't be read ({error.strerror}); check data.root and data.annotations") from error
+    except RecursionError as error:
+        raise DataError(f"{file} is nested too deeply for annotations; {_EXPECTED}") from error
+    except ValueError as error:
+        raise DataError(f"{file} is not valid JSON: {_why_not(data, error)}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{file} has no list 'images', it is a {type(content).__name__} itself; {_EXPECTED}")
     for key in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise ValueError(f"{file} has no list {key!r}; expected COCO's instances format")
+        if not isinstance(content.get(key), list):
+            raise DataError(f"{file} has no list {key!r}, it has {_shown(list(content))}; {_EXPECTED}")
     return content
 
 
-def _add_categories(records: Records, file: str, categories: list[dict[str, Any]]) -> dict[int, int]:
+_EXPECTED = "expected COCO's instances format, a mapping with the lists images, annotations and categories"
+
+
+def _why_not(data: bytes, error: ValueError) -> str:
+    if not data:
+        return "it is empty; copy it again"
+    if data.startswith((b"\x1f\x8b", b"PK\x03\x04")):
+        return "it is compressed; unpack it"
+    return f"{error}; it may be cut short, or not in UTF-8: copy it again, or save it as UTF-8"
+
+
+def _add_categories(records: Records, file: str, categories: list[Any]) -> dict[int, int]:
     """Label of each category id of this file."""
-    categories = sorted(categories, key=lambda category: category["id"])
-    for key in ("id", "name"):
-        values = [category[key] for category in categories]
-        doubled = sorted({value for value in values if values.count(value) > 1})
-        if doubled:
-            raise ValueError(f"{file} has several categories of {key} {doubled}; make each unique")
+    pairs: list[tuple[int, str]] = []
     for category in categories:
-        if category["name"] not in records.class_names:
-            number = int(category["id"])
-            if number in records.category_ids:  # taken by another name in an earlier file
-                number = max(records.category_ids) + 1
-            records.class_names.append(category["name"])
-            records.category_ids.append(number)
-    return {category["id"]: records.class_names.index(category["name"]) for category in categories}
-
-
-def _add_images(records: Records, file: str, folder: str, images: list[dict[str, Any]]) -> dict[int, int]:
-    """Row of each image id of this file, -1 where the image had to be left out."""
-    kept: dict[int, ImageRecord] = {}
-    for image in images:
-        image_id, name = image.get("id"), image.get("file_name")
-        if not isinstance(image_id, int) or not isinstance(name, str):
-            records.findings.add(
-                "an image needs an integer `id` and a `file_name`", f"{file}: image {image_id}, {name}"
+        stated, name = (_get(category, key) for key in ("id", "name"))
+        category_id = _integer(stated)
+        if not _is_int64(category_id) or not isinstance(name, str) or not name.strip():
+            raise DataError(
+                f"{file} has a category of id {_shown(stated)} and name {_shown(name)}; give each an integer id and a "
+                "name"
             )
-        elif image_id in kept:
-            records.findings.add("an image id is used twice", f"{file}: image {image_id} ({name})")
+        pairs.append((category_id, name))
+    for key, values in zip(("id", "name"), zip(*pairs, strict=True), strict=False):
+        doubled = sorted(value for value, count in Counter(values).items() if count > 1)
+        if doubled:
+            raise DataError(f"{file} has several categories of {key} {_shown(doubled)}; make each unique")
+    for category_id, name in sorted(pairs):
+        if name not in records.class_names:
+            if category_id in records.category_ids:  # taken by another name in an earlier file
+                category_id = max(records.category_ids) + 1
+            records.class_names.append(name)
+            records.category_ids.append(category_id)
+    return {category_id: records.class_names.index(name) for category_id, name in pairs}
+
+
+def _add_images(records: Records, file: str, folder: str, images: list[Any]) -> dict[int | str, int]:
+    """Row of each image id of this file, -1 where the image had to be left out."""
+    add = records.findings.add
+    kept: dict[int | str, ImageRecord] = {}
+    left_out: dict[int | str, int] = {}
+    id_of: dict[str, int] = {}
+    for image in images:
+        stated, name = (_get(image, key) for key in ("id", "file_name"))
+        image_id = _integer(stated)
+        where = f"{file}: image {_shown(stated)}, file_name {_shown(name)}"
+        if not _is_int64(image_id) or not isinstance(name, str) or not name:
+            add("an image needs an integer `id` and a `file_name`", where)
+            if (key := stated if isinstance(stated, str) else image_id) is not None:
+                left_out[key] = -1
+            continue
+        path = os.path.join(folder, name)
+        if image_id in kept:
+            add("an image id is used twice", f"{where} and {shown(kept[image_id].path)}")
+            if path != kept[image_id].path:  # whose annotations are they?
+                left_out[image_id] = -1
+        elif path in id_of:
+            add("an image file is listed under two ids", f"{where} and image {id_of[path]}")
+            left_out[image_id] = -1
         else:
-            width, height = image.get("width"), image.get("height")
-            size = (height, width) if isinstance(width, int) and isinstance(height, int) else None
-            size = size if size and min(size) > 0 else None
-            kept[image_id] = ImageRecord(os.path.join(folder, name), file, image_id, size)
-    return dict(zip(kept, records.add_images(kept.values()), strict=True))
+            width, height = (_integer(image.get(key)) for key in ("width", "height"))
+            size = None if height is None or width is None else (height, width)
+            kept[image_id] = ImageRecord(path, file, image_id, size)
+            id_of[path] = image_id
+    for image_id in left_out:
+        kept.pop(image_id, None)
+    return {**dict(zip(kept, records.add_images(kept.values()), strict=True)), **left_out}
 
 
 def _add_annotations(
-    records: Records, file: str, annotations: list[dict[str, Any]],
-    label_of: dict[int, int], row_of: dict[int, int],
+    records: Records, file: str, annotations: list[Any],
+    label_of: Mapping[Any, int], row_of: Mapping[Any, int],
 ) -> None:  # fmt: skip
-    add, filled = records.findings.add, records.findings.filled
+    filled = records.findings.filled
     seen: set[int] = set()
-    for number, annotation in enumerate(annotations, 1):
-        annotation_id = annotation.get("id")
-        if not isinstance(annotation_id, int):
-            filled["id"] += 1
-            annotation_id = number
-        image_id, category, box = (annotation.get(key) for key in ("image_id", "category_id", "bbox"))
-        row, label = row_of.get(image_id), label_of.get(category)  # pyright: ignore[reportArgumentType]
-        where = f"{file}: annotation {annotation_id} of image {image_id}, category {category}, bbox {box}"
-        if row is None:
-            add("an annotation belongs to an image that the file does not list", where)
-        elif row < 0:
+    for number, entry in enumerate(annotations, 1):
+        annotation: dict[str, Any] = entry if isinstance(entry, dict) else {}
+        stated, image, category = (annotation.get(key) for key in ("id", "image_id", "category_id"))
+        annotation_id = stated if type(stated) is int else _integer(stated)
+        image_id = image if type(image) in (int, str) else _integer(image)
+        box, crowd = annotation.get("bbox"), annotation.get("iscrowd")
+        row, label = row_of.get(image_id), label_of.get(category if type(category) is int else _integer(category))
+        xywh = _four_numbers(box)
+        if row is not None and row < 0:
             continue  # its image is a problem already
+        if row is None:
+            rule = "an annotation belongs to an image that the file does not list"
         elif label is None:
-            add("an annotation has a category that the file does not list", where)
+            rule = "an annotation has a category that the file does not list"
         elif annotation_id in seen:
-            add("an annotation id is used twice", where)
-        elif (xywh := _four_numbers(box)) is None:
-            add("a bbox is not four numbers (x, y, width, height)", where)
+            rule = "an annotation id is used twice"
+        elif xywh is None:
+            rule = "a bbox is not four numbers (x, y, width, height)"
+        elif not all(map(isfinite, xywh)):
+            rule = "the box holds a number that is not finite"
+        elif crowd not in (0, 1, None):
+            rule = "iscrowd is neither 0 nor 1"
         else:
-            seen.add(annotation_id)
-            area, crowd = annotation.get("area"), annotation.get("iscrowd")
-            area = area if isinstance(area, int | float) else float("nan")
-            filled["area"] += area != area
-            filled["iscrowd"] += crowd is None
-            filled["segmentation"] += "segmentation" not in annotation
+            if not _is_int64(annotation_id):
+                filled["integer id"] += 1
+                annotation_id = number
+            else:
+                seen.add(annotation_id)
+            area: Any = annotation.get("area")
+            if type(area) not in (int, float) or not 0 <= area < 2**63:
+                filled["area"] += 1
+                area = float("nan")
+            if crowd is None:
+                filled["iscrowd"] += 1
+            if "segmentation" not in annotation:
+                filled["segmentation"] += 1
             x, y, width, height = xywh
             records.add_box(
                 row, label, (x, y, x + width, y + height), annotation_id=annotation_id,
                 area=area, crowd=bool(crowd),
             )  # fmt: skip
-    for key in [key for key, count in filled.items() if not count]:
-        del filled[key]
+            continue
+        records.findings.add(
+            rule,
+            f"{file}: annotation {number if stated is None else _shown(stated)} of image {_shown(image)}, category "
+            f"{_shown(category)}, bbox {_shown(box)}" + (f", iscrowd {_shown(crowd)}" if "iscrowd" in rule else ""),
+        )
+
+
+def _get(entry: object, key: str) -> Any:
+    return entry.get(key) if isinstance(entry, dict) else None
+
+
+def _integer(value: object) -> int | None:
+    """JSON knows one kind of number: 7.0 is the integer 7. None for what is no integer."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if type(value) is int else None
+
+
+def _is_int64(value: int | None) -> TypeGuard[int]:
+    return value is not None and -(2**63) <= value < 2**63
 
 
 def _four_numbers(box: object) -> tuple[float, float, float, float] | None:
-    if not isinstance(box, list) or len(box) != 4:
+    if not isinstance(box, list) or len(box) != 4 or not _NUMBERS.issuperset(map(type, box)):
         return None
     try:
         return float(box[0]), float(box[1]), float(box[2]), float(box[3])
-    except (TypeError, ValueError):
+    except OverflowError:  # an integer beyond every float
         return None
+
+
+_NUMBERS = {int, float}
+
+
+def _shown(value: object) -> str:
+    """For a message: on one line, and not of any length."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -168,7 +251,7 @@ class CocoDataModule(DetectionDataModule):
         for name in names:
             if name not in known:
                 near = get_close_matches(name, known, 1)
-                raise ValueError(
+                raise DataError(
                     f"data.classes names {name!r}, which the annotations do not have"
                     + (f"; did you mean {near[0]!r}?" if near else f"; they have {list(known)}")
                 )

@@ -5,10 +5,12 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import numpy as np
 
 from datamodules.records import Findings, Records, fingerprint
 
-READER_VERSION = 1  # to be raised when a reader changes what it makes of the same files
+READER_VERSION = 2  # to be raised when a reader changes what it makes of the same files
 _MAGIC = b"boxwright index\n"
 _ALIGNMENT = 64
 
@@ -102,8 +104,8 @@ def cached(
     mark = fingerprint(files)  # before reading: a source that changes meanwhile is read again next time
     index = _open(path, mark)
     if index is None:
-        if not os.access(folder, os.W_OK):
-            raise OSError(f"can't write to {folder}, where annotation indexes are kept; set data.cache_dir")
+        if not os.access(folder, os.W_OK, effective_ids=True):
+            raise OSError(f"can't write to {folder}, where annotation indexes are kept; set data.cache_dir=FOLDER")
         with locked(path.with_suffix(".lock")):
             index = _open(path, mark)
             if index is None:
@@ -116,24 +118,51 @@ def cached(
 
 
 def cache_folder(cache_dir: str | Path | None) -> Path:
-    """`cache_dir`, or `boxwright` in the user's cache folder; made if need be."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "boxwright"
-    folder = Path(base if cache_dir is None else cache_dir).expanduser().absolute()
+    """`cache_dir`; where that is None, `boxwright` in the user's cache folder, or a folder under the system's
+    temporary one if nothing can be written there. Made if need be.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if cache_dir is not None:
+            return _made(Path(cache_dir))
+        folder = _made(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "boxwright")
+        if os.access(folder, os.W_OK, effective_ids=True):
+            return folder
+        reason = f"{folder} is read-only"
+    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
+        if cache_dir is not None:
+            raise OSError(f"can't keep annotation indexes in {cache_dir} ({error}); set data.cache_dir") from error
+        reason = str(error)
+    folder = Path(tempfile.gettempdir()) / f"boxwright-{os.getuid()}"
+    try:
+        if _made(folder, 0o700).lstat().st_uid != os.getuid():
+            raise PermissionError(f"{folder} belongs to another user")
     except OSError as error:
-        raise OSError(f"can't keep annotation indexes in {folder} ({error}); set data.cache_dir") from error
+        raise OSError(f"no place to keep annotation indexes ({reason}; {error}); set data.cache_dir=FOLDER") from error
+    _tell_once(f"annotation indexes are kept in {folder}, since the user's cache folder can't be used ({reason})")
     return folder
+
+
+def _made(folder: Path, mode: int = 0o777) -> Path:
+    folder = folder.expanduser().absolute()
+    folder.mkdir(mode, parents=True, exist_ok=True)
+    return folder
+
+
+@cache
+def _tell_once(message: str) -> None:
+    from pytorch_lightning.utilities import rank_zero_warn  # only here: workers, which start with this file, need none
+
+    rank_zero_warn(f"{message}; data.cache_dir=FOLDER names another")
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds an exclusive lock on a file, which stays behind empty."""
-    with path.open("a") as file:
-        # Some network file systems have no locks; then several processes may do the same work, and the
-        # atomic rename at its end still lets none of them see half of it.
+    # Some network file systems have no locks, and a full disk has no place for the file; then several processes
+    # may do the same work, and the atomic rename at its end still lets none of them see half of it.
+    with ExitStack() as stack:
         with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(stack.enter_context(path.open("a")), fcntl.LOCK_EX)
         yield
 
 
@@ -152,6 +181,8 @@ def _write(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> N
     header += b" " * (-(len(_MAGIC) + 16 + len(header)) % _ALIGNMENT)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        if path.is_dir():  # a container's mount makes an empty one where a file should be
+            path.rmdir()
         with temporary.open("wb") as file:
             file.write(_MAGIC + len(header).to_bytes(8, "little") + zlib.crc32(header).to_bytes(8, "little"))
             file.write(header)
@@ -160,7 +191,8 @@ def _write(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> N
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise OSError(f"can't write {path} ({error}); set data.cache_dir to another folder") from error
+        reason = f"can't write {path} ({error.strerror}); free some space there, or set data.cache_dir=FOLDER"
+        raise OSError(error.errno, reason) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+
+from datamodules.errors import DataError
+from datamodules.images import shown
 
 MAX_LISTED = 100
 _ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
@@ -63,12 +66,23 @@ def fingerprint(files: Iterable[str | Path]) -> str:
     for file in files:
         try:
             stat = os.stat(file)
-        except FileNotFoundError:
+        except (OSError, ValueError):  # ValueError: a name that no file can have
             line = f"{file} missing\n"
         else:
             line = f"{file} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}\n"
-        digest.update(line.encode(errors="surrogateescape"))
+        digest.update(line.encode(errors="surrogatepass"))
     return digest.hexdigest()
+
+
+def _files_in(folder: str) -> set[str]:
+    """Names of what can be read as a file: a link that leads nowhere can't, nor can a device."""
+    try:
+        with os.scandir(folder) as entries:
+            return {e.name for e in entries if e.is_file(follow_symlinks=False) or os.path.isfile(e.path)}
+    except PermissionError:
+        raise
+    except (OSError, ValueError):  # no such folder, or a name that none can have
+        return set()
 
 
 def header_size(path: str) -> tuple[int, int]:
@@ -82,9 +96,12 @@ def header_size(path: str) -> tuple[int, int]:
 class Records:
     """Collects images and boxes from one or several annotation files, then checks them all at once."""
 
-    def __init__(self, as_stated: Callable[[np.ndarray], list[float]], box_format: str) -> None:
-        """`as_stated` turns one of our boxes back into the numbers of the file, for messages."""
-        self.as_stated, self.box_format = as_stated, box_format
+    def __init__(
+        self, as_stated: Callable[[np.ndarray], list[float]], box_format: str, entry: str = "annotation"
+    ) -> None:
+        """For messages: `as_stated` turns one of our boxes back into the numbers of the file, whose name for
+        them is `box_format`, and for what they belong to `entry`."""
+        self.as_stated, self.box_format, self.entry = as_stated, box_format, entry
         self.images: list[ImageRecord] = []
         self.class_names: list[str] = []
         self.category_ids: list[int] = []
@@ -96,36 +113,31 @@ class Records:
     def add_images(self, images: Iterable[ImageRecord]) -> list[int]:
         """Row of each image, or -1 for one that is not on disk or whose size cannot be found out."""
         images = list(images)
-        listed: dict[str, set[str]] = {}  # one listing of a folder costs less than a stat of each of its files
-        for folder in {os.path.dirname(image.path) for image in images}:
-            try:
-                with os.scandir(folder) as entries:
-                    listed[folder] = {entry.name for entry in entries}
-            except (FileNotFoundError, NotADirectoryError):
-                listed[folder] = set()
+        # One listing of a folder costs less than a stat of each of its files.
+        listed = {folder: _files_in(folder) for folder in {os.path.dirname(image.path) for image in images}}
         rows: list[int] = []
         for image in images:
             folder, name = os.path.split(image.path)
             rows.append(-1)
             if name not in listed[folder]:
-                self.findings.add("the image file does not exist", f"{image.source}: {image.path}", "restore it")
+                self.findings.add("the image file does not exist", f"{image.source}: {shown(image.path)}", "restore it")
                 self.findings.depends_on[image.path] = fingerprint([image.path])
                 continue
-            if image.size is None:
+            if image.size is None or not 0 < min(image.size) <= max(image.size) < 2**31:
                 self.findings.depends_on[image.path] = fingerprint([image.path])
                 try:
                     image.size = header_size(image.path)
-                except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-                    rule = "no size is annotated and the file is not a readable image"
-                    self.findings.add(rule, f"{image.source}: {image.path} ({error})", "restore it")
+                except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # damaged EXIF too
+                    rule = "no usable size is annotated and the file is not a readable image"
+                    self.findings.add(rule, f"{image.source}: {shown(image.path)} ({error})", "restore it")
                     continue
                 self.findings.filled["image size"] += 1
             rows[-1] = len(self.images)
             self.images.append(image)
         if images and not any(os.path.basename(i.path) in listed[os.path.dirname(i.path)] for i in images):
-            raise ValueError(
+            raise DataError(
                 f"none of the {len(images)} images that {images[0].source} lists exists; the first would be "
-                f"{images[0].path}. Check data.root and where its images lie"
+                f"{shown(images[0].path)}. Check data.root and where its images lie"
             )
         return rows
 
@@ -193,9 +205,11 @@ class Records:
         ):
             for i in np.flatnonzero(sound & broken):
                 image = self.images[rows[i]]
+                name = shown(os.path.basename(image.path))
                 self.findings.add(
                     rule,
-                    f"{image.source}: annotation {self._annotation_ids[i]} of {os.path.basename(image.path)} "
+                    f"{image.source}: {self.entry} {self._annotation_ids[i]} of "
+                    f"{name if image.image_id is None else f'image {image.image_id}, {name}'} "
                     f"({width[i]} x {height[i]}), {self.box_format} {self.as_stated(boxes[i])}",
                 )
             sound &= ~broken

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from datamodules.errors import DataError
 from datamodules.transforms import Resize, draw_resize
 
 
@@ -85,7 +86,7 @@ class RankBatches(Sampler[list[SampleKey]]):
         if sampler.batch_size % parts:
             below = sampler.batch_size // parts * parts
             nearest = " or ".join(str(size) for size in (below, below + parts) if size)
-            raise ValueError(
+            raise DataError(
                 f"data.batch_size={sampler.batch_size}, the images of one optimizer step, must divide by "
                 f"devices x nodes ({world_size}) x trainer.accumulate_grad_batches ({accumulate}); the "
                 f"nearest that does: {nearest}"
@@ -185,7 +186,7 @@ class TrainLoader(DataLoader[Any]):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if state["stream"] != self.stream:
-            raise ValueError(
+            raise DataError(
                 "the checkpoint was made on another stream of training images; resume with the data set, "
                 "data.seed, data.batch_size, resize settings and trainer.accumulate_grad_batches that it was "
                 "trained with, or start a new run from its weights"

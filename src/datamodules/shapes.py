@@ -13,6 +13,7 @@ import numpy as np
 from pytorch_lightning.utilities import rank_zero_info
 
 from datamodules.coco import CocoDataModule
+from datamodules.errors import DataError
 from datamodules.index import AnnotationIndex, locked
 
 CLASSES = ("disc", "square", "triangle", "star", "cross")
@@ -258,9 +259,7 @@ class ShapesDataModule(CocoDataModule):
             if root.exists() and any(root.iterdir()):
                 marker = root / _MARKER
                 if not marker.exists():
-                    raise ValueError(
-                        f"data.root={self.root} holds other files; give a folder of its own for the shapes"
-                    )
+                    raise DataError(f"data.root={self.root} holds other files; give a folder of its own for the shapes")
                 if json.loads(marker.read_text()) == wanted:
                     return
             rank_zero_info(f"drawing {self.train_images} + {self.val_images} images into {root}")

@@ -30,7 +30,7 @@ class Resize:
         """New (height, width) of each (height, width), with `resize` in place of the rule's own number.
 
         Rounds as fcos_core does: the short side to the nearest integer where the cap holds it, the long side
-        down.
+        down. Where that leaves nothing of the short side (1 x 5000 pixels), it is 1 and the long side the cap.
         """
         target = np.broadcast_to(self.resize if resize is None else resize, len(originals))
         short, long = originals.min(axis=1), originals.max(axis=1)
@@ -40,8 +40,7 @@ class Resize:
         else:
             capped = long / short * target > self.cap
             new_short = np.where(capped, np.rint(self.cap * short / long), target).astype(np.int64)
-            new_short = np.maximum(new_short, 1)
-            new_long = (new_short * long / short).astype(np.int64)
+            new_long = np.where(new_short < 1, self.cap, new_short * long / short).astype(np.int64)
         tall = originals[:, 0] >= originals[:, 1]
         new = np.stack([np.where(tall, new_long, new_short), np.where(tall, new_short, new_long)], axis=1)
         return np.maximum(new, 1)
@@ -50,6 +49,15 @@ class Resize:
         """Padded (height, width) of each of the resized `sizes`; that of a batch is their maximum."""
         padded = -(-sizes // STRIDE) * STRIDE
         return np.repeat(padded.max(axis=1, keepdims=True), 2, axis=1) if self.rule == "square" else padded
+
+    def apply(
+        self, image: np.ndarray, canvas: tuple[int, int], resize: int | None = None
+    ) -> tuple[np.ndarray, tuple[float, float]]:
+        """The image at its new size, and (y, x): new pixels divided by old. Training, evaluation and prediction
+        size an image here."""
+        before = image.shape[:2]
+        after = fit(self.sizes(np.array([before]), resize)[0].tolist(), canvas)
+        return resize_image(image, after), (after[0] / before[0], after[1] / before[1])
 
 
 def draw_resize(seed: int, resize: int, factors: tuple[float, float]) -> int:

@@ -1,10 +1,11 @@
 """Pascal VOC, and any folder with its layout."""
 
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
@@ -12,6 +13,7 @@ from defusedxml import ElementTree
 from defusedxml.common import DefusedXmlException
 
 from datamodules.base import DetectionDataModule
+from datamodules.errors import DataError
 from datamodules.index import AnnotationIndex, cached
 from datamodules.records import ImageRecord, Records
 
@@ -33,8 +35,8 @@ def find_splits(root: Path, split: str) -> list[Path]:
         file = root / "ImageSets" / "Main" / f"{part}.txt"
         if not file.exists() and (year := re.fullmatch(r"(?:20)?(\d\d)(?:_(.+))?", part)):
             file = root / f"VOC20{year[1]}" / "ImageSets" / "Main" / f"{year[2] or 'trainval'}.txt"
-        if not file.exists():
-            raise ValueError(f"VOC split {part!r}: {file} does not exist; there are {_existing_splits(root)}")
+        if not file.is_file():
+            raise DataError(f"VOC split {part!r}: {file} does not exist; there are {_existing_splits(root)}")
         files.append(file)
     return files
 
@@ -44,34 +46,62 @@ def _existing_splits(root: Path) -> str:
     for path in sorted(root.glob("VOC20[0-9][0-9]/ImageSets/Main/*.txt")):
         if "_" not in path.stem:  # the devkit has a list for each class as well
             names.append(f"{path.parts[-4][3:]}_{path.stem}")
-    return ", ".join(names) or f"none at all under {root}: check data.root"
+    if names:
+        return ", ".join(names)
+    here = "which does not exist" if not root.exists() else "which has no ImageSets/Main/*.txt, nor has a VOC20YY in it"
+    return f"none at all under {root}, {here}: check data.root"
 
 
 def list_stems(file: Path) -> list[str]:
-    """Image stems of a split; more may stand behind one, as in the devkit's lists of a class."""
-    return list(dict.fromkeys(line.split()[0] for line in file.read_text().splitlines() if line.strip()))
+    """Image stems of a split, each once. The devkit's lists of a class have 1, 0 or -1 behind each."""
+    data = file.read_bytes()
+    try:  # Windows' editors and shells mark UTF-8 and UTF-16 by their first bytes
+        text = data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is no text in UTF-8 ({error}); save it as UTF-8, an image's stem a line") from error
+    stems: dict[str, None] = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        column = re.search(r"\s+(?:-1|0|1)$", line)
+        if column and not (file.parents[2] / "Annotations" / f"{line}.xml").exists():  # else it is part of the name
+            line = line[: column.start()]
+        stems[line] = None
+    return list(stems)
 
 
 def read_voc(listed: Sequence[tuple[Path, list[str]]]) -> Records:
     """Reads the XML of every listed image; classes are the names found, in alphabetical order."""
-    records = Records(_inclusive, "box (xmin, ymin, xmax, ymax)")
+    records = Records(_inclusive, "box (xmin, ymin, xmax, ymax)", "object")
+    add = records.findings.add
     trees: list[tuple[ImageRecord, Element]] = []
+    absent: list[Path] = []
     for folder, stems in listed:
         pictures = [path for path in folder.glob("JPEGImages/*") if path.suffix.lower() in _IMAGE_SUFFIXES]
-        images = {path.stem: path.name for path in pictures}
+        images = {path.stem: path.name for path in sorted(pictures, reverse=True)}
         for stem in stems:
             file = folder / "Annotations" / f"{stem}.xml"
             try:
-                tree: Any = ElementTree.parse(file).getroot()
-            except FileNotFoundError:
-                records.findings.add("an image of the split has no annotation file", f"{file}", "write one")
+                tree = _parse(file)
+            except (FileNotFoundError, NotADirectoryError):
+                absent.append(file)
+                add("an image of the split has no annotation file", f"{file}", "write one")
                 continue
-            except (ParseError, DefusedXmlException, ValueError) as error:
-                records.findings.add("the annotation file is not sound XML", f"{file} ({error})")
+            except DefusedXmlException as error:
+                add("the annotation file is not sound XML", f"{file} (it defines an entity, {error}: refused)")
+                continue
+            except (OSError, ParseError, ValueError, LookupError) as error:
+                add("the annotation file is not sound XML", f"{file} ({error})")
+                continue
+            if tree.tag != "annotation":
+                add("the annotation file holds something else", f"{file} (<{tree.tag}> instead of <annotation>)")
                 continue
             path = folder / "JPEGImages" / images.get(stem, f"{stem}.jpg")
             trees.append((ImageRecord(str(path), str(file), size=_size(tree)), tree))
-    names = {_name(entry) for _, tree in trees for entry in tree.iter("object")}
+    if absent and len(absent) == sum(len(stems) for _, stems in listed):
+        raise DataError(
+            f"none of the {len(absent)} annotation files of the split exists; the first would be {absent[0]}. Check "
+            "data.root, and that the lists in ImageSets name files without their suffix"
+        )
+    names = {_name(entry) for _, tree in trees for entry in tree.iter("object")} - {""}
     records.class_names = sorted(names)
     records.category_ids = list(range(1, len(names) + 1))
     label_of = {name: label for label, name in enumerate(records.class_names)}
@@ -82,6 +112,23 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]]) -> Records:
     return records
 
 
+def _parse(file: Path) -> Element:
+    """The root of an XML file in any encoding; entities are refused."""
+    data = file.read_bytes()
+    try:
+        return ElementTree.fromstring(data)
+    except DefusedXmlException:
+        raise
+    except (ValueError, LookupError):  # expat itself reads UTF-8, UTF-16 and what has one byte a character
+        declared = _ENCODING.match(data)
+        if declared is None:
+            raise
+        return ElementTree.fromstring(data.decode(declared[1].decode()))
+
+
+_ENCODING = re.compile(rb"""<\?xml\s[^>]*?encoding\s*=\s*["']([\w.-]+)["']""")
+
+
 def _inclusive(box: np.ndarray) -> list[float]:
     return np.add(box, [1, 1, 0, 0]).tolist()
 
@@ -90,7 +137,7 @@ def _size(tree: Element) -> tuple[int, int] | None:
     """(height, width), or None where the file does not say, or says 0."""
     try:
         height, width = (int(float(tree.findtext(f"size/{side}") or 0)) for side in ("height", "width"))
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return (height, width) if height > 0 and width > 0 else None
 
@@ -100,18 +147,32 @@ def _name(entry: Element) -> str:
 
 
 def _add_objects(records: Records, row: int, file: str, tree: Element, label_of: dict[str, int]) -> None:
+    add = records.findings.add
     for number, entry in enumerate(tree.iter("object"), 1):
+        where = f"{file}: object {number}"
         texts = [entry.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
         try:
             x1, y1, x2, y2 = (float(text or "") for text in texts)
         except ValueError:
-            records.findings.add("a bndbox is not four numbers", f"{file}: object {number}, bndbox {texts}")
+            add("a bndbox is not four numbers", f"{where}, bndbox (xmin, ymin, xmax, ymax) {texts}")
+            continue
+        if not (name := _name(entry)):
+            add("an object has no name", where)
+            continue
+        text = (entry.findtext("difficult") or "").strip()
+        if (difficult := _DIFFICULT.get(text.lower())) is None:
+            add("difficult is neither 0 nor 1", f"{where}, difficult {text!r}")
             continue
         # The devkit counts pixels from 1 and includes the last one.
         records.add_box(
-            row, label_of[_name(entry)], (x1 - 1, y1 - 1, x2, y2), annotation_id=number,
-            difficult=(entry.findtext("difficult") or "0").strip() == "1",
+            row, label_of[name], (x1 - 1, y1 - 1, x2, y2), annotation_id=number, difficult=difficult
         )  # fmt: skip
+
+
+_DIFFICULT = {
+    **dict.fromkeys(("", "0", "false", "no", "unspecified"), False),
+    **dict.fromkeys(("1", "true", "yes"), True),
+}
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -140,11 +201,14 @@ class VocDataModule(DetectionDataModule):
 
     def choose_classes(self, index: AnnotationIndex) -> tuple[list[str], list[int]]:
         names = list(VOC_CLASSES if self.classes is None else self.classes)
-        others = [name for name in index.class_names if name not in names]
+        used = [index.class_names[label] for label in np.unique(index.labels)]  # not those of what was left out
+        others = [name for name in used if name not in names]
         from_voc = set(names) < set(VOC_CLASSES) and set(others) <= set(VOC_CLASSES)
         if others and self.other_classes == "raise" and not from_voc:
-            raise ValueError(
-                f"{self.root} has objects of {others}, which data.classes={names} lacks; add them, or leave "
-                "them out with data.other_classes=drop"
+            first = int(np.flatnonzero(np.isin(index.labels, [index.class_names.index(name) for name in others]))[0])
+            image = index.image_id(int(np.searchsorted(index.offsets, first, side="right")) - 1)
+            raise DataError(
+                f"{self.root} has objects of {others}, which data.classes={names} lacks; the first is object "
+                f"{index.annotation_ids[first]} of {image}. Add them, or leave them out with data.other_classes=drop"
             )
         return names, list(range(1, len(names) + 1))

@@ -6,6 +6,7 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from jaxtyping import Float
 
+from evaluation.curves import Curve
 from evaluation.truth import COCO_METRICS, Predictions, Truth
 
 
@@ -19,8 +20,10 @@ def to_xywh(boxes: Float[np.ndarray, "D 4"]) -> Float[np.ndarray, "D 4"]:
     return np.concatenate([boxes[:, :2], np.round(boxes[:, 2:] - boxes[:, :2], 9)], axis=1)
 
 
-def coco_metrics(truth: Truth, predictions: Predictions) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """The twelve numbers by the names of `COCO_METRICS`, and AP and AP50 of each class by its name.
+def coco_metrics(
+    truth: Truth, predictions: Predictions
+) -> tuple[dict[str, float], dict[str, dict[str, float]], dict[str, Curve]]:
+    """The twelve numbers by the names of `COCO_METRICS`; AP and AP50, and the curve at IoU 0.5, of each class by name.
 
     Fractions of 1, equal to pycocotools'; -1, as there, where nothing could have been found. A difficult
     object (VOC) is scored as COCO scores a crowd: finding it any number of times, or not at all, costs
@@ -71,7 +74,12 @@ def coco_metrics(truth: Truth, predictions: Predictions) -> tuple[dict[str, floa
         name: {"AP": _mean(precision[:, :, label, 0, 2]), "AP50": _mean(precision[0, :, label, 0, 2])}
         for label, name in enumerate(truth.class_names)
     }
-    return dict(zip(COCO_METRICS, scalars, strict=True)), per_class
+    scores = np.maximum(evaluator.eval["scores"][0, :, :, 0, 2], 0)  # recalls, classes
+    curves = {
+        name: Curve(precision[0, :, label, 0, 2].astype(np.float64), scores[:, label].astype(np.float64))
+        for label, name in enumerate(truth.class_names)
+    }
+    return dict(zip(COCO_METRICS, scalars, strict=True)), per_class, curves
 
 
 def _mean(values: np.ndarray) -> float:

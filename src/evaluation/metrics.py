@@ -1,6 +1,6 @@
 """All the numbers of a split, and how they look in a terminal."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from evaluation.coco import coco_metrics
+from evaluation.curves import Curve
 from evaluation.truth import COCO_METRICS, VOC_METRICS, Predictions, Truth
 from evaluation.voc import voc_metrics
 
@@ -22,11 +23,13 @@ class Metrics:
     per_class: dict[str, dict[str, float]]
     """Of each class by name: `AP`, `AP50`, for VOC `AP_voc07`, `AP_voc`; `num_objects`, difficult and crowds
     left out."""
+    curves: dict[str, Curve] = field(default_factory=dict[str, Curve], compare=False)
+    """Precision against recall of each class by name."""
 
 
 def evaluate(truth: Truth, predictions: Predictions) -> Metrics:
     """COCO's numbers, and VOC's where the truth asks for them."""
-    scalars, per_class = coco_metrics(truth, predictions)
+    scalars, per_class, curves = coco_metrics(truth, predictions)
     if truth.voc:
         voc_scalars, voc_per_class = voc_metrics(truth, predictions)
         scalars |= voc_scalars
@@ -35,7 +38,7 @@ def evaluate(truth: Truth, predictions: Predictions) -> Metrics:
     counted = truth.labels[~(truth.crowd | truth.difficult)]
     for row, count in zip(per_class.values(), np.bincount(counted, minlength=len(per_class)), strict=True):
         row["num_objects"] = float(count)
-    return Metrics(scalars, per_class)
+    return Metrics(scalars, per_class, curves)
 
 
 def table(metrics: Metrics) -> Group:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from evaluation.coco import to_xywh
+from evaluation.files import write_whole
 from evaluation.truth import Predictions, Truth
 
 
@@ -73,15 +73,7 @@ def write_predictions(path: Path, truth: Truth, predictions: Predictions) -> Non
             strict=True,
         )
     ]
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("w") as file:
-            file.write(json.dumps(entries))  # not dump, which is not written in C
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, json.dumps(entries).encode())  # not dump, which is not written in C
 
 
 def read_predictions(path: Path, truth: Truth) -> Predictions:

@@ -20,11 +20,14 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from datamodules.batch import Batch
 from detectors.detections import Detections
+from evaluation.analysis import Analysis, analyse
+from evaluation.curves import best_thresholds
 from evaluation.metrics import Metrics, evaluate
 from evaluation.results import collect
 from evaluation.truth import Predictions, Truth
 from lit_modules.exactness import Evaluation, step_seed
 from lit_modules.schedules import Plateau
+from lit_modules.skipped import Skipped
 
 log = logging.getLogger(__name__)
 
@@ -49,21 +52,26 @@ class DetectionModule(pl.LightningModule):
         """Where a batch is saved that gave no finite loss."""
         self.metrics = Metrics({}, {})
         """Scores of the last evaluation."""
+        self.thresholds: dict[str, float] = {}
+        """Of each class the score with the best F1 at IoU 0.5, in the last evaluation."""
         self.mean_losses: dict[str, float] = {}
         """Losses of the last evaluation, mean over its images."""
         self.predictions: Predictions | None = None
         """Of the last evaluation, on rank 0, in the order of `truth`."""
         self.truth: Truth | None = None
         """What the last evaluation was scored against, on rank 0."""
-        self.unread: dict[int | str, str] = {}
-        """Images that the last evaluation could not read, with the reason; on rank 0."""
+        self.skipped = Skipped()
+        """What the run left out so far; complete on rank 0 after each evaluation and at the end."""
         self.stop_requested = False
         """A rank was told to end (SIGTERM); the same on every rank at the same step."""
         self.sigterm = False
+        self.interrupted = False
+        """It was Ctrl-C that told it."""
         self._make_optimizer, self._make_schedule = optimizer, schedule
         self._evaluation = Evaluation()
         self._pending: tuple[Tensor, dict[str, Tensor], Batch, str] | None = None
         self._kept: tuple[Batch, Any] | None = None
+        self._analysis: Analysis | None = None
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -102,7 +110,10 @@ class DetectionModule(pl.LightningModule):
         self._check_flags()
         seed = step_seed(self._seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
+        self.skipped.add("train", batch.unread)
         losses = self.losses(batch)
+        if not batch.infos:  # none of it could be read; still, every rank computes, communicates and has gradients
+            losses = {name: 0 * loss for name, loss in losses.items()}
         total = torch.stack(list(losses.values())).sum()
         self._raise_flags(total, losses, batch, batch_idx)
         return {
@@ -154,14 +165,19 @@ class DetectionModule(pl.LightningModule):
         if not bad:
             return
         file = self.folder / f"nonfinite_step{self.global_step}_rank{self.global_rank}.pt"
-        torch.save({"images": batch.images.cpu(), "sizes": batch.sizes.cpu(), "boxes": batch.boxes.cpu(),
-                    "labels": batch.labels.cpu(), "image_ids": [i.image_id for i in batch.infos]}, file)  # fmt: skip
+        content = {"images": batch.images.cpu(), "sizes": batch.sizes.cpu(), "boxes": batch.boxes.cpu(),
+                   "labels": batch.labels.cpu(), "image_ids": [i.image_id for i in batch.infos]}  # fmt: skip
+        try:
+            torch.save(content, file)
+            saved = f"The batch is saved in {file}"
+        except (OSError, RuntimeError) as error:  # a full disk must not hide the reason
+            saved = f"The batch could not be saved in {file} ({error})"
         rates = sorted({f"{group['lr']:.3g}" for group in self.trainer.optimizers[0].param_groups})
         raise NonFiniteLossError(
             f"the loss is not finite at {where}, rate {', '.join(rates)}: "
             + ", ".join(f"{name} = {value.item():.6g}" for name, value in parts.items())
-            + f"; images {[info.image_id for info in batch.infos]} (rank {self.global_rank}). The batch is saved "
-            f"in {file}; no checkpoint was written after this step. Lower model.lr, lengthen "
+            + f"; images {[info.image_id for info in batch.infos]} (rank {self.global_rank}). {saved}; "
+            "no checkpoint was written after this step. Lower model.lr, lengthen "
             "schedule.warmup_steps, or set trainer.gradient_clip_val; look at the images' boxes when it comes "
             "back at the same ones."
         )
@@ -182,7 +198,13 @@ class DetectionModule(pl.LightningModule):
             "class_names": list(data.class_names),
             "category_ids": [int(i) for i in data.category_ids],
             "metrics": dict(self.metrics.scalars),
+            "thresholds": dict(self.thresholds),
         }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What the next checkpoint says, should no validation come before it."""
+        stored = checkpoint["boxwright"]
+        self.metrics, self.thresholds = Metrics(dict(stored["metrics"]), {}), dict(stored.get("thresholds", {}))
 
     # One evaluation
 
@@ -194,6 +216,13 @@ class DetectionModule(pl.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self.validation_step(batch, batch_idx)
+
+    @property
+    def analysis(self) -> Analysis | None:
+        """Of the last evaluation, on rank 0; made when first asked for."""
+        if self._analysis is None and self.truth is not None and self.predictions is not None:
+            self._analysis = analyse(self.truth, self.predictions, self.metrics)
+        return self._analysis
 
     def on_validation_epoch_start(self) -> None:
         self._evaluation = Evaluation()
@@ -218,9 +247,12 @@ class DetectionModule(pl.LightningModule):
             shards = [self._evaluation]
         if self.global_rank == 0:
             try:
-                truth: Truth = cast(Any, self.trainer).datamodule.truth(split)
+                data = cast(Any, self.trainer).datamodule
+                truth: Truth = data.truth(split)
                 whole = Evaluation.merged(shards)
-                self.truth, self.unread = whole.scored_part(truth, limited), whole.unread
+                self.truth = whole.scored_part(truth, limited)
+                self.skipped.images[split] = {str(image_id): why for image_id, why in whole.unread.items()}
+                self.skipped.add_annotations(data)
                 self.predictions = collect(whole.entries, self.truth)
                 answer = [(evaluate(self.truth, self.predictions), whole.mean_losses())]
             except Exception as error:  # sent to the other ranks, which would wait for ever
@@ -230,7 +262,8 @@ class DetectionModule(pl.LightningModule):
         if isinstance(answer[0], Exception):
             raise answer[0]
         self.metrics, self.mean_losses = answer[0]
-        self._evaluation = Evaluation()
+        self._analysis, self._evaluation = None, Evaluation()
+        self.thresholds = best_thresholds(self.metrics.curves)
         for name, value in (self.metrics.scalars | self.mean_losses).items():
             self.log(f"{split}/{name}", value, logger=False)
         for name, values in self.metrics.per_class.items():

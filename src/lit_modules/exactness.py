@@ -18,6 +18,21 @@ def step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
     return int(np.random.SeedSequence((seed, epoch, batch, rank)).generate_state(1, np.uint64)[0] >> 1)
 
 
+def in_original_pixels(batch: Batch, detections: Detections) -> list[ImagePredictions]:
+    """Of each image without padding, mapped back with the scale that it was resized by, and cut at its border."""
+    boxes = detections.boxes.float().cpu().numpy()
+    scores = detections.scores.float().cpu().numpy()
+    labels = detections.labels.cpu().numpy()
+    entries: list[ImagePredictions] = []
+    for info, box, score, label in zip(batch.infos, boxes, scores, labels, strict=True):
+        (height, width), (y, x) = info.original_size, info.scale
+        keep = label >= 0
+        original = box[keep] / np.array([x, y, x, y], np.float32)
+        original = original.clip(0, np.array([width, height, width, height], np.float32))
+        entries.append(ImagePredictions(info.image_id, original, score[keep], label[keep]))
+    return entries
+
+
 @dataclass
 class Evaluation:
     """What one rank saw of a split: predictions by image, losses by batch."""
@@ -29,19 +44,11 @@ class Evaluation:
     """Images that could not be read, with the reason; they count for nothing."""
 
     def add(self, batch: Batch, losses: dict[str, Tensor], detections: Detections) -> None:
-        """Take one batch, mapping its boxes to original pixels with the scale that the image was resized by."""
-        boxes = detections.boxes.float().cpu().numpy()
-        scores = detections.scores.float().cpu().numpy()
-        labels = detections.labels.cpu().numpy()
-        for info, box, score, label in zip(batch.infos, boxes, scores, labels, strict=True):
-            if info.error is not None:
-                self.unread[info.image_id] = info.error
-                continue
-            (height, width), (y, x) = info.original_size, info.scale
-            keep = label >= 0
-            original = box[keep] / np.array([x, y, x, y], np.float32)
-            original = original.clip(0, np.array([width, height, width, height], np.float32))
-            self.entries.append(ImagePredictions(info.image_id, original, score[keep], label[keep]))
+        """Take one batch."""
+        self.unread |= {info.image_id: str(info.error) for info in batch.unread}
+        if not batch.infos:  # none of it could be read
+            return
+        self.entries += in_original_pixels(batch, detections)
         values = {"loss": float(sum(v.item() for v in losses.values()))} | {k: v.item() for k, v in losses.items()}
         self.losses[batch.infos[0].image_id] = (len(batch.infos), values)
 

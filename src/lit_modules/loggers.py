@@ -1,16 +1,27 @@
 """Where the curves go: a CSV file always, Weights & Biases by default."""
 
 import csv
+import io
+import json
 import logging
+import netrc
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
+from urllib.parse import urlsplit
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.loggers import WandbLogger as LightningWandbLogger
 from pytorch_lightning.utilities import rank_zero_only  # pyright: ignore[reportPrivateImportUsage]
+
+from evaluation.truth import COCO_METRICS, VOC_METRICS
+from lit_modules import runs
+from lit_modules.wandb_file import cut
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +30,8 @@ class CSVLogger(Logger):
     """`metrics.csv`: a row for each call, a column for each name, floats with every digit.
 
     A resumed run goes on in the same file: rows after its checkpoint's step are dropped, since they are
-    computed again, and a row of the same step and names as an earlier one takes its place.
+    computed again, and a row of the same step and names as an earlier one takes its place. A file that can't be
+    written costs a warning; it is whole again as soon as it can be.
     """
 
     def __init__(self, folder: str) -> None:
@@ -27,11 +39,26 @@ class CSVLogger(Logger):
         self.file = Path(folder) / "metrics.csv"
         self._columns: list[str] = []
         self._rows: list[dict[str, Any]] = []
+        self._behind = False
         if self.file.exists():
-            with self.file.open(newline="") as file:
-                reader = csv.DictReader(file)
-                self._columns = list(reader.fieldnames or [])
-                self._rows = list(reader)
+            self._read()
+
+    def _read(self) -> None:
+        text = self.file.read_bytes().decode("utf-8", "replace")
+        whole = text[: text.rfind("\n") + 1]  # a crash may have cut a row
+        reader = csv.DictReader(io.StringIO(whole, newline=""))
+        columns: list[str] = []
+        rows: list[dict[Any, Any]] = []
+        damaged = whole != text
+        try:
+            columns += reader.fieldnames or ()
+            rows += reader
+        except csv.Error:
+            damaged = True
+        self._rows = [row for row in rows if None not in row and str(row.get("step")).isdecimal()]
+        if damaged or len(self._rows) < len(rows) or "step" not in columns:
+            log.warning("%s is damaged: %d of its rows can be read and are kept", self.file, len(self._rows))
+        self._columns = columns if self._rows else []
 
     @property
     def name(self) -> str:
@@ -45,7 +72,7 @@ class CSVLogger(Logger):
     def drop_after(self, step: int) -> None:
         """Forget what was logged after a step."""
         self._rows = [row for row in self._rows if int(row["step"]) <= step]
-        self._rewrite()
+        self._write()
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
@@ -58,19 +85,39 @@ class CSVLogger(Logger):
         before = len(self._rows)
         self._rows = [old for old in self._rows if int(old["step"]) != step or named(old) != named(row)]
         self._rows.append(row)
-        if new or len(self._rows) <= before:
-            self._rewrite()
-        else:
-            with self.file.open("a", newline="") as file:
-                csv.DictWriter(file, self._columns).writerow(row)
+        self._write(None if new or len(self._rows) <= before else row)
 
-    def _rewrite(self) -> None:
-        part = self.file.with_suffix(".part")
-        with part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(self._rows)
-        os.replace(part, self.file)
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if self._behind:
+            self._write()
+
+    def _write(self, row: dict[str, Any] | None = None) -> None:
+        """Add a row to the file, or write all of it."""
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns)
+        try:
+            if row is None or self._behind:
+                writer.writeheader()
+                writer.writerows(self._rows)
+                runs.write(self.file, text.getvalue())
+            else:
+                writer.writerow(row)
+                self._append(text.getvalue().encode())
+            self._behind = False
+        except OSError as error:
+            if not self._behind:
+                log.warning("curves: %s; the run goes on, and tries again at each row", error.strerror or error)
+            self._behind = True
+
+    def _append(self, line: bytes) -> None:
+        size = self.file.stat().st_size
+        try:
+            with self.file.open("ab") as file:
+                file.write(line)
+        except OSError as error:
+            os.truncate(self.file, size)  # no half rows
+            raise OSError(error.errno, f"can't write {self.file} ({error.strerror})") from error
 
 
 def named(row: Mapping[str, Any]) -> set[str]:
@@ -78,7 +125,10 @@ def named(row: Mapping[str, Any]) -> set[str]:
 
 
 class WandbLogger(LightningWandbLogger):
-    """W&B that never asks: without an API key the run is offline, and all that it writes stays in its folder."""
+    """W&B that never asks: without an API key the run is offline, and all that it writes stays in its folder.
+
+    What W&B can't take once the run has begun costs a warning, not the run.
+    """
 
     def __init__(
         self,
@@ -87,52 +137,137 @@ class WandbLogger(LightningWandbLogger):
         entity: str | None = None,
         group: str | None = None,
         tags: list[str] | None = None,
-        mode: str | None = None,
+        mode: Literal["online", "offline", "disabled"] | None = None,
     ) -> None:
         path = Path(folder)
-        mode = mode or os.environ.get("WANDB_MODE") or ("online" if has_api_key() else "offline")
-        for variable, sub in (
-            ("DIR", ""),
-            ("CACHE_DIR", "cache"),
-            ("CONFIG_DIR", "config"),
-            ("DATA_DIR", "data"),
-        ):
-            os.environ.setdefault(f"WANDB_{variable}", str(path / "wandb" / sub) if sub else str(path))
-        os.environ.setdefault("WANDB_SILENT", "true")
+        chosen = mode or os.environ.get("WANDB_MODE") or ("online" if has_api_key() else "offline")
+        if chosen == "online" and not has_api_key():
+            raise ValueError(
+                f"logger.wandb.mode={mode}, WANDB_MODE={os.environ.get('WANDB_MODE')}: W&B online needs an API key, and"
+                " there is none; set WANDB_API_KEY, or run `wandb login` once, or leave the mode out to run offline"
+            )
+        keep_inside(path)
         identity = path / "wandb_id"
+        self._overrides: dict[str, Any] = {}
+        self._best_step = -1
+        self._refused = False
         if rank_zero_only.rank == 0:  # pyright: ignore[reportFunctionMemberAccess]
             import wandb
 
-            if wandb.run is not None:  # of the sweep's job before: Lightning would log into it
-                wandb.finish()
+            wandb.finish()  # of the sweep's job before: Lightning would log into its run,
+            wandb.teardown()  # and its service would keep its folders
             if not identity.exists():
                 identity.write_text(secrets.token_hex(4))
-            if mode == "offline":
+            self._overrides = remember_overrides(path / "wandb" / "overrides.json")
+            if chosen == "offline":
                 log.info("W&B: offline in %s (no API key, or so asked); `wandb sync` uploads it", path / "wandb")
         super().__init__(
             project=project,
             entity=entity,
             group=group,
+            job_type="train",
             tags=list(tags or []),
             name=path.name,
             id=identity.read_text() if identity.exists() else None,
             save_dir=folder,
-            mode=mode,
+            mode=chosen,
             resume="allow",
         )
+        self._wandb_init.pop("anonymous", None)  # Lightning's default, of which W&B warns
+
+    @property
+    def _run(self) -> Any:
+        return cast(Any, self.experiment)  # pyright: ignore[reportUnknownMemberType]
 
     @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        super().log_metrics(dict(metrics), step)
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """The config, nested, with the command line as `overrides`; and that a metric's best value counts."""
+        super().log_hyperparams({**params, "overrides": self._overrides})
+        for name in (*COCO_METRICS, *VOC_METRICS):
+            self._run.define_metric(f"val/{name}", step_metric="trainer/global_step", summary="max,last")
+
+    @rank_zero_only
+    def drop_after(self, step: int) -> None:
+        """Forget what was logged after a step: in the files of this run's earlier, offline parts, unless uploaded."""
+        with self._forgiven():
+            own = Path(self._run.dir).parent
+            for file in Path(self.save_dir or ".", "wandb").glob("offline-run-*/run-*.wandb"):
+                if file.parent != own and not file.with_suffix(".wandb.synced").exists():
+                    cut(file, step)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        with self._forgiven():
+            super().log_metrics(dict(metrics), step)
+
+    @rank_zero_only
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        """The metrics of the best checkpoint, and its step, as `best/` in the run's summary."""
+        best: dict[str, float] = checkpoint_callback.best_metrics
+        if best and checkpoint_callback.best_step != self._best_step:
+            self._best_step = checkpoint_callback.best_step
+            with self._forgiven():
+                summary = {f"best/{name}": value for name, value in best.items()}
+                self._run.summary.update({**summary, "best/step": self._best_step})
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        if status == "failed":  # or the next job of a sweep would end it as a success
+            self._run.finish(exit_code=1)
+
+    @contextmanager
+    def _forgiven(self) -> Generator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not self._refused:
+                log.warning("W&B: %s: %s; the run goes on without what it refuses", type(error).__name__, error)
+            self._refused = True
+
+
+_folders: dict[str, str] = {}
+"""What `keep_inside` has set; anything else in the environment is the user's."""
+
+
+def keep_inside(folder: Path) -> None:
+    """Point W&B's folders into the run's, except those that the user has set."""
+    for variable, sub in (("DIR", ""), ("CACHE_DIR", "cache"), ("DATA_DIR", "data")):
+        name = f"WANDB_{variable}"
+        if os.environ.get(name) == _folders.get(name):
+            os.environ[name] = _folders[name] = str(folder / "wandb" / sub if sub else folder)
+    os.environ.setdefault("WANDB_SILENT", "true")
+
+
+def remember_overrides(file: Path) -> dict[str, Any]:
+    """What the command lines of a run have set, later ones over earlier ones; kept in `file`.
+
+    By key, with `/` for `.`, which W&B takes for nesting.
+    """
+    overrides: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    if HydraConfig.initialized():
+        for override in OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task)):
+            if override.key_or_group != "resume":
+                overrides[override.key_or_group.replace(".", "/")] = override.value()
+    file.parent.mkdir(exist_ok=True)
+    runs.write(file, json.dumps(overrides, indent=1, default=str))
+    return overrides
 
 
 def has_api_key() -> bool:
-    """Whether W&B could log in without asking: an environment variable, or an entry in ~/.netrc."""
-    if os.environ.get("WANDB_API_KEY"):
+    """Whether W&B could log in without asking: an environment variable, or an entry for its host in ~/.netrc.
+
+    Without WANDB_BASE_URL the host is W&B's own or that of a settings file: any entry will do that is for the
+    name "user", as `wandb login` writes it.
+    """
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
     try:
-        return host in netrc.read_text()
-    except OSError:
+        entries: dict[str, tuple[str, str, str]] = netrc.netrc(
+            Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+        ).hosts
+    except (OSError, netrc.NetrcParseError):
         return False
+    if url := os.environ.get("WANDB_BASE_URL"):
+        return urlsplit(url).netloc in entries
+    return any(login == "user" for login, _, _ in entries.values())

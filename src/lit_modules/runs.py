@@ -3,6 +3,8 @@
 config.yaml      the run's config, resolved
 log.txt          what was printed
 metrics.csv      the curves
+report.html      the run on one page
+pictures/        validation images with their boxes
 checkpoints/     step_N.ckpt, and best.ckpt and last.ckpt pointing at two of them
 finished.json    the results; its absence makes the run one that can be resumed
 """
@@ -20,6 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from evaluation.files import write_whole
 from lit_modules import settings
 from lit_modules.conf_files import is_group, plain
 from lit_modules.settings import ConfigError
@@ -44,6 +47,22 @@ class Console(logging.StreamHandler[Any]):
         return sys.stdout
 
 
+class LogFile(logging.FileHandler):
+    """A file in UTF-8; where nothing can be written to it, that is said once, and not for each line in a traceback."""
+
+    def __init__(self, filename: str, delay: bool = False) -> None:
+        super().__init__(filename, encoding="utf-8", delay=delay, errors="backslashreplace")
+        self._failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._failed:
+            print(f"{self.baseFilename} can't be written ({error.strerror}); the rest goes on", file=sys.stderr)
+        self._failed = True
+
+
 @dataclass
 class Run:
     """An opened run folder."""
@@ -66,7 +85,7 @@ def register_resolvers() -> None:
     settings.register_resolvers()
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
-    OmegaConf.register_new_resolver("evaluation_folder", evaluation_folder, replace=True)
+    OmegaConf.register_new_resolver("output_folder", output_folder, replace=True)
 
 
 def run_name(model: str, data: str) -> str:
@@ -97,8 +116,9 @@ def run_folder(name: str, resume: str | None, now: str) -> str:
     return resume
 
 
-def evaluation_folder(output: str | None, now: str) -> str:
-    return output or f"runs/evaluate/{now}"
+def output_folder(kind: str, output: str | None, now: str) -> str:
+    """Of what is no run: `output`, or a folder of its own under runs/KIND."""
+    return output or f"runs/{kind}/{now}"
 
 
 def open_run(cfg: DictConfig) -> Run:
@@ -238,9 +258,7 @@ def _scaled_milestone(milestone: float, factor: float) -> float:
 
 def write(file: Path, text: str) -> None:
     """Replace a small file in one step."""
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    part.write_text(text)
-    os.replace(part, file)
+    write_whole(file, text.encode())
 
 
 def _wait_for(file: Path) -> None:

@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
+from evaluation.files import FULL
 from lit_modules.conf_files import CONF, contains, is_group, nearest, options, origin, plain, remark, unknown
 from lit_modules.signatures import accepts, constant, describe, parameters, words
 
@@ -38,6 +39,10 @@ KINDS: dict[str, Any] = {
     "predictions": str | None,
     "split": Literal["val", "test"],
     "output": str | None,
+    "sample": int | None,
+    "source": str,
+    "score_threshold": float | Literal["best_f1", None],
+    "batch_size": int | None,
     "devices": int | str | list[int],
     "precision": Precision,
 }
@@ -68,7 +73,8 @@ def _num_classes(classes: Any, default: int) -> int:
 def clear_errors(main: Callable[P, R]) -> Callable[P, R]:
     """Prints a ConfigError without traceback and ends with status 2; in a sweep only its job fails.
 
-    The same for a value that a constructor refuses, which Hydra would wrap.
+    The same for a value that a constructor refuses, which Hydra would wrap; with status 1 for a full disk, and for
+    what is wrong with the data.
     """
 
     @functools.wraps(main)
@@ -82,6 +88,19 @@ def clear_errors(main: Callable[P, R]) -> Callable[P, R]:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
             sys.exit(2)
+        except OSError as error:
+            if error.errno not in FULL or HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            print(error, file=sys.stderr)
+            sys.exit(1)
+        except ValueError as error:
+            # By name, since importing the class would take a second that a wrong config need not wait.
+            is_users = "DataError" in (kind.__name__ for kind in type(error).__mro__)
+            if not is_users or HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            if not getattr(error, "told", False):  # by the run's log
+                print(error, file=sys.stderr)
+            sys.exit(1)
 
     return guarded
 

@@ -54,6 +54,7 @@ def quieten() -> None:
     """Hide what other libraries say about themselves; ranks other than 0 say nothing but warnings."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",
         ".*LeafSpec.*",

@@ -10,9 +10,10 @@ from omegaconf import DictConfig
 
 from lit_modules import runs, startup
 from lit_modules.base import DetectionModule
+from lit_modules.callbacks import report
 from lit_modules.callbacks.checkpoints import Checkpoints
 from lit_modules.callbacks.log import ProgressBar, show_bar
-from lit_modules.checkpoints import AtomicCheckpointIO, read_checkpoint
+from lit_modules.checkpoints import FORMAT, AtomicCheckpointIO, read_checkpoint, refuse_unresumable
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +25,12 @@ def make_datamodule(cfg: DictConfig) -> pl.LightningDataModule:
 def make_module(cfg: DictConfig, run: runs.Run) -> DetectionModule:
     """The detector's module with its network; it knows its run, which its checkpoints tell of."""
     module: DetectionModule = instantiate(cfg.model)
+    if run.checkpoint is not None:
+        refuse_unresumable(run.checkpoint, module)
     if cfg.channels_last:
         module.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     module.folder = run.folder
-    module.run = {"config": runs.plain(run.config), "versions": startup.environment()}
+    module.run = {"format": FORMAT, "config": runs.plain(run.config), "versions": startup.environment()}
     return module
 
 
@@ -76,4 +79,6 @@ def finish(run: runs.Run, module: DetectionModule, datamodule: Any, trainer: pl.
     if tested:
         log.info("test: %s", "  ".join(f"{name} {value:.4f}" for name, value in tested.items() if value >= 0))
     log.info("run folder: %s", run.folder)
+    if (run.folder / report.FILE).exists():
+        log.info("report: %s", run.folder / report.FILE)
     return best.best_score

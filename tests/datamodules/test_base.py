@@ -1,5 +1,6 @@
 import math
 import pickle
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 import torch
 from PIL import Image
 from tiny_data import coco, voc, voc_object, write_coco, write_image, write_voc
+from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import Batch
-from datamodules.dataset import decode
+from datamodules.dataset import init_worker
+from datamodules.images import decode
 
 SIZES = [(40, 60), (60, 40), (64, 64), (50, 80), (80, 50), (48, 64), (44, 60)]
 BOXES = [[[1, 2, 20, 30], [5, 5, 10, 10]], [], [[0, 0, 64, 64]], [[8, 8, 30, 30]], [], [[3, 3, 9, 9]], []]
@@ -261,7 +264,7 @@ def test_an_image_that_breaks_after_setup_is_named(tmp_path: Path, how: str, mes
 
 
 @pytest.mark.parametrize(("how", "message"), BROKEN)
-def test_skip_sends_an_empty_sample_that_says_why(tmp_path: Path, how: str, message: str) -> None:
+def test_skip_leaves_the_image_out_of_the_batch_and_says_why(tmp_path: Path, how: str, message: str) -> None:
     write_coco(tmp_path, [(40, 60)], [[[1, 1, 9, 9]]])
     data = coco(tmp_path, on_error="skip", batch_size=1)
     data.setup("fit")
@@ -269,11 +272,13 @@ def test_skip_sends_an_empty_sample_that_says_why(tmp_path: Path, how: str, mess
     break_file(tmp_path / "train" / "train_0.png", how)
     for loader in (data.train_dataloader(), data.val_dataloader()):
         (batch,) = loader
-        assert message in str(batch.infos[0].error)
-        assert batch.infos[0].image_id == 10
-        assert not batch.images.any()
+        (info,) = batch.unread
+        assert message in str(info.error)
+        assert info.image_id == 10
+        assert batch.infos == []
+        assert not batch.images.any()  # a black image stands in
+        assert batch.images.shape == good.images.shape
         assert (batch.labels == -1).all()
-        assert torch.equal(batch.sizes, good.sizes)
 
 
 def test_the_data_set_that_workers_get_is_small(tmp_path: Path) -> None:
@@ -319,12 +324,28 @@ def test_boxes_without_area_never_train_even_with_min_box_zero(tmp_path: Path) -
     assert batch.boxes.shape[1] == 1
 
 
-def test_cv2_uses_one_thread_in_workers(tmp_path: Path) -> None:
-    from datamodules.dataset import init_worker
+class Threads(Dataset[int]):
+    def __getitem__(self, _: int) -> int:
+        return cv2.getNumThreads()
 
-    before = cv2.getNumThreads()
-    try:
-        init_worker(0)
-        assert cv2.getNumThreads() <= 1
-    finally:
-        cv2.setNumThreads(before)
+
+def test_cv2_uses_one_thread_in_workers() -> None:
+    loader = DataLoader(Threads(), sampler=[0], num_workers=1, worker_init_fn=init_worker)
+    assert next(iter(loader)).item() <= 1
+
+
+def test_only_its_run_ends_a_worker(tmp_path: Path) -> None:
+    """Schedulers and Ctrl-C signal every process, and the run needs its workers to finish the step."""
+    write_coco(tmp_path, SIZES, BOXES)
+    data = coco(tmp_path, num_workers=1)
+    data.setup("fit")
+    loader = data.train_dataloader()
+    next(iter(loader))
+    (worker,) = loader._iterator._workers
+    subprocess.run(["kill", "-s", "TERM", str(worker.pid)], check=True)
+    subprocess.run(["kill", "-s", "INT", str(worker.pid)], check=True)
+    assert same(stream(tmp_path), list(loader))
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(timeout=60)
+    assert not worker.is_alive()

@@ -33,7 +33,8 @@ def test_short_side_rule_equals_fcos_core(golden: Callable[[str], dict[str, Any]
         (Resize("short_side", 800), (480, 1920), (333, 1332), (352, 1344)),
         (Resize("square", 1333), (480, 640), (1000, 1333), (1344, 1344)),
         (Resize("square", 640), (640, 480), (640, 480), (640, 640)),
-        (Resize("short_side", 32), (1, 1000), (1, 1000), (32, 1024)),
+        (Resize("short_side", 32), (1, 1000), (1, 53), (32, 64)),
+        (Resize("square", 32), (1000, 1), (32, 1), (32, 32)),
     ],
 )
 def test_size_and_canvas_by_hand(

@@ -78,7 +78,7 @@ def predictions_of_json(results: list[Json], truth: Truth) -> Predictions:
 
 def assert_equal_to_pycocotools(dataset: Json, results: list[Json]) -> np.ndarray:
     truth = truth_of_json(dataset)
-    scalars, per_class = coco_metrics(truth, predictions_of_json(results, truth))
+    scalars, per_class, _ = coco_metrics(truth, predictions_of_json(results, truth))
     stats, categories = pycocotools_metrics(dataset, results)
     assert tuple(scalars) == COCO_METRICS
     np.testing.assert_allclose(list(scalars.values()), stats, rtol=0, atol=1e-12)
@@ -192,7 +192,7 @@ def test_a_perfect_and_a_half_found_class(
         {"box": (300, 300, 500, 500), "label": 1},  # 40000: large
     ]
     truth = truth_of(objects, class_names=("cat", "dog"))
-    scalars, per_class = coco_metrics(truth, predictions_of([{**row, "score": 0.9} for row in objects[:2]]))
+    scalars, per_class, _ = coco_metrics(truth, predictions_of([{**row, "score": 0.9} for row in objects[:2]]))
     # Half of the dogs at precision 1: 51 of the 101 recall points 0, 0.01 .. 0.5.
     assert per_class["cat"] == pytest.approx({"AP": 1, "AP50": 1})
     assert per_class["dog"] == pytest.approx({"AP": 51 / 101, "AP50": 51 / 101})

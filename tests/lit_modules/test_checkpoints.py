@@ -76,7 +76,7 @@ def test_a_failed_write_leaves_the_old_checkpoint_and_nothing_else(tmp_path, mon
     with pytest.raises(OSError, match="No space"):
         AtomicCheckpointIO().save_checkpoint({"state_dict": {}, "boxwright": {"a": 2}}, file)
     assert list(tmp_path.iterdir()) == [file]
-    assert read_checkpoint(file)["boxwright"] == {"a": 1}
+    assert torch.load(file, weights_only=True)["boxwright"] == {"a": 1}
 
 
 def test_saved_files_are_ordered_by_step_and_a_link_is_replaced_in_one_step(tmp_path):

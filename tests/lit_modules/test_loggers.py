@@ -3,7 +3,9 @@
 import csv
 from pathlib import Path
 
-from lit_modules.loggers import CSVLogger, has_api_key
+import pytest
+
+from lit_modules.loggers import CSVLogger, WandbLogger, has_api_key
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -43,10 +45,27 @@ def test_a_new_column_keeps_the_rows_before_it_and_every_digit(tmp_path):
 
 
 def test_an_api_key_is_looked_for_where_wandb_does(tmp_path, monkeypatch):
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     assert not has_api_key()
-    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password x")
+    (tmp_path / "netrc").write_text("machine github.com login me password x\n")
+    assert not has_api_key()
+    (tmp_path / "netrc").write_text("machine api.wandb.ai\n  login user\n  password x\n")
     assert has_api_key()
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
     assert not has_api_key()
+    (tmp_path / "netrc").write_text("machine wandb.example.org login user password x")
+    assert has_api_key()
+    (tmp_path / "netrc").write_text("not a netrc")
+    assert not has_api_key()
+    monkeypatch.setenv("WANDB_API_KEY", "x")
+    assert has_api_key()
+
+
+def test_online_without_an_api_key_is_refused_rather_than_asked_for(tmp_path, monkeypatch):
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with pytest.raises(ValueError, match=r"logger\.wandb\.mode=online.*set WANDB_API_KEY, or run `wandb login`"):
+        WandbLogger(str(tmp_path), mode="online")

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 REQUEUE = 75
 """Exit code of a run that was told to end (SIGTERM) and has saved its state: EX_TEMPFAIL, "try again"."""
+INTERRUPTED = 130
+"""The same of a run that Ctrl-C ended (SIGINT): 128 + 2, as a shell has it."""
 
 
 class Checkpoints(Checkpoint):
@@ -78,6 +80,10 @@ class Checkpoints(Checkpoint):
             if trainer.max_steps > 0:
                 trainer.fit_loop.epoch_loop.max_steps += 1
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         refuse_cut_steps(trainer)
         take_sigterm(trainer, cast(DetectionModule, pl_module))
@@ -116,7 +122,7 @@ class Checkpoints(Checkpoint):
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any) -> None:
         module = cast(DetectionModule, pl_module)
         if module.sigterm and trainer.world_size == 1:  # the state from before this validation is saved
-            raise SystemExit(REQUEUE)
+            raise SystemExit(exit_code(module))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
@@ -136,6 +142,14 @@ class Checkpoints(Checkpoint):
         self._end_if_told(trainer, cast(DetectionModule, pl_module))
 
     def _save(self, trainer: pl.Trainer) -> None:
+        try:
+            self._write(trainer)
+        except OSError as error:
+            steps = [f"step {step}" for step, _ in saved(self.folder)] or ["the start"]
+            reason = f"{error.strerror or error}; then resume={self.folder.parent} goes on from {steps[-1]}"
+            raise OSError(error.errno, reason) from error
+
+    def _write(self, trainer: pl.Trainer) -> None:
         step = trainer.global_step
         trainer.save_checkpoint(self.folder / f"step_{step:07d}.ckpt")
         self._saved_step = step
@@ -143,6 +157,8 @@ class Checkpoints(Checkpoint):
             return
         point(self.folder / "last.ckpt", f"step_{step:07d}.ckpt")
         self._point_best()
+        for logger in trainer.loggers:
+            logger.after_save_checkpoint(cast(Any, self))
         others = [file for number, file in saved(self.folder) if number != self.best_step and number <= step]
         for file in others[: len(others) - self.keep] if self.keep >= 0 else []:
             file.unlink()
@@ -157,9 +173,14 @@ class Checkpoints(Checkpoint):
             return
         if self._saved_step != trainer.global_step:
             self._save(trainer)
-        log.info("told to end (SIGTERM): saved step %d; resume=%s goes on", trainer.global_step, self.folder.parent)
+        reason = "Ctrl-C" if module.interrupted else "SIGTERM"
+        log.info("told to end (%s): saved step %d; resume=%s goes on", reason, trainer.global_step, self.folder.parent)
         # Children end quietly: the launcher kills everybody when one of them reports a failure.
-        raise SystemExit(REQUEUE if trainer.local_rank == 0 else 0)
+        raise SystemExit(exit_code(module) if trainer.local_rank == 0 else 0)
+
+
+def exit_code(module: DetectionModule) -> int:
+    return INTERRUPTED if module.interrupted else REQUEUE
 
 
 def refuse_cut_steps(trainer: pl.Trainer) -> None:
@@ -173,9 +194,9 @@ def refuse_cut_steps(trainer: pl.Trainer) -> None:
 
 
 def take_sigterm(trainer: pl.Trainer, module: DetectionModule) -> None:
-    """Note SIGTERM and pass it on to the ranks that this one started.
+    """Note SIGTERM and pass it on to the ranks that this one started; Ctrl-C too, whose second press ends at once.
 
-    In place of Lightning's handler, which communicates between ranks from inside the signal, and ends the
+    In place of Lightning's handler of SIGTERM, which communicates between ranks from inside the signal, and ends the
     run between accumulated micro-batches too. Its flag is broadcast and waited for at every step of several
     ranks; ours travels with the loss.
     """
@@ -186,7 +207,16 @@ def take_sigterm(trainer: pl.Trainer, module: DetectionModule) -> None:
             trainer.strategy.launcher.kill(cast(Any, signum))
         module.sigterm = True
 
+    def interrupt(_: int, __: FrameType | None) -> None:  # a terminal sends it to every process by itself
+        if module.interrupted:
+            raise KeyboardInterrupt
+        module.interrupted = module.sigterm = True
+        if trainer.is_global_zero:  # not by a logger, which may be in the middle of a line
+            os.write(2, b"\nCtrl-C: finishes this step and saves; once more ends at once\n")
+
     signal.signal(signal.SIGTERM, note)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is in the background of a shell
+        signal.signal(signal.SIGINT, interrupt)
     connector = trainer._signal_connector  # pyright: ignore[reportPrivateUsage]
     module.sigterm |= connector.received_sigterm  # what came during the set-up
     connector.received_sigterm = False

@@ -4,7 +4,6 @@ import logging
 import statistics
 import sys
 import time
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, cast
 
@@ -18,6 +17,7 @@ from torch import Tensor
 from datamodules.batch import Batch
 from evaluation.metrics import Metrics, table
 from lit_modules.base import DetectionModule
+from lit_modules.skipped import FILE, Skipped
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Log(Callback):
         self._step_times: list[float] = []
         self._data_times: list[float] = []
         self._images = 0
-        self._unread: dict[int | str, str] = {}
+        self._validated = False
         self.shown: dict[str, str] = {}
         """The last line's figures, for the progress bar."""
 
@@ -48,6 +48,9 @@ class Log(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._columns = state_dict["columns"]
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
+        self._keep_skipped(trainer, cast(DetectionModule, pl_module))  # what comes later, a resumed run meets again
 
     def _read(self) -> None:
         """Move the losses since the last time off the device, each the mean over ranks."""
@@ -69,10 +72,17 @@ class Log(Callback):
         self._data_time = 0.0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        module = cast(DetectionModule, pl_module)
         if trainer.is_global_zero:
             log.info("data: %s", cast(Any, trainer).datamodule.describe())
+            module.skipped = Skipped.read(module.folder)  # what the run left out before it was resumed
+            module.skipped.add_annotations(cast(Any, trainer).datamodule)
+        self._keep_skipped(trainer, module)
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+        if self._validated:  # a validation, its checkpoint, pictures and report are no part of a step's time
+            self._last_step = self._batch_end = time.perf_counter()
+            self._validated = False
         self._data_time += time.perf_counter() - self._batch_end
         self._rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
 
@@ -81,7 +91,6 @@ class Log(Callback):
     ) -> None:
         self._window.append(outputs["losses"])
         self._images += len(batch.infos) * trainer.world_size
-        self._unread |= {info.image_id: info.error for info in batch.infos if info.error is not None}
         now = self._batch_end = time.perf_counter()
         if trainer.fit_loop._should_accumulate():  # pyright: ignore[reportPrivateUsage]
             return
@@ -144,8 +153,7 @@ class Log(Callback):
             return
         module = cast(DetectionModule, pl_module)
         self._tell("val", trainer, module, time.perf_counter() - self._validation_started)
-        # a validation is no part of a step's time
-        self._last_step = self._batch_end = time.perf_counter()
+        self._validated = True
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._validation_started = time.perf_counter()
@@ -162,7 +170,23 @@ class Log(Callback):
             logger.log_metrics(metrics | {"epoch": epoch(trainer)}, step=trainer.global_step)
         if trainer.is_global_zero:
             log.info("%s at step %d took %.1f s\n%s", split, trainer.global_step, seconds, as_text(module.metrics))
-            tell_unread(split, module.unread)
+        self._keep_skipped(trainer, module)
+
+    def _keep_skipped(self, trainer: pl.Trainer, module: DetectionModule) -> None:
+        """List what was left out since the last time, and keep all of it in the run's folder."""
+        module.skipped.gather()
+        if trainer.is_global_zero:
+            for line in module.skipped.news():
+                log.warning("%s", line)
+            try:
+                module.skipped.write(module.folder)
+            except OSError as error:  # it stands in the log too
+                log.warning("%s", error)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, Exception):  # before the traceback, and in log.txt
+            log.error("stopped after step %d: %s", trainer.global_step, exception)
+            vars(exception)["told"] = True
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._step_times:  # the run ended by time, between two rows
@@ -176,7 +200,10 @@ class Log(Callback):
                 clock(seconds),
                 seconds / max(steps, 1),
             )
-        tell_unread("training", self._unread)
+        module = cast(DetectionModule, pl_module)
+        self._keep_skipped(trainer, module)
+        if trainer.is_global_zero and module.skipped:
+            log.warning("left out (data.on_error=skip): %s; see %s", module.skipped, module.folder / FILE)
 
 
 class ProgressBar(RichProgressBar):
@@ -201,13 +228,6 @@ def as_text(metrics: Metrics) -> str:
     with console.capture() as capture:
         console.print(table(metrics))
     return capture.get().rstrip()
-
-
-def tell_unread(where: str, unread: Mapping[int | str, str]) -> None:
-    """List the images that `data.on_error=skip` passed over, as far as this rank met them."""
-    if unread:
-        reasons = "".join(f"\n  {image_id}: {reason}" for image_id, reason in unread.items())
-        log.warning("%s: %d images could not be read and counted for nothing:%s", where, len(unread), reasons)
 
 
 def epoch(trainer: pl.Trainer) -> int:

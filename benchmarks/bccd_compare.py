@@ -1,0 +1,52 @@
+"""AP after so many minutes of training on BCCD, mean and spread over seeds, ours beside torchvision's FCOS.
+
+    python benchmarks/bccd_compare.py --seconds 1.23 2.06 --ours RUN_FOLDER ... --torchvision RUN_FOLDER ...
+
+Runs of `experiment=small_dataset` by train.py and by benchmarks/torchvision_fcos.py, one of each for a seed. A run's
+scores after a number of steps are the same on a busy and on an idle machine, its time is not: so `--seconds` says how
+long a step of each takes on an idle one (benchmarks/bccd_steps.py measures their ratio by turns).
+"""
+
+import argparse
+import csv
+import statistics
+from pathlib import Path
+
+MINUTES = (2, 5, 10, 15)
+SHOWN = ("AP", "AP50", "AP75")
+
+
+def scores(run: Path) -> dict[int, dict[str, float]]:
+    """Of each validation by its step."""
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["val/AP"]]
+    return {int(row["step"]): {name: float(row[f"val/{name}"]) for name in SHOWN} for row in rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, nargs=2, required=True)
+    parser.add_argument("--ours", type=Path, nargs="+", required=True)
+    parser.add_argument("--torchvision", type=Path, nargs="+", required=True)
+    options = parser.parse_args()
+    print(
+        "| minutes | | step | " + " | ".join(SHOWN) + " | AP of each seed |\n|---|---|---|" + "---|" * (len(SHOWN) + 1)
+    )
+    for limit in MINUTES:
+        sides = (("ours", options.ours), ("torchvision", options.torchvision))
+        for (name, runs), seconds in zip(sides, options.seconds, strict=True):
+            found = [scores(run) for run in runs]
+            steps = [step for step in found[0] if step * seconds / 60 <= limit]
+            if not steps:
+                continue
+            seeds = [of_run[max(steps)] for of_run in found]
+            cells = [
+                f"{statistics.fmean(values):.3f} ± {statistics.stdev(values) if len(values) > 1 else 0:.3f}"
+                for values in ([one[metric] for one in seeds] for metric in SHOWN)
+            ]
+            each = ", ".join(f"{one['AP']:.3f}" for one in seeds)
+            print(f"| {max(steps) * seconds / 60:.1f} | {name} | {max(steps)} | {' | '.join(cells)} | {each} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""What there is to know of a split before training on it: its boxes as training sees them, and its files."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from datamodules.images import decode
+from datamodules.index import AnnotationIndex
+from datamodules.records import Findings
+from evaluation.truth import Truth
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """N images, M boxes of wanted classes, in the order of `truth`."""
+
+    name: str
+    truth: Truth
+    paths: list[str]
+    """Of the images."""
+    boxes: np.ndarray
+    """(M, 4), those of `truth` clipped to their images."""
+    used: np.ndarray
+    """bool (M,): training uses it."""
+    others: Mapping[str, tuple[int, str]]
+    """Of each class in the annotations that `data.classes` leaves out: how many boxes, and an image that has one."""
+    findings: Findings
+
+
+class FileCheck(NamedTuple):
+    """What became of reading one image file."""
+
+    row: int
+    """In `Survey.paths`."""
+    digest: bytes
+    """Equal for files of equal content; empty where the image can't be read."""
+    error: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles(Dataset[FileCheck]):
+    """Reads each image file of a split in full."""
+
+    index: AnnotationIndex
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> FileCheck:
+        number = int(self.rows[row])
+        height, width = self.index.sizes[number].tolist()
+        path = self.index.image_path(number)
+        try:
+            decode(path, (height, width))
+            with open(path, "rb") as file:
+                return FileCheck(row, hashlib.blake2b(file.read(), digest_size=16).digest(), None)
+        except (OSError, ValueError) as error:
+            return FileCheck(row, b"", f"image {self.index.image_id(number)!r}: {error}")
+
+
+def other_classes(index: AnnotationIndex, rows: np.ndarray, class_map: np.ndarray) -> dict[str, tuple[int, str]]:
+    """`Survey.others` of some rows of an index."""
+    image_index = index.image_index()
+    here = np.isin(image_index, rows)
+    found: dict[str, tuple[int, str]] = {}
+    for label in np.flatnonzero(class_map < 0).tolist():
+        boxes = np.flatnonzero(here & (index.labels == label))
+        if len(boxes):
+            found[index.class_names[label]] = len(boxes), index.image_path(int(image_index[boxes[0]]))
+    return found

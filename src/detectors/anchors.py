@@ -1,0 +1,95 @@
+"""Anchors of RetinaNet and Faster R-CNN, and how well the best of them fits a box."""
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Boxes of a few shapes around the centre of each cell of a pyramid; they may stick out of the canvas.
+
+    Cells are centred at ((j + 0.5) stride, (i + 0.5) stride), like FCOS's points, and sides are not rounded.
+    torchvision and detectron2 centre them at (j stride, i stride): weights from there need `grid_offset=0`.
+    torchvision also rounds half sides, `round_anchors=True`, and in RetinaNet cuts `sizes` to integers.
+    """
+
+    strides: tuple[int, ...]
+    sizes: tuple[tuple[float, ...], ...]
+    """Of each level, the square roots of the anchors' areas in pixels."""
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """Height over width."""
+    grid_offset: float = 0.5
+    """Centre of the first cell, in strides."""
+    round_anchors: bool = False
+    """Half sides are whole pixels."""
+
+    @property
+    def per_cell(self) -> int:
+        return len(self.ratios) * len(self.sizes[0])
+
+    def shapes(self, level: int) -> Float[Tensor, "A 2"]:
+        """(width, height) of the anchors of a cell: ratio by ratio, of each the sizes in their order."""
+        sizes = torch.tensor(self.sizes[level], dtype=torch.float64)
+        stretch = torch.tensor(self.ratios, dtype=torch.float64).sqrt()[:, None]
+        shapes = torch.stack((sizes / stretch, sizes * stretch), dim=-1).flatten(0, 1)
+        return (2 * (shapes / 2).round() if self.round_anchors else shapes).float()
+
+    def grid(self, canvas: tuple[int, int], device: torch.device | None = None) -> Float[Tensor, "R 4"]:
+        """All anchors of a canvas (height, width), finest level first, row by row, the shapes of a cell together.
+
+        A level has ceil(height / stride) rows, as the maps of a pyramid over that canvas do.
+        """
+        levels: list[Tensor] = []
+        for level, stride in enumerate(self.strides):
+            rows, columns = (
+                (torch.arange(math.ceil(side / stride), device=device) + self.grid_offset) * stride for side in canvas
+            )
+            y, x = torch.meshgrid(rows, columns, indexing="ij")
+            centres = torch.stack((x, y), dim=-1).flatten(0, 1)[:, None]
+            half = self.shapes(level).to(device) / 2
+            levels.append(torch.cat((centres - half, centres + half), dim=-1).flatten(0, 1))
+        return torch.cat(levels)
+
+
+def _octave(size: float) -> tuple[float, ...]:
+    return tuple(size * 2 ** (step / 3) for step in range(3))
+
+
+RETINANET = Anchors((8, 16, 32, 64, 128), tuple(_octave(size) for size in (32.0, 64.0, 128.0, 256.0, 512.0)))
+"""P3-P7, three sizes an octave (arXiv 1708.02002, section 4)."""
+
+FASTER_RCNN_FPN = Anchors((4, 8, 16, 32, 64), ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,)))
+"""P2-P6, one size a level (arXiv 1612.03144, section 4.1)."""
+
+FASTER_RCNN_VGG16 = Anchors((16,), ((128.0, 256.0, 512.0),))
+"""One map at stride 16 (arXiv 1506.01497, section 3.3)."""
+
+
+def best_ious(anchors: Anchors, boxes: Float[Tensor, "M 4"], canvases: Int[Tensor, "M 2"]) -> Float[Tensor, " M"]:
+    """Largest IoU of each box with an anchor of its canvas (height, width).
+
+    The grid needn't be searched. What two intervals of given lengths have in common grows as their middles
+    approach, and an intersection is that of x times that of y. So of all anchors of a shape, which have the same
+    area, the one on the cell that is nearest to the box's centre in x and in y has the largest IoU.
+    """
+    centre, extent = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    width, height = extent.unbind(dim=1)
+    area, best = width * height, torch.zeros_like(width)
+    for level, stride in enumerate(anchors.strides):
+        last = torch.div(canvases.flip(1) + stride - 1, stride, rounding_mode="floor") - 1
+        cell = (centre / stride - anchors.grid_offset).round().clamp(min=0).minimum(last)
+        off = (centre - (cell + anchors.grid_offset) * stride).abs()
+        # Intervals of lengths a and b whose middles are `off` apart have (a + b) / 2 - off in common, unless one
+        # lies inside of the other or they don't meet.
+        in_x, in_y = (extent / 2 - off).unbind(dim=1)
+        shapes = cast(list[list[float]], anchors.shapes(level).tolist())  # pyright: ignore[reportUnknownMemberType]
+        for anchor_width, anchor_height in shapes:
+            across = (in_x + anchor_width / 2).minimum(width).clamp(0, anchor_width)
+            common = (in_y + anchor_height / 2).minimum(height).clamp(0, anchor_height) * across
+            best = best.maximum(common / (area + anchor_width * anchor_height - common))
+    return best

@@ -1,0 +1,219 @@
+"""What went right and wrong on each image of a split: for pictures, the confusion matrix and the report.
+
+Detections are those at or over the best-F1 threshold of their class; matching is at IoU 0.5.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from evaluation.curves import best_thresholds
+from evaluation.metrics import Metrics
+from evaluation.truth import Predictions, Truth
+
+KINDS = ("right", "wrong class", "loose box", "duplicate", "false", "ignored")
+"""Of a detection, in the manner of TIDE (arXiv 2008.08115): the first that fits.
+
+right        matches an object of its class
+wrong class  matches an object of another class
+loose box    overlaps an object of its class by 0.1 to 0.5
+duplicate    overlaps an object of its class by 0.5 or more, which a better detection has matched
+false        anything else
+ignored      lies in a crowd or on a difficult object, which the evaluators don't count either
+"""
+RIGHT, WRONG_CLASS, LOOSE_BOX, DUPLICATE, FALSE, IGNORED = range(6)
+_MATCH, _NEAR = 0.5, 0.1
+_IOUS = np.linspace(0.5, 0.95, 10)
+_RECALLS = np.linspace(0, 1, 101)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """N images, M true boxes, D detections, K classes."""
+
+    truth: Truth
+    predictions: Predictions
+    metrics: Metrics
+    thresholds: Float[np.ndarray, " K"]
+    shown: Bool[np.ndarray, " D"]
+    """At or over the threshold of its class."""
+    kinds: Int[np.ndarray, " D"]
+    """Index into `KINDS`; -1 where not shown."""
+    missed: Bool[np.ndarray, " M"]
+    """Neither matched, nor crowd or difficult, nor the object that a loose box was meant for."""
+    confusion: Int[np.ndarray, "K1 K1"]
+    """Objects of the row's class that were detected as the column's; the last row counts what is no object but
+    was detected, the last column objects that no detection matches."""
+    image_ap: Float[np.ndarray, " N"]
+    """Mean over IoU 0.50:0.95 and the image's classes, of this image alone; without objects 1, or 0 if something is
+    shown."""
+
+    def worst(self, count: int) -> list[int]:
+        """Rows of images by rising AP; of equal ones those with the most mistakes first."""
+        return self._by_ap()[:count].tolist()
+
+    def best(self, count: int) -> list[int]:
+        """Rows of images by falling AP; of equal ones those with the most objects first."""
+        uncounted = self.truth.crowd | self.truth.difficult
+        objects = np.bincount(self.truth.image_index[~uncounted], minlength=len(self.image_ap)).astype(np.float64)
+        return np.lexsort((-objects, -self.image_ap))[:count].tolist()
+
+    def sample(self, count: int, seed: int = 0) -> list[int]:
+        """The same rows of images for the same number of images."""
+        number = len(self.image_ap)
+        return np.sort(np.random.default_rng(seed).permutation(number)[:count]).tolist()
+
+    def why(self, row: int) -> dict[str, int]:
+        """How often each kind of mistake was made on an image; those that were made."""
+        objects, detections = self.of_image(row)
+        kinds = Counter(KINDS[kind] for kind in self.kinds[detections])
+        counts = {"missed": int(self.missed[objects].sum())}
+        counts |= {kind: kinds[kind] for kind in ("false", "wrong class", "loose box", "duplicate")}
+        return {kind: count for kind, count in counts.items() if count}
+
+    def of_image(self, row: int) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " d"]]:
+        """Indices of an image's true boxes, and of its shown detections by falling score."""
+        objects, detections = self._images[row]
+        return objects, detections[self.shown[detections]]
+
+    @cached_property
+    def _images(self) -> list[tuple[Int[np.ndarray, " m"], Int[np.ndarray, " d"]]]:
+        return list(_images(self.truth, self.predictions))
+
+    def _by_ap(self) -> Int[np.ndarray, " N"]:
+        mistakes = np.bincount(self.truth.image_index[self.missed], minlength=len(self.image_ap))
+        wrong = self.shown & (self.kinds != RIGHT) & (self.kinds != IGNORED)
+        mistakes += np.bincount(self.predictions.image_index[wrong], minlength=len(self.image_ap))
+        return np.lexsort((-mistakes.astype(np.float64), self.image_ap))
+
+
+def analyse(truth: Truth, predictions: Predictions, metrics: Metrics) -> Analysis:
+    """Goes through the images one by one: seconds for thousands of them."""
+    number = len(truth.class_names)
+    best = best_thresholds(metrics.curves)
+    thresholds = np.array([best.get(name, 1.0) for name in truth.class_names])
+    shown = predictions.scores >= thresholds[predictions.labels]
+    kinds = np.full(len(shown), -1)
+    missed = np.zeros(len(truth.labels), bool)
+    confusion = np.zeros((number + 1, number + 1), np.int64)
+    image_ap = np.zeros(len(truth.image_ids))
+    for row, (objects, detections) in enumerate(_images(truth, predictions)):
+        ignore = truth.crowd[objects] | truth.difficult[objects]
+        classes, found = truth.labels[objects], predictions.labels[detections]
+        overlaps = iou(predictions.boxes[detections], truth.boxes[objects], truth.crowd[objects])
+        image_ap[row] = _average_precision(overlaps, found, classes, ignore)
+
+        visible = shown[detections]
+        overlaps, found, detections = overlaps[visible], found[visible], detections[visible]
+        kinds[detections], matched, pointed = _judge(overlaps, found, classes, ignore)
+        if ignore.all():
+            image_ap[row] = float((kinds[detections] == IGNORED).all())
+        missed[objects] = ~(pointed | ignore)
+        pairs = np.full(len(classes), number)  # the class that each object was taken for
+        pairs[matched[matched >= 0]] = found[matched >= 0]
+        np.add.at(confusion, (classes[~ignore], pairs[~ignore]), 1)
+        extra = found[(matched < 0) & (kinds[detections] != IGNORED)]
+        confusion[number] += np.bincount(extra, minlength=number + 1)
+    return Analysis(truth, predictions, metrics, thresholds, shown, kinds, missed, confusion, image_ap)
+
+
+def iou(
+    boxes: Float[np.ndarray, "d 4"], others: Float[np.ndarray, "m 4"], crowd: Bool[np.ndarray, " m"]
+) -> Float[np.ndarray, "d m"]:
+    """Overlap of each pair; with a crowd the share of the box that lies in it, as COCO has it."""
+    boxes = boxes.astype(np.float64)
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    common = (high - low).clip(0).prod(axis=2)
+    area, other_area = ((b[:, 2:] - b[:, :2]).prod(axis=1) for b in (boxes, others))
+    union = np.where(crowd, area[:, None], area[:, None] + other_area - common)
+    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+
+
+def _images(truth: Truth, predictions: Predictions) -> Iterator[tuple[Int[np.ndarray, " m"], Int[np.ndarray, " d"]]]:
+    """Of each image the indices of its true boxes, and of its detections by falling score."""
+    rows = np.arange(1, len(truth.image_ids))
+    order = np.lexsort((-predictions.scores, predictions.image_index))
+    by_image = np.split(order, np.searchsorted(predictions.image_index[order], rows))
+    objects = np.split(np.arange(len(truth.labels)), np.searchsorted(truth.image_index, rows))
+    yield from zip(objects, by_image, strict=True)
+
+
+def _judge(
+    overlaps: Float[np.ndarray, "d m"],
+    found: Int[np.ndarray, " d"],
+    classes: Int[np.ndarray, " m"],
+    ignore: Bool[np.ndarray, " m"],
+) -> tuple[Int[np.ndarray, " d"], Int[np.ndarray, " d"], Bool[np.ndarray, " m"]]:
+    """Kind of each detection, the object that it matches or -1, and which objects some detection points at.
+
+    Detections of the right class choose first, by falling score; so an object that two classes were found on
+    isn't taken from the right one by the other's higher score.
+    """
+    same = found[:, None] == classes
+    matched = np.full(len(found), -1)
+    taken = ignore.copy()
+    for allowed in (same, ~same):
+        for d in range(len(found)):
+            free = np.where(allowed[d] & ~taken, overlaps[d], 0)
+            if matched[d] < 0 and free.size and free.max() >= _MATCH:
+                matched[d] = free.argmax()
+                taken[matched[d]] = True
+
+    own = np.where(same & ~ignore, overlaps, 0)
+    nearest = own.max(axis=1, initial=0)
+    kinds = np.full(len(found), FALSE)
+    kinds[nearest >= _NEAR] = LOOSE_BOX
+    kinds[nearest >= _MATCH] = DUPLICATE
+    kinds[np.where(ignore, overlaps, 0).max(axis=1, initial=0) >= _MATCH] = IGNORED
+    hit = np.flatnonzero(matched >= 0)
+    kinds[hit] = np.where(same[hit, matched[hit]], RIGHT, WRONG_CLASS)
+
+    pointed = np.zeros(len(classes), bool)
+    pointed[matched[hit]] = True
+    loose = np.flatnonzero(kinds == LOOSE_BOX)
+    if len(loose):
+        pointed[own[loose].argmax(axis=1)] = True
+    return kinds, matched, pointed
+
+
+def _average_precision(
+    overlaps: Float[np.ndarray, "d m"],
+    found: Int[np.ndarray, " d"],
+    classes: Int[np.ndarray, " m"],
+    ignore: Bool[np.ndarray, " m"],
+) -> float:
+    """COCO's AP of one image over the classes that it has objects of, in 101 recalls."""
+    values = [
+        _class_precision(overlaps[found == label][:100][:, classes == label], ignore[classes == label])
+        for label in np.unique(classes[~ignore])
+    ]
+    return float(np.mean(values)) if values else 0.0
+
+
+def _class_precision(overlaps: Float[np.ndarray, "d m"], ignore: Bool[np.ndarray, " m"]) -> float:
+    """Of one class, mean over the ten IoU thresholds, all of which are matched at once."""
+    thresholds = np.arange(len(_IOUS))
+    free = np.ones((len(_IOUS), len(ignore)), bool)
+    right = np.zeros((len(overlaps), len(_IOUS)), bool)
+    counted = np.ones_like(right)
+    for d, row in enumerate(overlaps):
+        reach = free & (row >= _IOUS[:, None]) & ~ignore
+        hit = reach.any(axis=1)
+        choice = np.where(reach, row, -1).argmax(axis=1)
+        right[d] = hit
+        free[thresholds[hit], choice[hit]] = False
+        counted[d] = hit | ~((row >= _IOUS[:, None]) & ignore).any(axis=1)
+    true, false = (np.cumsum(kind & counted, axis=0) for kind in (right, ~right))
+    recall = true / (~ignore).sum()
+    precision = true / np.maximum(true + false, 1)
+    precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+    total = 0.0
+    for t in thresholds:
+        at = np.searchsorted(recall[:, t], _RECALLS - 1e-12)
+        total += precision[at[at < len(precision)], t].sum()
+    return total / (len(_RECALLS) * len(_IOUS))

@@ -1,0 +1,24 @@
+"""Files that are there whole or not at all."""
+
+import errno
+import os
+from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where nothing, or no more of this user, or no file so large can be written."""
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Replace a file in one step: if it fails, the old one is as it was, and nothing is left beside it."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        remedy = "free some space on its disk" if error.errno in FULL else "see that its folder can be written"
+        raise OSError(error.errno, f"can't write {path} ({error.strerror or error}); {remedy}") from error
+    finally:
+        part.unlink(missing_ok=True)

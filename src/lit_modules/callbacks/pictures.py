@@ -1,0 +1,218 @@
+"""Pictures of validation images with their boxes, in the run's folder and on W&B, and W&B's tables and curves."""
+
+import hashlib
+import io
+import logging
+import os
+import re
+import shutil
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pytorch_lightning as pl
+from PIL import Image, ImageDraw
+from pytorch_lightning.callbacks import Callback
+
+from evaluation.analysis import Analysis
+from evaluation.drawing import draw
+from evaluation.fonts import runs, spelled
+from lit_modules.base import DetectionModule
+from lit_modules.loggers import WandbLogger
+
+log = logging.getLogger(__name__)
+
+_SHORTEST, _LONGEST = 600, 800
+"""Pixels of a picture's long side; smaller images are enlarged, larger ones reduced."""
+_GAP, _LINE = 8, 20
+
+
+class Pictures(Callback):
+    """After every N validations, and the last one: `pictures/step_N/` and W&B's `pictures/` and `analysis/`.
+
+    The same images each time, and those with the lowest AP. Rank 0 alone is at work. What fails here costs a
+    warning, never the run.
+
+    `num_fixed` and `num_worst` 0: no pictures; `keep` counts the newest folders, -1 keeps all.
+    """
+
+    def __init__(self, num_fixed: int = 8, num_worst: int = 4, every: int = 1, keep: int = 3) -> None:
+        for name, value, least in (("num_fixed", num_fixed, 0), ("num_worst", num_worst, 0), ("every", every, 1)):
+            if value < least:
+                raise ValueError(f"callbacks.pictures.{name}={value}: expected {least} or more")
+        if keep != -1 and keep < 1:
+            raise ValueError(f"callbacks.pictures.keep={keep}: expected -1 for all, or 1 or more")
+        self.folder = Path("pictures")
+        self.num_fixed, self.num_worst, self.every, self.keep = num_fixed, num_worst, every, keep
+        self._validations = 0
+        self._told: set[str] = set()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._validations = state_dict["validations"]
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.folder = Path(trainer.default_root_dir, "pictures")
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Of a resumed run, drop what came after the checkpoint; it will be made again."""
+        if trainer.is_global_zero:
+            for folder in step_folders(self.folder):
+                if step_of(folder) > trainer.global_step:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
+            return
+        self._validations += 1
+        last = trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
+        dashboards = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+        if ((self._validations - 1) % self.every and not last) or not (self.num_fixed or self.num_worst or dashboards):
+            return
+        with self._forgiven("pictures and tables of validation images"):
+            analysis = cast(DetectionModule, pl_module).analysis
+            assert analysis is not None
+            shown = self._choose(cast(Any, trainer).datamodule, analysis)
+            with self._forgiven("pictures in the run's folder"):
+                self._write(trainer.global_step, analysis, shown)
+            for dashboard in dashboards:
+                from lit_modules.panels import panels  # only now, since it imports wandb
+
+                dashboard.log_metrics(panels(analysis, shown), trainer.global_step)
+
+    @contextmanager
+    def _forgiven(self, what: str) -> Generator[None]:
+        try:
+            yield
+        except Exception as error:
+            if what not in self._told:
+                log.warning("%s: %s: %s; the run goes on without", what, type(error).__name__, error)
+            self._told.add(what)
+
+    def _choose(self, datamodule: Any, analysis: Analysis) -> dict[str, list["Picture"]]:
+        """The `fixed` images and the `worst`, without those that can't be read."""
+        rows = {"fixed": analysis.sample(self.num_fixed), "worst": analysis.worst(self.num_worst)}
+        pictures: dict[int, Picture] = {}
+        for row in dict.fromkeys(rows["fixed"] + rows["worst"]):
+            image_id = analysis.truth.image_ids[row].item()
+            with self._forgiven(f"picture of image {image_id}"):
+                image = resized(datamodule.image("val", image_id))
+                pictures[row] = Picture(row, file_stem(image_id), caption(analysis, row), image)
+        return {role: [pictures[row] for row in chosen if row in pictures] for role, chosen in rows.items()}
+
+    def _write(self, step: int, analysis: Analysis, shown: Mapping[str, list["Picture"]]) -> None:
+        files = {f"{picture.stem}.jpg": picture for picture in shown["fixed"]}
+        files |= {f"worst_{n}_{picture.stem}.jpg": picture for n, picture in enumerate(shown["worst"], 1)}
+        if files:
+            write_folder(
+                self.folder / f"step_{step:07d}", {name: drawn(analysis, picture) for name, picture in files.items()}
+            )
+        if self.keep >= 0:
+            for old in step_folders(self.folder)[: -self.keep]:
+                shutil.rmtree(old)
+
+
+class Picture(NamedTuple):
+    """A validation image as it is shown."""
+
+    row: int
+    """Of `Truth.image_ids`."""
+    stem: str
+    """Its file's name without the ending."""
+    caption: str
+    image: np.ndarray
+    """RGB uint8 (h, w, 3), resized."""
+
+
+def caption(analysis: Analysis, row: int) -> str:
+    """Image, AP, and what went wrong how often."""
+    why = "".join(f", {kind} {count}" for kind, count in analysis.why(row).items())
+    return f"{analysis.truth.image_ids[row]}: AP {analysis.image_ap[row]:.3f}{why}"
+
+
+def resized(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    factor = min(max(max(height, width), _SHORTEST), _LONGEST) / max(height, width)
+    if factor == 1:
+        return image
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS, reducing_gap=3))
+
+
+def drawn(analysis: Analysis, picture: Picture) -> np.ndarray:
+    """True boxes, dashed, beside the predicted ones, with which the missed true ones stand again; a caption above."""
+    truth, found = analysis.truth, analysis.predictions
+    objects, detections = analysis.of_image(picture.row)
+    missed = objects[analysis.missed[objects]]
+    height, width = picture.image.shape[:2]
+    scale = np.tile([width, height] / truth.sizes[picture.row, ::-1], 2)
+
+    def with_truth(rows: np.ndarray) -> np.ndarray:
+        return draw(picture.image, truth.boxes[rows] * scale, truth.labels[rows], truth.class_names, dashed=True)
+
+    right = draw(
+        with_truth(missed), found.boxes[detections] * scale, found.labels[detections], truth.class_names,
+        found.scores[detections],
+    )  # fmt: skip
+    places, axis = (("left", "right"), 1) if width < 2 * height else (("above", "below"), 0)
+    gap = np.full_like(right[:, :_GAP] if axis else right[:_GAP], 255)
+    both = np.concatenate([with_truth(objects), gap, right], axis)
+    return titled(both, picture.caption, f"{places[0]}: true; {places[1]}: predicted, and missed (dashed)")
+
+
+def titled(image: np.ndarray, *lines: str) -> np.ndarray:
+    """With lines of text on white above, cut where they are longer than the picture is wide."""
+    height, width = image.shape[:2]
+    top = _LINE * len(lines) + 4
+    canvas = Image.new("RGB", (max(width, _SHORTEST), top + height), "white")
+    canvas.paste(Image.fromarray(image), (0, top))
+    pen = ImageDraw.Draw(canvas)
+    for number, line in enumerate(lines, 1):
+        x = 4.0
+        for part, font in runs(spelled(line, 0), 15):
+            pen.text((x, _LINE * number - 3), part, fill="black", font=font, anchor="ls")
+            x += font.getlength(part)
+    return np.asarray(canvas)
+
+
+def file_stem(image_id: int | str) -> str:
+    """The image id where it makes a file name, else what is left of it and a hash that keeps it apart."""
+    text = str(image_id)
+    if re.fullmatch(r"\w[\w.-]{,79}", text) and not text.startswith("worst_") and len(text.encode()) <= 160:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    readable = re.sub(r"\W+", "_", text).strip("_").removeprefix("worst_")[-40:]
+    return f"{readable or 'image'}-{digest}"
+
+
+def write_folder(folder: Path, pictures: Mapping[str, np.ndarray]) -> None:
+    """JPEGs, in place of an older folder once all are written."""
+    part = folder.with_name(f".{folder.name}.part")
+    for left in folder.parent.glob(".step_*.part"):
+        shutil.rmtree(left)
+    part.mkdir(parents=True)
+    try:
+        for name, image in pictures.items():
+            data = io.BytesIO()
+            Image.fromarray(image).save(data, "JPEG", quality=85, subsampling=0)  # thin lines keep their colour
+            with (part / name).open("wb") as file:
+                file.write(data.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def step_folders(folder: Path) -> list[Path]:
+    """Oldest first."""
+    return sorted((path for path in folder.glob("step_*") if path.name[5:].isdecimal()), key=step_of)
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step_"))

@@ -1,0 +1,242 @@
+"""`report.html` in the folder of a run, or of an evaluation; `evaluation.report` draws it."""
+
+import csv
+import logging
+import math
+import re
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pytorch_lightning as pl
+from omegaconf import OmegaConf
+from pytorch_lightning.callbacks import Callback
+
+from evaluation.analysis import Analysis
+from lit_modules import startup
+from lit_modules.base import DetectionModule
+from lit_modules.callbacks.checkpoints import Checkpoints
+from lit_modules.callbacks.log import clock
+from lit_modules.skipped import Skipped
+
+if TYPE_CHECKING:
+    from evaluation.report import About
+
+log = logging.getLogger(__name__)
+
+FILE = "report.html"
+_SHARE = 50
+"""A report is written again once so many times its own duration has passed: 2 % of a run at most."""
+_LONGEST = 1000
+"""Characters of an error's message."""
+
+
+class Report(Callback):
+    """Writes the page after validations, at most 2 % of the time, and always at the end, however the run ends.
+
+    Rank 0 alone is at work, and nothing of the run is touched: a report that fails costs a warning. A run that
+    was resumed and ends before its next validation leaves the page of the one before as it is.
+
+    `pictures`: half of them the worst images, a quarter the best, a quarter at random; 0: none.
+    """
+
+    def __init__(self, pictures: int = 24) -> None:
+        if pictures < 0:
+            raise ValueError(f"callbacks.report.pictures={pictures}: expected 0 or more")
+        self.pictures = pictures
+        self._seconds = 0.0  # trained before the run was resumed
+        self._started: float | None = None
+        self._first_step: int | None = None
+        self._due = False
+        self._written, self._took = -math.inf, 0.0
+        self._step: int | None = None  # of the evaluation that the page shows
+        self._analysis: Analysis | None = None
+        self._test: dict[str, float] = {}
+        self._told: set[str] = set()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self._trained()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._seconds = state_dict["seconds"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._started, self._first_step = time.perf_counter(), trainer.global_step
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.sanity_checking and trainer.state.fn == "fit":
+            self._due, self._analysis, self._step = True, None, trainer.global_step
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any) -> None:
+        """Here, not when the validation ends: its checkpoint is saved by now, and the best one known."""
+        if self._due and time.perf_counter() - self._written >= _SHARE * self._took:
+            self._write(trainer, cast(DetectionModule, pl_module), "unfinished")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._seconds, self._started = self._trained(), None
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._write(trainer, cast(DetectionModule, pl_module), "finished")
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        module = cast(DetectionModule, pl_module)
+        self._test = dict(module.metrics.scalars)
+        self._write(trainer, module, "finished")
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if self._first_step is None or trainer.state.fn != "fit":  # there is nothing to show, or it is shown already
+            return
+        module = cast(DetectionModule, pl_module)
+        notes: list[str] = []
+        if isinstance(exception, Exception):
+            reason = type(exception).__name__
+            notes.append(f"{reason}: {str(exception)[:_LONGEST]}")
+        else:
+            reason = "Ctrl-C" if module.interrupted or isinstance(exception, KeyboardInterrupt) else "SIGTERM"
+        self._write(trainer, module, "stopped", reason, notes)
+        if trainer.is_global_zero and (module.folder / FILE).exists():
+            log.info("report: %s", module.folder / FILE)
+
+    def _write(
+        self, trainer: pl.Trainer, module: DetectionModule, state: str, reason: str = "", notes: Sequence[str] = ()
+    ) -> None:
+        file = module.folder / FILE
+        if not trainer.is_global_zero or (self._step is None and self._first_step and file.exists()):
+            return
+        begin = time.perf_counter()
+        data = cast(Any, trainer).datamodule
+
+        def about() -> "About":
+            return self._about(trainer, module, state, reason, notes)
+
+        def analysis() -> Analysis | None:
+            if self._due:
+                self._analysis = module.analysis
+            return self._analysis
+
+        problem = write(file, about, analysis, lambda image_id: data.image("val", image_id), self.pictures)
+        if problem and problem not in self._told:
+            log.warning("%s", problem)
+            self._told.add(problem)
+        self._due, self._written = False, time.perf_counter()
+        self._took = self._written - begin
+
+    def _trained(self) -> float:
+        return self._seconds + (0.0 if self._started is None else time.perf_counter() - self._started)
+
+    def _about(
+        self, trainer: pl.Trainer, module: DetectionModule, state: str, reason: str, notes: Sequence[str]
+    ) -> "About":
+        from evaluation.report import About
+
+        folder, config, data = module.folder, module.run["config"], cast(Any, trainer).datamodule
+        best = cast(Checkpoints, trainer.checkpoint_callback)
+        steps = int(trainer.estimated_stepping_batches)
+        if state == "finished" and trainer.global_step < steps and config["trainer"]["max_time"] is not None:
+            reason = "trainer.max_time"
+        remark = f"step {trainer.global_step:,} of {steps:,}"
+        notes = list(notes)
+        if self._step is not None and self._step != best.best_step and best.best_step >= 0:
+            notes.append(
+                f"The figures are of the last validation, at step {self._step:,}; the best was at step "
+                f"{best.best_step:,}: score its checkpoint for the report of that (see Going on)."
+            )
+        return About(
+            name=config["name"],
+            folder=str(shown(folder)),
+            state=state,
+            state_remark=f"{remark} ({reason})" if reason else remark,
+            split="val",
+            step=self._step,
+            weights=weights(config),
+            best=(best.monitor, best.best_score, best.best_step) if best.best_step >= 0 else None,
+            test=self._test,
+            time=clock(self._trained()),
+            device=startup.device_name(trainer),
+            notes=notes,
+            history=history(folder / "metrics.csv"),
+            commands=commands(folder, is_finished=state == "finished"),
+            config=OmegaConf.to_yaml(OmegaConf.create(config)),
+            environment=environment(trainer, module.run["versions"]),
+            data=data.describe().splitlines(),
+            skipped=left_out(module.skipped, data),
+        )
+
+
+def write(
+    file: Path,
+    about: "Callable[[], About]",
+    analysis: Callable[[], Analysis | None],
+    image: Callable[[int | str], np.ndarray],
+    pictures: int = 24,
+) -> str:
+    """What went wrong, empty if nothing did. matplotlib is imported here, and not before."""
+    try:
+        from evaluation.page import write_page
+        from evaluation.report import report
+
+        write_page(file, report(about(), analysis(), image, pictures))
+    except Exception as error:
+        return f"{file} could not be written, everything else goes on: {type(error).__name__}: {error}"
+    return ""
+
+
+def history(file: Path) -> list[dict[str, str]]:
+    """Rows of metrics.csv; none where the run has no such logger."""
+    if not file.exists():
+        return []
+    with file.open(newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def weights(config: Mapping[str, Any]) -> str:
+    """Which weights the runs of a config evaluate, in words."""
+    decay = config.get("callbacks", {}).get("averaging", {}).get("decay")
+    return "weights as trained" if decay is None else f"averaged weights (decay {decay})"
+
+
+def environment(trainer: pl.Trainer, versions: Mapping[str, str]) -> dict[str, str]:
+    devices = f"{trainer.world_size} x {startup.device_name(trainer)}"
+    return {"devices": devices, "precision": str(trainer.precision), **versions}
+
+
+def left_out(skipped: Skipped, datamodule: Any) -> dict[str, Any]:
+    """As skipped.json has it."""
+    return {**skipped.images, "annotations": datamodule.problems, "annotation_counts": datamodule.problem_counts}
+
+
+def commands(folder: Path, is_finished: bool) -> list[tuple[str, str]]:
+    """What a run can be used for next."""
+    found: list[tuple[str, str]] = []
+    if not is_finished:
+        found.append(("Go on with the run", f"python train.py {override('resume', shown(folder))}"))
+    best = folder / "checkpoints" / "best.ckpt"
+    if best.exists():
+        found.append(("Score the best checkpoint", f"python evaluate.py {override('checkpoint', shown(best))}"))
+        found.append(detect_command(best))
+    return found
+
+
+def detect_command(checkpoint: Path) -> tuple[str, str]:
+    return (
+        "Detect on images, a folder or a video",
+        f"python predict.py {override('checkpoint', shown(checkpoint))} source=FOLDER",
+    )
+
+
+def override(key: str, path: Path) -> str:
+    """`key=path` for a command line, quoted for Hydra and for the shell where either needs it."""
+    if re.fullmatch(r"[A-Za-z0-9_./-]+", str(path)):
+        return f"{key}={path}"
+    # Between quotes Hydra takes a backslash for itself, unless a quote follows.
+    quoted = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + (r"\'" if found[2] else ""), str(path))
+    return shlex.quote(f"{key}='{quoted}'")
+
+
+def shown(path: Path) -> Path:
+    """Relative to where the run was started, where that is above it."""
+    path = path.absolute()
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,93 @@
+"""What a run left out because of `data.on_error=skip`; `skipped.json` in its folder tells of it.
+
+{"train": {image id: reason}, "val": .., "test": .., "annotations": [problem, ..], "annotation_counts": {rule: n}}
+"""
+
+import json
+from collections.abc import Iterable, Sized
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from datamodules.batch import ImageInfo
+from lit_modules.runs import write
+
+FILE = "skipped.json"
+_SPLITS = ("train", "val", "test")
+_LISTED = 20
+
+
+@dataclass
+class Skipped:
+    """Images that could not be read, and annotations that break a rule; neither counts for anything."""
+
+    images: dict[str, dict[str, str]] = field(default_factory=lambda: {split: {} for split in _SPLITS})
+    """By split, then image id, the reason. Of "train" all that the run met; of "val" and "test" those of the last
+    evaluation. On ranks other than 0 only what that rank met."""
+    annotations: list[str] = field(default_factory=list[str])
+    """The first problems of each split, in words."""
+    annotation_counts: dict[str, int] = field(default_factory=dict[str, int])
+    """All of them, by rule."""
+    _told: dict[str, set[str]] = field(default_factory=lambda: {split: set[str]() for split in _SPLITS})
+
+    def __bool__(self) -> bool:
+        return any(self.images.values()) or bool(self.annotation_counts)
+
+    def __str__(self) -> str:
+        parts = [f"{_number(images)} of {split} could not be read" for split, images in self.images.items() if images]
+        if self.annotation_counts:
+            rules = ", ".join(f"{rule}: {count}" for rule, count in self.annotation_counts.items())
+            parts.append(f"{sum(self.annotation_counts.values())} problems in the annotations ({rules})")
+        return "; ".join(parts)
+
+    def add(self, split: str, infos: Iterable[ImageInfo]) -> None:
+        self.images[split] |= {str(info.image_id): str(info.error) for info in infos}
+
+    def add_annotations(self, datamodule: Any) -> None:
+        """Those of every split that is set up."""
+        self.annotations, self.annotation_counts = datamodule.problems, datamodule.problem_counts
+
+    def news(self) -> list[str]:
+        """Images that were not told of before, in a paragraph for each split."""
+        lines: list[str] = []
+        for split, images in self.images.items():
+            new = [image_id for image_id in images if image_id not in self._told[split]]
+            self._told[split].update(new)
+            if new:
+                listed = [f"\n  {image_id!r}: {images[image_id]}" for image_id in new[:_LISTED]]
+                more = f"\n  ... {len(new) - _LISTED} more in {FILE}" if len(new) > _LISTED else ""
+                lines.append(
+                    f"{_number(new)} of {split} could not be read, left out of everything:{''.join(listed)}{more}"
+                )
+        return lines
+
+    def gather(self) -> None:
+        """Rank 0 learns what the others could not read in training."""
+        if not dist.is_initialized():
+            return
+        shards: list[Any] = [None] * dist.get_world_size()
+        dist.gather_object(self.images["train"], shards if dist.get_rank() == 0 else None)
+        for shard in shards:
+            self.images["train"] |= shard or {}
+
+    def write(self, folder: Path) -> None:
+        """Where nothing was left out, no file is made."""
+        if self or (folder / FILE).exists():
+            content = {**self.images, "annotations": self.annotations, "annotation_counts": self.annotation_counts}
+            write(folder / FILE, json.dumps(content, indent=1))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Skipped":
+        """Of a run's folder; empty where it has no file."""
+        if not (folder / FILE).exists():
+            return cls()
+        content = json.loads((folder / FILE).read_text())
+        images = {split: content[split] for split in _SPLITS}
+        told = {split: set(images[split]) for split in _SPLITS}
+        return cls(images, content["annotations"], content["annotation_counts"], told)
+
+
+def _number(images: Sized) -> str:
+    return "1 image" if len(images) == 1 else f"{len(images)} images"

@@ -1,0 +1,103 @@
+"""`inspect_data.py` as it is called: exit codes, the folder, and the command line of train.py."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from composing import RECIPES
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf, open_dict
+from PIL import Image
+
+from lit_modules import runs, settings
+from lit_modules.conf_files import CONF
+
+SCRIPT = CONF.parent / "inspect_data.py"
+SHAPES = ["data=shapes", "output=out"]
+
+
+def run(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0"}
+    command = [sys.executable, str(SCRIPT), *overrides]
+    return subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True, check=False)
+
+
+def test_a_run_leaves_its_page_and_log_and_exits_with_1_where_a_box_is_wrong(tmp_path: Path) -> None:
+    content = {
+        "images": [{"id": 1, "file_name": "1.png", "height": 40, "width": 60}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 20, 20]},
+            {"id": 2, "image_id": 1, "category_id": 1, "bbox": [9, 9, -4, 5]},
+        ],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        Image.new("RGB", (60, 40)).save(tmp_path / split / "1.png")
+        (tmp_path / f"{split}.json").write_text(json.dumps(content))
+    splits = [f"data.{role}_split={split}" for role, split in (("train", "train"), ("val", "val"), ("test", "val"))]
+    done = run(
+        tmp_path, "data=coco", "data.root=.", "data.annotations='{split}.json'", "data.num_classes=1", *splits,
+        "data.resize=64", "output=out",
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["inspection.html", "log.txt"]
+    for printed in (done.stdout, (tmp_path / "out" / "log.txt").read_text()):
+        assert "2 problems (the box has a negative width or height: 2)" in printed
+    assert "left out" not in done.stderr
+
+
+STUBBED = """
+import runpy, sys, types
+module = types.ModuleType("lit_modules.inspection")
+module.inspect = lambda cfg: {problems}
+sys.modules[module.__name__] = module
+sys.argv = ["inspect_data.py", *{arguments}]
+runpy.run_path({script!r}, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(("problems", "mode", "code"), [(0, [], 0), (3, [], 1), (3, ["-m", "data.resize=64,96"], 0)])
+def test_exit_code_is_0_without_problems_and_in_sweeps_which_go_on(
+    tmp_path: Path, problems: int, mode: list[str], code: int
+) -> None:
+    script = STUBBED.format(problems=problems, arguments=[*mode, *SHAPES], script=str(SCRIPT))
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, text=True, capture_output=True, check=False)
+    assert done.returncode == code, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("data.rezise=3", "nearest is data.resize"), ("sample=many", "expected an integer or null")],
+)
+def test_exit_code_is_2_for_a_wrong_config(tmp_path: Path, override: str, message: str) -> None:
+    done = run(tmp_path, *SHAPES, override)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_takes_the_command_line_of_a_training_run(recipe: str) -> None:
+    """A recipe's data settings are the ones that are inspected."""
+    overrides = [f"experiment={recipe}", "data.root=somewhere", "trainer.devices=8"]
+    runs.register_resolvers()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            data = []
+            for name in ("train", "inspect_data"):
+                cfg = compose(name, overrides, return_hydra_config=True)
+                HydraConfig.instance().set_config(cfg)
+                if name == "inspect_data":
+                    assert cfg.hydra.run.dir.startswith("runs/inspect/")
+                with open_dict(cfg):
+                    del cfg["hydra"]
+                data.append(OmegaConf.to_container(cfg.data, resolve=True))
+            settings.check(cfg)
+    finally:
+        HydraConfig.instance().cfg = None
+    assert data[0] == data[1]

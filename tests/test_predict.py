@@ -1,0 +1,359 @@
+"""`python predict.py checkpoint=... source=...`: what it reads, what it writes, and what it says."""
+
+import json
+import logging
+import os
+import re
+import runpy
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from PIL import Image
+from pycocotools.coco import COCO
+from tiny_checkpoint import CATEGORY_IDS, CLASSES, write_checkpoint
+
+from evaluation.coco_file import CocoFile
+from evaluation.results import ImagePredictions
+from lit_modules.media import Film, Read, drawn_names
+from lit_modules.prediction import load_detector
+from lit_modules.sources import Source, natural
+
+ROOT = Path(__file__).parents[1]
+BEST = {name: 0.42 + 0.01 * k for k, name in enumerate(CLASSES)}
+
+
+class Ended(NamedTuple):
+    status: int
+    said: str
+    """What was printed and logged."""
+
+
+@pytest.fixture
+def predict(tmp_path, monkeypatch, capfd):
+    """Run predict.py in this process, in the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+    root, threads = logging.getLogger(), torch.get_num_threads()
+    handlers, level = root.handlers[:], root.level
+    torch.set_num_threads(1)
+
+    def run(*overrides: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["predict.py", *overrides])
+        capfd.readouterr()
+        status = 0
+        try:
+            runpy.run_path(str(ROOT / "predict.py"), run_name="__main__")
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+        finally:
+            GlobalHydra.instance().clear()
+            HydraConfig.instance().cfg = None
+            for handler in set(root.handlers) - set(handlers):
+                handler.close()
+            root.handlers[:] = handlers
+            root.setLevel(level)
+        return Ended(status, "".join(capfd.readouterr()))
+
+    yield run
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> str:
+    return f"checkpoint={write_checkpoint(tmp_path_factory.mktemp('checkpoint') / 'best.ckpt', thresholds=BEST)}"
+
+
+def photo(height: int, width: int, seed: int = 0) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    return Image.fromarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC))
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """A folder with all that a folder may hold; its pictures in natural order are in `ORDER`."""
+    folder = tmp_path / "photos"
+    (folder / "sub" / "deep").mkdir(parents=True)
+    (folder / ".hidden").mkdir()
+    photo(60, 90).save(folder / "a.jpg")
+    photo(60, 90, 1).save(folder / "a.png")
+    photo(90, 60, 2).save(folder / "sub" / "img2.JPG", format="jpeg")
+    photo(60, 90, 3).save(folder / "sub" / "img10.jpg")
+    photo(200, 90, 4).save(folder / "sub" / "deep" / "фото 红.bmp")
+    frames = [photo(50, 50, 5), photo(50, 50, 6)]
+    frames[0].save(folder / "moves.gif", save_all=True, append_images=frames[1:], duration=100)
+    exif = Image.Exif()
+    exif[274] = 6
+    photo(60, 100, 7).save(folder / "turned.jpg", exif=exif)
+    (folder / "bad.jpg").write_text("no picture")
+    (folder / "notes.txt").write_text("x")
+    (folder / "clip.mp4").write_text("x")
+    (folder / ".hidden" / "b.jpg").write_text("x")
+    (folder / ".DS_Store").write_text("x")
+    return folder
+
+
+ORDER = [
+    "a.jpg", "a.png", "bad.jpg", "moves.gif", "sub/deep/фото 红.bmp", "sub/img2.JPG", "sub/img10.jpg", "turned.jpg",
+]  # fmt: skip
+SIZES = {"a.jpg": (90, 60), "moves.gif": (50, 50), "sub/img2.JPG": (60, 90), "turned.jpg": (60, 100)}
+
+
+def test_a_folder_becomes_drawn_pictures_and_coco_json(predict, checkpoint, photos):
+    ended = predict(checkpoint, "source=photos", "output=found", "score_threshold=0.3", "batch_size=2")
+    assert ended.status == 0, ended.said
+
+    content = json.loads(Path("found/predictions.json").read_text())
+    named = {image["id"]: image["file_name"] for image in content["images"]}
+    assert named == {number: name for number, name in enumerate(ORDER) if name != "bad.jpg"}
+    for image in content["images"]:
+        if image["file_name"] in SIZES:
+            assert (image["width"], image["height"]) == SIZES[image["file_name"]]
+    assert content["categories"] == [{"id": i, "name": n} for i, n in zip(CATEGORY_IDS, CLASSES, strict=True)]
+    found = content["annotations"]
+    assert [one["id"] for one in found] == list(range(1, len(found) + 1))
+    assert [one["image_id"] for one in found] == sorted(one["image_id"] for one in found)
+    assert {one["image_id"] for one in found} == set(named)
+    assert all(one.keys() == {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "score"} for one in found)
+    assert all(one["area"] == one["bbox"][2] * one["bbox"][3] and one["iscrowd"] == 0 for one in found)
+    assert min(one["score"] for one in found) >= 0.3
+    assert len(COCO("found/predictions.json").getAnnIds(catIds=[90])) > 0
+
+    drawn = {str(file.relative_to("found/drawn")) for file in Path("found/drawn").rglob("*.*")}
+    assert drawn == {
+        "a.jpg", "a.png", "moves.gif.png", "sub/img2.JPG", "sub/img10.jpg", "sub/deep/фото 红.bmp.png", "turned.jpg",
+    }  # fmt: skip
+    assert Image.open("found/drawn/turned.jpg").size == (60, 100)
+    difference = np.asarray(Image.open("found/drawn/a.png")).astype(int) - np.asarray(Image.open(photos / "a.png"))
+    assert (difference != 0).any(axis=2).mean() > 0.01
+
+    assert "photos/bad.jpg can't be decoded" in ended.said
+    assert "1 of 8 could not be read: bad.jpg" in ended.said
+    assert "passed over, not being pictures: 2 (clip.mp4, notes.txt)" in ended.said
+    assert "images: 7 in" in ended.said
+    assert f"detections: {len(found)}" in ended.said
+    assert "saved in" in ended.said
+    assert Path("found/log.txt").read_text() in ended.said
+
+
+def test_the_json_holds_what_load_detector_finds(predict, checkpoint, photos):
+    ended = predict(checkpoint, "source=photos", "output=found", "batch_size=1", "draw=false")
+    assert not Path("found/drawn").exists()
+    assert "score_threshold=best_f1" in ended.said
+    content = json.loads(Path("found/predictions.json").read_text())
+    assert content["info"]["score_thresholds"] == BEST
+    detector = load_detector(checkpoint.removeprefix("checkpoint="), "cpu", score_threshold="best_f1")
+    total = 0
+    for image in content["images"]:
+        detections = detector(photos / image["file_name"])
+        found = [one for one in content["annotations"] if one["image_id"] == image["id"]]
+        assert [one["score"] for one in found] == detections.scores[0].tolist()
+        assert [one["category_id"] for one in found] == [CATEGORY_IDS[label] for label in detections.labels[0]]
+        corners = [[x, y, x + w, y + h] for x, y, w, h in (one["bbox"] for one in found)]
+        np.testing.assert_allclose(np.array(corners).reshape(-1, 4), detections.boxes[0], atol=1e-6)
+        total += len(found)
+    assert 0 < total < 700
+
+
+def test_without_stored_thresholds_the_score_is_said(predict, photos, tmp_path):
+    path = write_checkpoint(tmp_path / "early.ckpt")
+    ended = predict(f"checkpoint={path}", "source=photos/a.jpg", "draw=false")
+    assert "score_threshold=0.3, since the checkpoint has no best_f1" in ended.said
+    (folder,) = Path("runs/predict").iterdir()
+    assert str(folder) in ended.said
+    ended = predict(f"checkpoint={path}", "source=photos/a.jpg", "score_threshold=best_f1", "output=x")
+    assert ended.status == 2
+    assert "the checkpoint has no thresholds" in ended.said
+    assert not Path("x").exists()
+
+
+def test_classes_that_can_never_be_seen_are_named(predict, tmp_path, photos):
+    path = write_checkpoint(tmp_path / "one.ckpt", thresholds={**BEST, "star": 1.0})
+    ended = predict(f"checkpoint={path}", "source=photos/a.jpg", "draw=false")
+    assert "1 classes never pass their threshold, since validation found none of them right: star" in ended.said
+
+
+def test_nothing_readable_is_status_1_and_an_older_result_stays(predict, checkpoint, photos):
+    assert predict(checkpoint, "source=photos/a.jpg", "output=found").status == 0
+    before = Path("found/predictions.json").read_bytes()
+    for source in ("photos/bad.jpg", "photos/clip.mp4", "photos/notes.txt"):
+        ended = predict(checkpoint, f"source={source}", "output=found")
+        assert ended.status == 1
+        assert re.search(rf"{source} (can't be decoded|.*neither as a picture nor as a video)", ended.said)
+    assert Path("found/predictions.json").read_bytes() == before
+    assert {file.name for file in Path("found").iterdir()} == {"predictions.json", "drawn", "log.txt"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["source=nowhere"], r"source=nowhere: /\S+/nowhere does not exist"),
+        (["source=empty"], r"source=empty: no picture in /\S+/empty or below.*Other files there: none\."),
+        (["source=texts"], r"Other files there: a\.txt, b\.txt\. A video is given by itself: source=VIDEO"),
+        (["source=photos", "output=photos"], r"output=photos: what is drawn would lie among the pictures"),
+        (["source=photos", "output=./photos/../photos/"], r"what is drawn would lie among the pictures"),
+        (["source=photos", "checkpoint=none.ckpt"], r"checkpoint=none\.ckpt: no such file"),
+        (["source=photos", "checkpoint=photos/notes.txt"], r"photos/notes\.txt can't be read as a checkpoint"),
+        (["source=photos", "score_threshold=1.5"], r"score_threshold=1\.5: expected a number from 0 to 1, or best_f1"),
+        (["source=photos", "score_threshold=best"], r"score_threshold='best'.*nearest is best_f1"),
+        (["source=photos", "batch_size=0"], r"batch_size=0: expected 1 or more"),
+        (["source=photos", "accelerator=gqu"], r"accelerator=gqu: expected one of auto, cpu, gpu"),
+        (["sorce=photos"], r"sorce \(command line, sorce=photos\): no such setting; nearest is source"),
+        ([], r"source is missing; give source=\.\.\. \(a picture, a folder of pictures, or a video\)"),
+    ],
+)
+def test_mistakes_are_said_and_leave_no_trace(predict, checkpoint, photos, overrides, message, tmp_path):
+    for name in ("empty", "texts"):
+        (tmp_path / name).mkdir()
+    for name in ("b.txt", "a.txt"):
+        (tmp_path / "texts" / name).touch()
+    before = sorted(tmp_path.rglob("*"))
+    given = [checkpoint] if not any(o.startswith("checkpoint=") for o in overrides) else []
+    ended = predict(*given, *overrides)
+    assert ended.status == 2
+    assert "Traceback" not in ended.said
+    assert re.search(message, ended.said), ended.said
+    left = [path for path in sorted(tmp_path.rglob("*")) if path not in before]
+    assert all(path in (tmp_path / "runs", tmp_path / "runs/predict") for path in left)
+
+
+def test_output_inside_the_source_is_not_read_again(predict, checkpoint, photos):
+    for _ in range(2):
+        predict(checkpoint, "source=photos", "output=photos/found")
+        content = json.loads((photos / "found/predictions.json").read_text())
+        assert len(content["images"]) == 7
+
+
+def write_video(path: Path, frames: int, size: tuple[int, int] = (96, 64), codec: str = "mp4v", rate: float = 12.5):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), rate, size)
+    still = np.asarray(photo(size[1] + frames, size[0] + frames))
+    for number in range(frames):
+        writer.write(np.ascontiguousarray(still[number : number + size[1], number : number + size[0], ::-1]))
+    writer.release()
+    return path
+
+
+def read_video(path: Path) -> tuple[list[np.ndarray], float]:
+    capture, frames = cv2.VideoCapture(str(path)), []
+    while (read := capture.read())[0]:
+        frames.append(read[1])
+    return frames, capture.get(cv2.CAP_PROP_FPS)
+
+
+def test_a_video_becomes_a_drawn_video_of_the_same_size_and_rate(predict, checkpoint, tmp_path):
+    write_video(tmp_path / "clip.mp4", frames=13)
+    ended = predict(checkpoint, "source=clip.mp4", "output=found", "batch_size=4", "score_threshold=0.3")
+    assert ended.status == 0, ended.said
+    frames, rate = read_video(Path("found/drawn/clip.mp4"))
+    assert len(frames) == 13
+    assert frames[0].shape == (64, 96, 3)
+    assert rate == 12.5
+    plain, _ = read_video(tmp_path / "clip.mp4")
+    assert all(np.abs(a.astype(int) - b).mean() > 5 for a, b in zip(frames, plain, strict=True))
+    content = json.loads(Path("found/predictions.json").read_text())
+    assert [image["id"] for image in content["images"]] == list(range(13))
+    assert content["images"][12] == {"id": 12, "file_name": "clip.mp4#12", "width": 96, "height": 64}
+    detector = load_detector(checkpoint.removeprefix("checkpoint="), "cpu", score_threshold=0.3)
+    last = detector([np.ascontiguousarray(frame[..., ::-1]) for frame in plain[8:12]])  # as they lay in their batch
+    for number, detections in enumerate(last, 8):
+        scores = [one["score"] for one in content["annotations"] if one["image_id"] == number]
+        np.testing.assert_allclose(scores, detections.scores[0], atol=1e-4)
+    assert "frames: 13 in" in ended.said
+    assert "states" not in ended.said
+
+
+def test_a_video_is_turned_as_its_metadata_says(predict, checkpoint, tmp_path):
+    data = write_video(tmp_path / "clip.mp4", frames=3).read_bytes()
+    matrix = data.index(b"tkhd") + 44  # after version, times, track, duration, layer and volume
+    upright = np.array([1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30], ">i4").tobytes()
+    assert data[matrix : matrix + 36] == upright
+    turned = np.array([0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30], ">i4").tobytes()
+    (tmp_path / "turned.mp4").write_bytes(data[:matrix] + turned + data[matrix + 36 :])
+    predict(checkpoint, "source=turned.mp4", "output=found")
+    frames, _ = read_video(Path("found/drawn/turned.mp4"))
+    assert [frame.shape for frame in frames] == [(96, 64, 3)] * 3
+    assert json.loads(Path("found/predictions.json").read_text())["images"][0]["width"] == 64
+
+
+def test_a_drawn_video_lacks_no_frame_of_an_odd_or_changing_size(tmp_path):
+    write_video(tmp_path / "clip.mp4", frames=2)
+    film = Film(Source(tmp_path, ("clip.mp4",), is_video=True), tmp_path / "drawn")
+    for number, size in enumerate([(65, 97), (65, 97), (120, 80)]):
+        frame = np.full((*size, 3), 90 * number, np.uint8)
+        film.write(Read(number, "", frame), frame)
+    film.close()
+    film.discard()
+    frames, _ = read_video(tmp_path / "drawn/clip.mp4")
+    assert [frame.shape for frame in frames] == [(64, 96, 3)] * 3
+    assert [round(frame.mean(), -1) for frame in frames] == [0, 90, 180]
+
+
+def test_of_a_truncated_video_what_can_be_read_is_written_and_said(predict, checkpoint, tmp_path):
+    data = write_video(tmp_path / "whole.avi", frames=12, codec="MJPG").read_bytes()
+    (tmp_path / "cut.avi").write_bytes(data[: len(data) // 2])
+    ended = predict(checkpoint, "source=cut.avi", "output=found")
+    frames, _ = read_video(Path("found/drawn/cut.mp4"))
+    assert 3 <= len(frames) <= 9
+    assert len(json.loads(Path("found/predictions.json").read_text())["images"]) == len(frames)
+    assert f"the video states 12 frames; {len(frames)} could be read" in ended.said
+    assert ended.status == 0
+
+
+def test_a_video_that_cannot_be_written_is_an_error_and_leaves_the_older_one(tmp_path):
+    write_video(tmp_path / "clip.mp4", frames=2)
+    (tmp_path / "drawn").mkdir()
+    (tmp_path / "drawn/clip.mp4").write_bytes(b"older")
+    film = Film(Source(tmp_path, ("clip.mp4",), is_video=True), tmp_path / "drawn")
+    read = next(film.readings())()
+    film.write(read, read.pixels)
+    film._partial.unlink()  # as good as a disk that is full: the writer does not say
+    with pytest.raises(OSError, match=r"can't write \S+drawn/clip\.mp4; free some space on its disk"):
+        film.close()
+    film.discard()
+    assert (tmp_path / "drawn/clip.mp4").read_bytes() == b"older"
+    assert len(list((tmp_path / "drawn").iterdir())) == 1
+
+
+def test_the_json_file_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "predictions.json"
+    path.write_text("older")
+    one = ImagePredictions(5, np.array([[1.0, 2.0, 4.0, 8.0]]), np.array([0.5]), np.array([1]))
+
+    def write() -> None:
+        with CocoFile(path, {}, (3, 7), ("a", "b")) as file:
+            file.add("x.jpg", (10, 20), one)
+            assert path.read_text() == "older"
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match=r"can't write .*predictions\.json \(No space left on device\); free some"):
+            write()
+    assert path.read_text() == "older"
+    assert list(tmp_path.iterdir()) == [path]
+    write()
+    content = json.loads(path.read_text())
+    assert content["images"] == [{"id": 5, "file_name": "x.jpg", "width": 20, "height": 10}]
+    assert content["annotations"] == [
+        {"id": 1, "image_id": 5, "category_id": 7, "bbox": [1, 2, 3, 6], "area": 18, "iscrowd": 0, "score": 0.5}
+    ]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_names_sort_as_people_count():
+    names = ["b", "a10.jpg", "a9.jpg", "A11.jpg", "a/z.jpg", "a1/b2.jpg", "a1/b10.jpg", "01.jpg", "1.jpg"]
+    ordered = sorted(names, key=natural)
+    assert ordered == ["01.jpg", "1.jpg", "a/z.jpg", "a1/b2.jpg", "a1/b10.jpg", "a9.jpg", "a10.jpg", "A11.jpg", "b"]
+
+
+def test_drawn_names_never_meet():
+    names = ("a.gif", "a.gif.png", "A.GIF", "b.jpg", "b.png", "s/b.jpg", "é" * 124 + ".bmp", "é" * 124 + ".gif")
+    drawn = drawn_names(names)
+    assert len({name.casefold() for name in drawn}) == len(names)
+    assert drawn[3:6] == ["b.jpg", "b.png", "s/b.jpg"]
+    assert all(len(os.fsencode(name)) <= 200 for name in drawn)
+    assert all(name.endswith((".jpg", ".png")) for name in drawn)
