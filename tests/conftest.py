@@ -48,6 +48,12 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The setting that gives all runs of a file one data set of shapes."""
+    return f"data.root={tmp_path_factory.mktemp('data') / 'shapes'}"
+
+
 @pytest.fixture(scope="session")
 def train() -> Iterator[Runner]:
     """`train(overrides, folder, kill=None)`: run train.py from a folder and return what it printed."""

@@ -11,12 +11,6 @@ from running import FULL, MOMENTS, TINY, Runner, assert_equal_bits, curves, last
 
 
 @pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One data set for all runs of this file."""
-    return f"data.root={tmp_path_factory.mktemp('data') / 'shapes'}"
-
-
-@pytest.fixture(scope="module")
 def uninterrupted(train, shapes, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     train([*FULL, shapes], folder)

@@ -22,11 +22,6 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"data.root={tmp_path_factory.mktemp('data') / 'shapes'}"
-
-
-@pytest.fixture(scope="module")
 def folder(train, shapes, tmp_path_factory) -> Path:
     """Where a run of ten steps was made."""
     folder = tmp_path_factory.mktemp("run")
