@@ -4,7 +4,8 @@
 
 Runs of `experiment=small_dataset` by train.py and by benchmarks/torchvision_fcos.py, one of each for a seed. A run's
 scores after a number of steps are the same on a busy and on an idle machine, its time is not: so `--seconds` says how
-long a step of each takes on an idle one (benchmarks/bccd_steps.py measures their ratio by turns).
+long a step of each takes on an idle one (benchmarks/bccd_steps.py measures their ratio by turns). `--plot FILE` draws
+the same: lines are means, bands reach from the lowest to the highest seed.
 """
 
 import argparse
@@ -23,12 +24,36 @@ def scores(run: Path) -> dict[int, dict[str, float]]:
     return {int(row["step"]): {name: float(row[f"val/{name}"]) for name in SHOWN} for row in rows}
 
 
+def plot(file: Path, sides: list[tuple[str, list[Path], float]]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for (name, runs, seconds), color in zip(sides, ("#0062a8", "#b84a00"), strict=True):
+        found = [scores(run) for run in runs]
+        minutes = [step * seconds / 60 for step in found[0]]
+        values = [[of_run[step]["AP"] for of_run in found] for step in found[0]]
+        axes.plot(minutes, [statistics.fmean(v) for v in values], "o-", color=color, markersize=3, label=name)
+        axes.fill_between(minutes, [min(v) for v in values], [max(v) for v in values], color=color, alpha=0.2, lw=0)
+    axes.set(xlabel="minutes of training", ylabel="AP", xlim=(0, 15.5))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", frameon=False)
+    figure.savefig(file, dpi=150)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, nargs=2, required=True)
     parser.add_argument("--ours", type=Path, nargs="+", required=True)
     parser.add_argument("--torchvision", type=Path, nargs="+", required=True)
+    parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
+    if options.plot:
+        sides = list(
+            zip(("Boxwright", "torchvision"), (options.ours, options.torchvision), options.seconds, strict=True)
+        )
+        plot(options.plot, sides)
     print(
         "| minutes | | step | " + " | ".join(SHOWN) + " | AP of each seed |\n|---|---|---|" + "---|" * (len(SHOWN) + 1)
     )

@@ -146,10 +146,9 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             used = self._training_boxes(split)[1]
             rows = rows[np.bincount(index.image_index()[used], minlength=len(index))[rows] > 0]
         if not len(rows):
-            raise DataError(
-                f"the {role} split is empty: {len(index)} images in {name!r}, none left with "
-                f"data.empty_images={self.empty_images}, data.val_fraction={self.val_fraction}"
-            )
+            settings = f"data.empty_images={self.empty_images}, data.val_fraction={self.val_fraction}"
+            reason = f"none of its {len(index)} images is left with {settings}" if len(index) else "it lists no image"
+            raise DataError(f"data.{role}_split={name!r} is empty: {reason}")
         if not any(os.path.exists(index.image_path(row)) for row in rows.tolist()):
             raise DataError(
                 f"none of the {len(rows)} images of split {name!r} exists any more; the first would be "
@@ -186,9 +185,9 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         if len(names) != self.num_classes:
             chosen = None if self.classes is None else names
             raise DataError(
-                f"data.num_classes={self.num_classes}, but split {name!r} has {len(index.class_names)} "
-                f"classes, {list(index.class_names)}, and data.classes={chosen}; set "
-                f"data.num_classes={len(names)}, or name the classes to use in data.classes"
+                f"data.num_classes={self.num_classes}, but split {name!r} has {len(index.class_names)} classes and "
+                f"data.classes={chosen}; set data.num_classes={len(names)}, or name the classes to use in "
+                f"data.classes. They are {list(index.class_names)}"
             )
         if not self._class_names:
             self._class_names, self._category_ids = tuple(names), tuple(numbers)
@@ -274,7 +273,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         used &= here
         images = np.unique(index.image_index()[used])
         line = (
-            f"{role} {split.name}: {len(split.rows)} images, {len(split.rows) - len(images)} of them without "
+            f"{role} ({split.name}): {len(split.rows)} images, {len(split.rows) - len(images)} of them without "
             f"objects; {used.sum()} boxes of {self.num_classes} classes; {self.rule_name}"
         )
         wanted = here & (labels >= 0)

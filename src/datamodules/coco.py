@@ -46,9 +46,13 @@ def _load(file: str) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError) as error:
         folder = Path(file).parent
         names = sorted(path.name for path in folder.glob("*.json")) if folder.is_dir() else []
-        found = f"there are {', '.join(names)}" if names else "there is no JSON file"
+        found = f"there are {', '.join(names)} in {folder}" if names else f"there is no JSON file in {folder}"
+        missing = [parent for parent in folder.parents[::-1] if not parent.exists()] or [folder]
+        if not missing[0].exists():
+            near = get_close_matches(missing[0].name, [path.name for path in missing[0].parent.iterdir()], n=1)
+            found = f"there is no folder {missing[0]}{f'; nearest is {near[0]}' if near else ''}"
         raise DataError(
-            f"{file} does not exist; {found} in {folder}. Check data.root, data.annotations and the name of the split"
+            f"{file} does not exist; {found}. Check data.root, data.annotations and the name of the split"
         ) from error
     except OSError as error:
         raise DataError(f"{file} can't be read ({error.strerror}); check data.root and data.annotations") from error

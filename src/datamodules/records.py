@@ -45,7 +45,7 @@ class Findings:
         if total > len(lines):
             lines.append(f"  ... {total - len(lines)} more")
         kinds = ", ".join(f"{rule}: {count}" for rule, count in self.counts.most_common())
-        return "\n".join([f"{total} problems in the annotations ({kinds})", *lines])
+        return "\n".join([f"{total} {'problem' if total == 1 else 'problems'} in the annotations ({kinds})", *lines])
 
 
 @dataclass

@@ -4,6 +4,7 @@ import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import ClassVar, Literal
 from xml.etree.ElementTree import Element, ParseError
@@ -207,8 +208,17 @@ class VocDataModule(DetectionDataModule):
         if others and self.other_classes == "raise" and not from_voc:
             first = int(np.flatnonzero(np.isin(index.labels, [index.class_names.index(name) for name in others]))[0])
             image = index.image_id(int(np.searchsorted(index.offsets, first, side="right")) - 1)
+            where = f"{self.root} has objects of {others}; the first is object {index.annotation_ids[first]} of {image}"
+            if len(others) == len(used):
+                raise DataError(f"{where}, and none of data.classes={_few(names)}; set data.classes=[{','.join(used)}]")
+            matches = [match for name in others for match in get_close_matches(name, names, n=1)]
+            near = f" (nearest is {matches[0]})" if matches else ""
             raise DataError(
-                f"{self.root} has objects of {others}, which data.classes={names} lacks; the first is object "
-                f"{index.annotation_ids[first]} of {image}. Add them, or leave them out with data.other_classes=drop"
+                f"{where}. data.classes={_few(names)} lacks them{near}; add them, "
+                "or leave them out with data.other_classes=drop"
             )
         return names, list(range(1, len(names) + 1))
+
+
+def _few(names: Sequence[str]) -> str:
+    return f"[{', '.join(names[:5])}, .. {len(names)} names]" if len(names) > 5 else f"[{', '.join(names)}]"

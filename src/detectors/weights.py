@@ -40,8 +40,9 @@ def load_published(backbone: nn.Module, weights: WeightsEnum) -> None:
         state = weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:  # no network; a hash that differs
         raise ValueError(
-            f"weights=imagenet: {weights.url} could not be downloaded ({error}). Fetch that file by other "
-            "means and give its path as weights, or weights=null to start from random ones"
+            f"model.backbone.weights=imagenet: {weights.url} could not be downloaded ({error}). Fetch that file by "
+            "other means and give model.backbone.weights=FILE, or null to start from random ones (with "
+            "model.backbone.frozen_stages=0 model.backbone.norm=bn)"
         ) from error
     fill(backbone, _backbone_part(state), str(weights.url))
 

@@ -51,6 +51,7 @@ def table(metrics: Metrics) -> Group:
         overall[-1].add_row(*(_percent(metrics.scalars[name]) for name in present))
 
     columns = next(iter(metrics.per_class.values()), {})
+    overall[0].title, overall[0].title_justify = "percent", "left"
     by_class = Table("class", *(Column(name, justify="right") for name in columns), box=SIMPLE_HEAD)
     for name, row in metrics.per_class.items():
         cells = (f"{value:.0f}" if key == "num_objects" else _percent(value) for key, value in row.items())

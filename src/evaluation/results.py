@@ -83,7 +83,10 @@ def read_predictions(path: Path, truth: Truth) -> Predictions:
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}. {_EXPECTED}") from error
     if not isinstance(entries, list):
-        raise ValueError(f"{path} holds a {type(entries).__name__}, not a list. {_EXPECTED}")
+        raise ValueError(
+            f"{path} holds a {type(entries).__name__}, not a list. {_EXPECTED}. (The predictions.json of predict.py "
+            "numbers its own images and can't be scored; evaluate.py checkpoint=.. writes one that can.)"
+        )
 
     rows = {image_id: row for row, image_id in enumerate(truth.image_ids.tolist())}
     labels = {category_id: label for label, category_id in enumerate(truth.category_ids)}

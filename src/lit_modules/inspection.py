@@ -128,8 +128,12 @@ def _collect(survey: Any, found: Found) -> None:
 def _warn_of_boxes(role: str, survey: Any, min_box: float, names: tuple[str, ...], found: Found) -> None:
     """Legal boxes that may not be meant: left out by their class, of a pixel, or there twice."""
     truth: Truth = survey.truth
-    for name, (count, path) in survey.others.items():
-        found.warnings.append(f"{role}, boxes of {name!r}, which data.classes leaves out: {count}, the first in {path}")
+    if survey.others:
+        most = sorted(survey.others.items(), key=lambda item: -item[1][0])
+        total = sum(count for _, (count, _) in most)
+        listed = ", ".join(f"{name!r} {count} (the first in {path})" for name, (count, path) in most[:5])
+        more = f", and of {len(most) - 5} more classes" if len(most) > 5 else ""
+        found.warnings.append(f"{role}, boxes of classes that data.classes leaves out: {total}; {listed}{more}")
 
     def told(boxes: np.ndarray) -> str:
         some: list[str] = []

@@ -94,6 +94,8 @@ class CSVLogger(Logger):
 
     def _write(self, row: dict[str, Any] | None = None) -> None:
         """Add a row to the file, or write all of it."""
+        if not self._columns:
+            return
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, self._columns)
         try:

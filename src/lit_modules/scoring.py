@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from evaluation.analysis import Analysis, analyse
 from evaluation.metrics import evaluate
 from evaluation.results import read_predictions, write_predictions
+from evaluation.truth import Predictions, Truth
 from lit_modules import runs, startup
 from lit_modules.base import DetectionModule
 from lit_modules.callbacks import report
@@ -31,6 +32,13 @@ log = logging.getLogger(__name__)
 
 _OF_THE_CHECKPOINT = ("resize", "rule", "eval_batch_size")
 """Data settings that a checkpoint was trained with and keeps, unless the command line says otherwise."""
+
+
+def _read(file: Path, truth: Truth) -> Predictions:
+    try:
+        return read_predictions(file, truth)
+    except ValueError as error:
+        raise ConfigError(f"predictions: {error}") from error
 
 
 def score(cfg: DictConfig) -> float:
@@ -50,7 +58,7 @@ def score(cfg: DictConfig) -> float:
         datamodule.prepare_data()
         datamodule.setup("test" if cfg.split == "test" else "validate")
         truth = datamodule.truth(cfg.split)
-        predictions = read_predictions(Path(cfg.predictions), truth)
+        predictions = _read(Path(cfg.predictions), truth)
         metrics = evaluate(truth, predictions)
         text = as_text(metrics)
         scored = _Scored(lambda: analyse(truth, predictions, metrics))

@@ -123,8 +123,8 @@ def explain_command_line(config_name: str) -> None:
 def command_line_problems(config_name: str, argv: list[str]) -> list[str]:
     """Unknown keys and choices among the overrides, and a run that cannot be resumed.
 
-    Hydra finds them too, but knows no nearest spelling, and advises to force the key in with `+`. Whatever
-    else is wrong is left to Hydra.
+    Hydra finds them too, but knows no nearest spelling, and advises to force the key in with `+`; of a line that it
+    can't read it names neither the line nor the remedy. Whatever else is wrong is left to it.
     """
     arguments = get_args_parser().parse_args(argv)
     if arguments.config_path or arguments.config_name or arguments.config_dir or arguments.help:
@@ -132,7 +132,7 @@ def command_line_problems(config_name: str, argv: list[str]) -> list[str]:
     try:
         overrides = OverridesParser.create().parse_overrides(arguments.overrides)
     except HydraException:
-        return []
+        return [problem for line in arguments.overrides for problem in _unreadable(line)]
     overrides = [override for override in overrides if not (override.is_delete() or override.is_hydra_override())]
     choices = [override for override in overrides if is_group(override.key_or_group)]
     problems = [problem for override in choices for problem in _choice_problems(override)]
@@ -153,6 +153,18 @@ def command_line_problems(config_name: str, argv: list[str]) -> list[str]:
     finally:
         GlobalHydra.instance().clear()
     return problems
+
+
+def _unreadable(line: str) -> Iterator[str]:
+    try:
+        OverridesParser.create().parse_overrides([line])
+    except HydraException:
+        key, equals, value = line.partition("=")
+        quoted = f"\"{key}='{value}'\"" if equals and "'" not in value else "KEY=VALUE"
+        yield (
+            f"{line} (command line): can't be read; text with braces, brackets, commas, = or spaces needs quotes "
+            f"within quotes: {quoted}"
+        )
 
 
 def _folder_problems(cfg: DictConfig) -> Iterator[str]:

@@ -39,7 +39,8 @@ class Skipped:
         parts = [f"{_number(images)} of {split} could not be read" for split, images in self.images.items() if images]
         if self.annotation_counts:
             rules = ", ".join(f"{rule}: {count}" for rule, count in self.annotation_counts.items())
-            parts.append(f"{sum(self.annotation_counts.values())} problems in the annotations ({rules})")
+            total = sum(self.annotation_counts.values())
+            parts.append(f"{total} {'problem' if total == 1 else 'problems'} in the annotations ({rules})")
         return "; ".join(parts)
 
     def add(self, split: str, infos: Iterable[ImageInfo]) -> None:

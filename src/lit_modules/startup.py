@@ -61,10 +61,16 @@ def quieten() -> None:
         ".*is deprecated.*",
         ".*smaller than the logging.*",
         ".*in eval mode at the start.*",
+        ".*recommended to use `self.log.*sync_dist.*",  # every rank logs the same number already
     ):
         warnings.filterwarnings("ignore", message)
+    warnings.formatwarning = _without_source
     if not runs.is_rank_zero():
         logging.getLogger().setLevel(logging.WARNING)
+
+
+def _without_source(message: Warning | str, *_: object, **__: object) -> str:
+    return f"warning: {message}\n"
 
 
 def announce(run: runs.Run, module: DetectionModule, trainer: pl.Trainer) -> None:

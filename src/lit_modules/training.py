@@ -19,7 +19,11 @@ log = logging.getLogger(__name__)
 
 
 def make_datamodule(cfg: DictConfig) -> pl.LightningDataModule:
-    return instantiate(cfg.data)
+    """Opened at once: what is wrong with the data is said before weights are loaded and loggers start."""
+    datamodule: pl.LightningDataModule = instantiate(cfg.data)
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    return datamodule
 
 
 def make_module(cfg: DictConfig, run: runs.Run) -> DetectionModule:
@@ -27,6 +31,13 @@ def make_module(cfg: DictConfig, run: runs.Run) -> DetectionModule:
     module: DetectionModule = instantiate(cfg.model)
     if run.checkpoint is not None:
         refuse_unresumable(run.checkpoint, module)
+    backbone = cfg.model.backbone
+    if backbone.get("weights") is None and (backbone.get("frozen_stages") or backbone.get("norm") == "frozen_bn"):
+        log.warning(
+            "random weights are frozen (model.backbone.weights=null with frozen_stages=%s, norm=%s); to train from "
+            "random ones set model.backbone.frozen_stages=0 model.backbone.norm=bn",
+            backbone.get("frozen_stages"), backbone.get("norm"),
+        )  # fmt: skip
     if cfg.channels_last:
         module.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     module.folder = run.folder

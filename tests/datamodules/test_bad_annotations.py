@@ -40,7 +40,7 @@ def refused(data: DetectionDataModule, says: str) -> str:
 
 def skipped(data: DetectionDataModule, says: str) -> Truth:
     """What is left, after one problem was told of, listed and counted."""
-    with pytest.warns(UserWarning, match="left out: 1 problems") as told:
+    with pytest.warns(UserWarning, match="left out: 1 problem in") as told:
         data.setup()
     (warning,) = {str(w.message) for w in told if "left out" in str(w.message)}
     (problem,) = data.problems

@@ -161,7 +161,8 @@ def test_a_set_smaller_than_a_batch_trains(tmp_path: Path) -> None:
 @pytest.mark.parametrize("drop", ["images", "objects"])
 def test_an_empty_data_set_is_refused(tmp_path: Path, drop: str) -> None:
     write_coco(tmp_path, [] if drop == "images" else [(32, 32)], [] if drop == "images" else [[]])
-    with pytest.raises(ValueError, match="train split is empty"):
+    reason = "it lists no image" if drop == "images" else "none of its 1 images is left with data.empty_images=drop"
+    with pytest.raises(ValueError, match=f"data.train_split='train' is empty: {reason}"):
         coco(tmp_path, empty_images="drop").setup("fit")
 
 

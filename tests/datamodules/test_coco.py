@@ -159,7 +159,7 @@ def test_a_wrong_image_folder_is_an_error_whatever_on_error_says(tmp_path: Path)
 
 def test_class_count_that_disagrees_prints_both_and_the_override(tmp_path: Path) -> None:
     write_coco(tmp_path, [SIZE], [[]])
-    with pytest.raises(ValueError, match=r"data\.num_classes=80.*2 classes, \['a', 'b'\].*data\.num_classes=2,"):
+    with pytest.raises(ValueError, match=r"data\.num_classes=80.*2 classes .*data\.num_classes=2,.*\['a', 'b'\]"):
         coco(tmp_path, num_classes=80).setup()
 
 
@@ -189,7 +189,7 @@ def test_a_wrong_split_lists_the_files_there_are(tmp_path: Path) -> None:
             {"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]},
             r"several categories of id \[1\]",
         ),
-        ({"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}, "split is empty"),
+        ({"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}, "is empty: it lists no image"),
     ],
 )
 def test_a_file_that_is_no_instances_json_is_refused(tmp_path: Path, content: Any, message: str) -> None:

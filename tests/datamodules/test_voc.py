@@ -69,8 +69,12 @@ def test_a_list_of_the_folder_itself_comes_before_a_year(tmp_path: Path) -> None
 
 def test_a_name_that_classes_lacks_is_an_error_or_dropped(tmp_path: Path) -> None:
     write_voc(tmp_path, {"x": voc_object("c", "1 1 9 9") + voc_object("a", "1 1 9 9")})
-    with pytest.raises(ValueError, match=r"objects of \['c'\].*\['a', 'b'\].*other_classes=drop"):
+    with pytest.raises(ValueError, match=r"objects of \['c'\].*\[a, b\] lacks them; .*other_classes=drop"):
         voc(tmp_path).setup()
+    with pytest.raises(ValueError, match=r"lacks them \(nearest is cc\)"):
+        voc(tmp_path, classes=["a", "cc"]).setup()
+    with pytest.raises(ValueError, match=r"none of data\.classes=\[x, y\]; set data\.classes=\[a,c\]"):
+        voc(tmp_path, classes=["x", "y"]).setup()
     data = voc(tmp_path, other_classes="drop")
     data.setup()
     assert data.truth("train").labels.tolist() == [0]

@@ -103,7 +103,9 @@ def test_a_failed_download_names_the_address_and_the_remedy(monkeypatch: pytest.
         raise URLError("no route to host")
 
     monkeypatch.setattr(models.WeightsEnum, "get_state_dict", download)
-    with pytest.raises(ValueError, match=r"resnet18-.*\.pth could not be downloaded .*no route.*weights=null"):
+    with pytest.raises(
+        ValueError, match=r"resnet18-.*\.pth could not be downloaded .*no route.*model\.backbone\.weights=FILE, or null"
+    ):
         ResNet(18)
 
 

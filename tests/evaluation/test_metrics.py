@@ -46,13 +46,14 @@ def test_the_table_shows_percentages_and_a_dash_where_nothing_was_true(
     with console.capture() as capture:
         console.print(table(metrics))
     rows = [line.split() for line in capture.get().splitlines() if line.strip(" ─")]
-    assert rows[:4] == [
+    assert rows[:5] == [
+        ["percent"],
         ["AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "mAP_voc07", "mAP_voc"],
         ["50.0", "50.0", "50.0", "50.0", "-", "-", "50.0", "50.0"],
         ["AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"],
         ["50.0", "50.0", "50.0", "50.0", "-", "-"],
     ]
-    assert rows[4:] == [
+    assert rows[5:] == [
         ["class", "AP", "AP50", "AP_voc07", "AP_voc", "num_objects"],
         ["cat", "100.0", "100.0", "100.0", "100.0", "1"],
         ["dog", "-", "-", "-", "-", "0"],

@@ -108,8 +108,8 @@ def test_legal_boxes_are_counted_by_why_training_leaves_them_out(tmp_path: Path,
         assert said in html
         assert said in text
     _, _, text = look(*COCO, f"data.root={tmp_path}", "data.classes=[dog]", "data.num_classes=1")
-    assert "train, boxes of &#x27;cat&#x27;" in (tmp_path / "inspection.html").read_text()
-    assert "train, boxes of 'cat', which data.classes leaves out: 4, the first in" in text
+    assert "leaves out: 4; &#x27;cat&#x27; 4 (the first in" in (tmp_path / "inspection.html").read_text()
+    assert "train, boxes of classes that data.classes leaves out: 4; 'cat' 4 (the first in" in text
 
 
 def test_images_of_val_that_are_in_train_are_told_by_their_content(tmp_path: Path, look: Inspect) -> None:
@@ -168,7 +168,7 @@ def test_a_class_that_data_classes_lacks_does_not_hide_the_rest(tmp_path: Path, 
     options = ["data=voc", f"data.root={tmp_path}", "data.classes=[a]", "data.resize=32", "data.num_workers=0"]
     problems, _, text = look(*options, *splits)
     assert problems == 2
-    for said in ("['b']", "train, boxes of 'b', which data.classes leaves out: 1", "negative width or height"):
+    for said in ("['b']", "train, boxes of classes that data.classes leaves out: 1; 'b' 1", "negative width or height"):
         assert said in text
 
 

@@ -259,7 +259,6 @@ def test_a_wrong_word_on_the_command_line_is_named_with_the_nearest(line: str, s
         "+data.augmentations.blur._target_=albumentations.Blur",
         "experiment=shapes_demo data.train_images=10",
         "logger=[csv,wandb] ~callbacks.averaging hydra.run.dir=x",
-        "data.root=[",
         "--help",
     ],
 )
@@ -325,3 +324,12 @@ def test_num_classes_follows_the_list_of_classes() -> None:
     assert cfg.n == 80
     cfg.classes = ["a", "b"]
     assert cfg.n == 2
+
+
+@pytest.mark.parametrize("line", ["data.root=[", "data.images=images/{split}"])
+def test_a_line_that_hydra_cannot_read_is_named_with_the_quotes_it_needs(line: str) -> None:
+    (problem,) = settings.command_line_problems("train", ["model=fcos", line])
+    key, _, value = line.partition("=")
+    assert problem.startswith(f"{line} (command line): can't be read")
+    assert problem.endswith(f"\"{key}='{value}'\"")
+    assert settings.command_line_problems("train", [f"{key}='{value}'"]) == []

@@ -74,7 +74,8 @@ class Log(Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = cast(DetectionModule, pl_module)
         if trainer.is_global_zero:
-            log.info("data: %s", cast(Any, trainer).datamodule.describe())
+            for line in cast(Any, trainer).datamodule.describe().splitlines():
+                log.info("data: %s", line)
             module.skipped = Skipped.read(module.folder)  # what the run left out before it was resumed
             module.skipped.add_annotations(cast(Any, trainer).datamodule)
         self._keep_skipped(trainer, module)
