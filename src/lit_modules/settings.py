@@ -20,9 +20,10 @@ from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from yaml import YAMLError
 
 from evaluation.files import FULL
-from lit_modules.conf_files import CONF, contains, is_group, nearest, options, origin, plain, remark, unknown
+from lit_modules.conf_files import CONF, contains, is_group, loaded, nearest, options, origin, plain, remark, unknown
 from lit_modules.signatures import accepts, constant, describe, parameters, words
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", None]
@@ -206,6 +207,27 @@ def _choice_problems(override: Override) -> Iterator[str]:
     for choice in _choices(override):
         if choice not in known:
             yield f"{where}: no such choice{nearest(choice, known)}; there are {', '.join(known)}"
+        elif group == "experiment":
+            yield from _recipe_problems(choice)
+
+
+def _recipe_problems(recipe: str) -> Iterator[str]:
+    """What Hydra would answer with a traceback: a file that is no YAML, a choice in its `defaults` that isn't one."""
+    where = f"conf/experiment/{recipe}.yaml"
+    try:
+        content = loaded(CONF / "experiment" / f"{recipe}.yaml")
+    except YAMLError as error:
+        yield f"{where}: not valid YAML: {' '.join(str(error).split())}"
+        return
+    for entry in content.get("defaults") or ():
+        for key, choice in cast(dict[str, Any], entry).items() if isinstance(entry, dict) else ():
+            group = key.removeprefix("override ").strip()
+            if key.startswith("override ") and not group.startswith("/"):
+                yield f"{where}, defaults, {key}: write override /{group}"
+            elif (CONF / group.lstrip("/")).is_dir() and isinstance(choice, str):
+                known = options(group.lstrip("/"))
+                if choice not in known:
+                    yield f"{where}, defaults, {key}: {choice}: no such choice{nearest(choice, known)}"
 
 
 # The composed config, inside Hydra's main

@@ -333,3 +333,24 @@ def test_a_line_that_hydra_cannot_read_is_named_with_the_quotes_it_needs(line: s
     assert problem.startswith(f"{line} (command line): can't be read")
     assert problem.endswith(f"\"{key}='{value}'\"")
     assert settings.command_line_problems("train", [f"{key}='{value}'"]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: x\n data:\n", "not valid YAML: mapping values are not allowed here"),
+        ("defaults:\n  - override /model/backbone: mobilenetv2\n", "no such choice; nearest is mobilenet_v2"),
+        ("defaults:\n  - override model/backbone: resnet18\n", "write override /model/backbone"),
+        ("defaults:\n  - override /model/backbone: resnet18\n", None),
+    ],
+)
+def test_mistakes_in_a_recipe_are_told_with_its_file(text, said, tmp_path, monkeypatch):
+    conf = shutil.copytree(conf_files.CONF, tmp_path / "conf")
+    (conf / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}")
+    for module in (conf_files, settings):
+        monkeypatch.setattr(module, "CONF", conf)
+    problems = command_line_problems("train", ["experiment=mine"])
+    assert len(problems) == (said is not None)
+    if said is not None:
+        assert problems[0].startswith("conf/experiment/mine.yaml")
+        assert said in problems[0]
