@@ -1,7 +1,9 @@
-"""Box algebra that torchvision.ops lacks: boxes as distances from points, and clipping to many sizes at once.
+"""Box algebra that torchvision.ops lacks: boxes as seen from points and from anchors, and clipping to many sizes.
 
-Distances are (left, top, right, bottom), non-negative for a point inside its box.
+Distances are (left, top, right, bottom), non-negative for a point inside its box. Deltas are (x, y, width, height).
 """
+
+import math
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +18,36 @@ def boxes_to_distances(points: Float[Tensor, "*#n 2"], boxes: Float[Tensor, "*#n
 def distances_to_boxes(points: Float[Tensor, "*#n 2"], distances: Float[Tensor, "*#n 4"]) -> Float[Tensor, "*n 4"]:
     """The inverse of `boxes_to_distances`."""
     return torch.cat((points - distances[..., :2], points + distances[..., 2:]), dim=-1)
+
+
+LARGEST_LOG_RATIO = math.log(1000 / 16)
+"""Of a decoded side to the anchor's, so that an untrained network has no infinite boxes (Detectron's bound)."""
+
+Weights = tuple[float, float, float, float]
+
+
+def boxes_to_deltas(
+    anchors: Float[Tensor, "*#n 4"], boxes: Float[Tensor, "*#n 4"], weights: Weights
+) -> Float[Tensor, "*n 4"]:
+    """Offset of the centre in sides of the anchor, log of the ratio of sides (R-CNN, arXiv 1311.2524, equations 6-9).
+
+    `weights` multiply the four; (10, 10, 5, 5) are "variances" of (0.1, 0.1, 0.2, 0.2).
+    """
+    centre, extent = (anchors[..., :2] + anchors[..., 2:]) / 2, anchors[..., 2:] - anchors[..., :2]
+    box_centre, box_extent = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
+    deltas = torch.cat(((box_centre - centre) / extent, (box_extent / extent).log()), dim=-1)
+    return deltas * deltas.new_tensor(weights)
+
+
+def deltas_to_boxes(
+    anchors: Float[Tensor, "*#n 4"], deltas: Float[Tensor, "*#n 4"], weights: Weights
+) -> Float[Tensor, "*n 4"]:
+    """The inverse of `boxes_to_deltas`, for sides of at most 62.5 times the anchor's."""
+    centre, extent = (anchors[..., :2] + anchors[..., 2:]) / 2, anchors[..., 2:] - anchors[..., :2]
+    deltas = deltas / deltas.new_tensor(weights)
+    box_centre = centre + deltas[..., :2] * extent
+    half = extent * deltas[..., 2:].clamp(max=LARGEST_LOG_RATIO).exp() / 2
+    return torch.cat((box_centre - half, box_centre + half), dim=-1)
 
 
 def clip_boxes(boxes: Float[Tensor, "*#n 4"], size: Int[Tensor, "*#n 2"]) -> Float[Tensor, "*n 4"]:

@@ -8,6 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+BACKGROUND, IGNORED = -1, -2
+"""Labels of what has no class, and of what no loss looks at."""
+
 SMALLEST_IOU = 1e-12
 """Floor under the IoU inside a logarithm, since a ReLU head may predict boxes without area; so low that a
 prediction of any sensible size, however far off, keeps its gradient."""
@@ -16,7 +19,7 @@ prediction of any sensible size, however far off, keeps its gradient."""
 def sigmoid_focal_loss(
     logits: Float[Tensor, "*n K"], labels: Int[Tensor, "*n"], alpha: float, gamma: float
 ) -> Float[Tensor, ""]:
-    """Focal loss (arXiv 1708.02002, equation 5), summed; label -1 makes all K columns negative.
+    """Focal loss (arXiv 1708.02002, equation 5), summed; BACKGROUND makes all K columns negative, IGNORED none.
 
     With z the logit of the *wrong* answer, a column costs alpha_t * sigmoid(z)^gamma * softplus(z), which
     is exact however large the logit. `torchvision.ops.sigmoid_focal_loss` wants one-hot targets as floats
@@ -25,7 +28,8 @@ def sigmoid_focal_loss(
     positive = labels[..., None] == torch.arange(logits.shape[-1], device=logits.device)
     wrong = torch.where(positive, -logits, logits)
     loss = wrong.sigmoid().pow(gamma) * F.softplus(wrong)
-    return (loss * torch.where(positive, alpha, 1 - alpha)).sum()
+    negative = (1 - alpha) * (labels[..., None] != IGNORED)
+    return (loss * torch.where(positive, alpha, negative)).sum()
 
 
 def _overlap(

@@ -1,0 +1,64 @@
+"""Which true box each anchor answers for."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from detectors.boxes import box_areas
+from detectors.losses import BACKGROUND, IGNORED
+
+
+@torch.no_grad()
+def match_anchors(
+    anchors: Float[Tensor, "R 4"],
+    boxes: Float[Tensor, "B G 4"],
+    *,
+    background_iou: float,
+    foreground_iou: float,
+    low_quality: bool,
+    max_pairs: int = 2**21,
+) -> Int[Tensor, "B R"]:
+    """The row of the box that each anchor answers for, or BACKGROUND, or IGNORED (arXiv 1506.01497, section 3.1.2).
+
+    Of the boxes of an image an anchor looks at the one of largest IoU, of equal ones the first. It is matched
+    from `foreground_iou` on, background below `background_iou`, and ignored in between. With `low_quality` the
+    anchors of largest IoU with some box are matched as well, to the box of largest IoU with *them*, which may be
+    another one, as in Detectron. A box that no anchor overlaps forces none; torchvision, detectron2 and the
+    first Faster R-CNN codes then take anchors of IoU 0. Rows of padding, without area, are matched by nothing.
+
+    Every anchor is held against every box, so boxes are taken in portions of at most `max_pairs` (image, anchor,
+    box) triples, at least one box at a time: 8 MiB for each array alive, and the same result.
+    """
+    num_boxes = boxes.shape[1]
+    largest = boxes.new_zeros(len(boxes), len(anchors))
+    row = torch.full_like(largest, 0, dtype=torch.int64)
+    forced = torch.zeros_like(row, dtype=torch.bool)
+    anchor_areas, areas = box_areas(anchors)[:, None], box_areas(boxes)
+    portion = max(1, max_pairs // max(1, largest.numel()))
+    for start in range(0, num_boxes, portion):
+        part = slice(start, start + portion)
+        left, top, right, bottom = boxes[:, None, part].unbind(dim=-1)
+        x1, y1, x2, y2 = anchors[:, None].unbind(dim=-1)
+        across = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp(min=0)
+        down = (torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp(min=0)
+        common = across * down
+        iou = common / (anchor_areas + areas[:, None, part] - common)
+        if low_quality:
+            best_of_box = iou.amax(dim=1, keepdim=True)
+            forced |= ((iou == best_of_box) & (best_of_box > 0)).any(dim=2)
+        best, index = iou.max(dim=2)
+        row = torch.where(best > largest, index + start, row)
+        largest = torch.maximum(largest, best)
+    unmatched = torch.where(largest < background_iou, BACKGROUND, IGNORED)
+    return torch.where((largest >= foreground_iou) | forced, row, unmatched)
+
+
+def gather_matched(
+    matched: Int[Tensor, "B R"], boxes: Float[Tensor, "B G 4"], labels: Int[Tensor, "B G"]
+) -> tuple[Int[Tensor, "B R"], Float[Tensor, "B R 4"]]:
+    """Label and box that each anchor is matched to; its BACKGROUND or IGNORED, and zeros, where it is not."""
+    row = torch.where(matched >= 0, matched, boxes.shape[1])
+    labels = F.pad(labels, (0, 1), value=BACKGROUND).gather(1, row)
+    boxes = F.pad(boxes, (0, 0, 0, 1)).gather(1, row[..., None].expand(-1, -1, 4))
+    return torch.where(matched >= 0, labels, matched), boxes
