@@ -24,7 +24,7 @@ def main(cfg: DictConfig) -> float | None:
 
     cfg = startup.prepare(run)
     datamodule = training.make_datamodule(cfg)
-    module = training.make_module(cfg, run)
+    module = training.make_module(cfg, run, datamodule)
     trainer = training.make_trainer(cfg, run)
     startup.announce(run, module, trainer)
     trainer.fit(module, datamodule, ckpt_path=run.checkpoint, weights_only=True)

@@ -38,6 +38,8 @@ def composed(*overrides: str) -> DictConfig:
             del cfg["hydra"]
         if OmegaConf.is_missing(cfg.data, "root"):
             cfg.data.root = "somewhere"
+        if OmegaConf.is_missing(cfg, "init_from"):
+            cfg.init_from = "some.ckpt"
         return runs.scaled(runs.resolved(cfg), quiet=True)
 
 

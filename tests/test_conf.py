@@ -52,6 +52,8 @@ def recipe(name: str) -> DictConfig:
     cfg = composed(f"experiment={name}")
     if OmegaConf.is_missing(cfg.data, "root"):
         cfg.data.root = "somewhere"
+    if OmegaConf.is_missing(cfg, "init_from"):
+        cfg.init_from = "some.ckpt"
     return cfg
 
 

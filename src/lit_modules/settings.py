@@ -36,6 +36,7 @@ KINDS: dict[str, Any] = {
     "trainer.gradient_clip_val": float | None,
     "trainer.deterministic": bool | Literal["warn"],
     "resume": str | None,
+    "init_from": str | None,
     "checkpoint": str | None,
     "predictions": str | None,
     "split": Literal["val", "test"],

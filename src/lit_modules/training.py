@@ -13,7 +13,14 @@ from lit_modules.base import DetectionModule
 from lit_modules.callbacks import report
 from lit_modules.callbacks.checkpoints import Checkpoints
 from lit_modules.callbacks.log import ProgressBar, show_bar
-from lit_modules.checkpoints import FORMAT, AtomicCheckpointIO, read_checkpoint, refuse_unresumable
+from lit_modules.checkpoints import (
+    FORMAT,
+    AtomicCheckpointIO,
+    read_checkpoint,
+    refuse_unresumable,
+    without_weights,
+)
+from lit_modules.initial import start_from
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +33,17 @@ def make_datamodule(cfg: DictConfig) -> pl.LightningDataModule:
     return datamodule
 
 
-def make_module(cfg: DictConfig, run: runs.Run) -> DetectionModule:
+def make_module(cfg: DictConfig, run: runs.Run, datamodule: Any) -> DetectionModule:
     """The detector's module with its network; it knows its run, which its checkpoints tell of."""
-    module: DetectionModule = instantiate(cfg.model)
+    replaced = cfg.init_from is not None or run.checkpoint is not None
+    module: DetectionModule = instantiate(without_weights(runs.plain(cfg.model)) if replaced else cfg.model)
     if run.checkpoint is not None:
         refuse_unresumable(run.checkpoint, module)
+    elif cfg.init_from is not None:
+        start_from(module, cfg.init_from, datamodule.class_names)
     backbone = cfg.model.backbone
-    if backbone.get("weights") is None and (backbone.get("frozen_stages") or backbone.get("norm") == "frozen_bn"):
+    frozen = backbone.get("frozen_stages") or backbone.get("norm") == "frozen_bn"
+    if cfg.init_from is None and backbone.get("weights") is None and frozen:
         log.warning(
             "random weights are frozen (model.backbone.weights=null with frozen_stages=%s, norm=%s); to train from "
             "random ones set model.backbone.frozen_stages=0 model.backbone.norm=bn",

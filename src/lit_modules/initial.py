@@ -1,0 +1,61 @@
+"""`init_from`: a run that starts from another run's weights."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from lit_modules.base import DetectionModule
+from lit_modules.checkpoints import read_checkpoint
+from lit_modules.settings import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+def start_from(module: DetectionModule, path: str, class_names: Sequence[str]) -> None:
+    """Load a checkpoint's weights (the averaged ones where its run averaged); optimizer and schedule begin anew.
+
+    Where the number of classes differs, tensors whose first dimension counts classes keep their new values, and
+    are listed. The pixel mean and deviation that the trunk was trained with come along. ConfigError where anything
+    else differs: an `init_from` that silently loads half a network is worse than none.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(
+            f"init_from={path}: {Path(path).resolve()} does not exist; give the checkpoint of another run, such as "
+            "RUN/checkpoints/best.ckpt"
+        )
+    checkpoint = read_checkpoint(path)
+    stored = checkpoint["boxwright"]
+    theirs, ours = checkpoint["state_dict"], module.state_dict()
+    names = list(stored["class_names"])
+    of_classes = [
+        name
+        for name, tensor in theirs.items()
+        if len(names) != len(class_names)
+        and name in ours
+        and tensor.shape != ours[name].shape
+        and tensor.shape[1:] == ours[name].shape[1:]
+    ]
+    misfits = sorted(theirs.keys() ^ ours.keys())
+    misfits += [
+        f"{name} ({tuple(tensor.shape)} there, {tuple(ours[name].shape)} here)"
+        for name, tensor in theirs.items()
+        if name in ours and name not in of_classes and tensor.shape != ours[name].shape
+    ]
+    if misfits:
+        raise ConfigError(
+            f"init_from={path}: it holds {stored['config']['model']['_target_'].split('.')[-1]} with other settings "
+            f"than this run's {type(module).__name__}: {len(misfits)} tensors do not fit, such as {misfits[0]}. Give "
+            "the model settings of its config.yaml, or take its trunk alone with model.backbone.weights=FILE"
+        )
+    module.load_state_dict({name: ours[name] if name in of_classes else theirs[name] for name in ours})
+    log.info("starts from the weights of %s (step %d)", path, checkpoint.get("global_step", 0))
+    if of_classes:
+        log.info(
+            "left out, since it has %d classes and this run %d: %s",
+            len(names), len(class_names), ", ".join(name.removeprefix("network.") for name in of_classes),
+        )  # fmt: skip
+    elif names != list(class_names):
+        log.warning(
+            "the weights of init_from are for the classes %s, this run is for %s: each head goes on from the class "
+            "in its place", names, list(class_names),
+        )  # fmt: skip
