@@ -1,9 +1,10 @@
-"""Seconds of one training step of FCOS on BCCD, ours beside torchvision's, in one process and by turns.
+"""Seconds of one training step on BCCD, ours beside torchvision's, in one process and by turns.
 
-    python benchmarks/bccd_steps.py --data FOLDER --weights FILE [--rounds 12] [OVERRIDE ...]
+    python benchmarks/bccd_steps.py --data FOLDER --weights FILE [--recipe RECIPE] [--rounds 12] [OVERRIDE ...]
 
-Both take the same batches of `experiment=small_dataset`; a step is forward, loss, backward, clipping and AdamW. Prints
-the median of each and the median, and quartiles, of the ratios of neighbours, in bf16 and in float32.
+Both take the same batches of `small_dataset` (FCOS) or `small_dataset_retinanet`; a step is forward, loss, backward,
+clipping and AdamW. Prints the median of each and the median, and quartiles, of the ratios of neighbours, in bf16 and in
+float32.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from torchvision_fcos import TorchvisionFCOS
+from torchvision_peer import TorchvisionPeer
 
 from datamodules.batch import Batch
 from lit_modules import runs
@@ -46,13 +47,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--weights", required=True)
+    parser.add_argument("--recipe", default="small_dataset")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_args()
     runs.register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [
-            "experiment=small_dataset", f"data.root={options.data}", "data.classes=[RBC,WBC,Platelets]",
+            f"experiment={options.recipe}", f"data.root={options.data}", "data.classes=[RBC,WBC,Platelets]",
             f"model.backbone.weights={options.weights}", *options.overrides,
         ])  # fmt: skip
     data = instantiate(cfg.data)
@@ -61,7 +63,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {len(batches[0].images)} images a step")
     for bf16 in (True, False):
         ours = stepper(instantiate(cfg.model), cfg, bf16)
-        theirs = stepper(TorchvisionFCOS(cfg.model, cfg.data.resize, cfg.data.resize * 1333 // 800), cfg, bf16)
+        theirs = stepper(TorchvisionPeer(cfg.model, cfg.data.resize), cfg, bf16)
         for batch in batches[:2]:
             ours(batch), theirs(batch)
         pairs = [(ours(batch), theirs(batch)) for batch in batches[2:]]

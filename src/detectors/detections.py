@@ -1,10 +1,15 @@
-"""What every decoder returns."""
+"""What every decoder returns, and its last step."""
+
+# torchvision has no type stubs.
+# pyright: reportMissingTypeStubs=false
 
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+from torchvision.ops import nms
 
 
 @dataclass(frozen=True)
@@ -19,3 +24,38 @@ class Detections:
 
 
 torch.export.register_dataclass(Detections)
+
+
+def best_detections(
+    boxes: Float[Tensor, "N 4"],
+    scores: Float[Tensor, " N"],
+    labels: Int[Tensor, " N"],
+    *,
+    nms_threshold: float,
+    max_detections: int,
+    class_agnostic: bool = False,
+) -> tuple[Float[Tensor, "D 4"], Float[Tensor, " D"], Int[Tensor, " D"]]:
+    """An image's rows of `Detections`: of two boxes of a class whose IoU is larger than the threshold the better stays.
+
+    Greedy suppression looks at no box behind the last that it keeps. So it is run on the best 3 x `max_detections`,
+    and on three times as many for as long as too few are left: the same rows as from all boxes. Boxes of one class
+    are moved away from the others, in float64, where that rounds nothing; `torchvision.ops.batched_nms` does it in
+    float32, which moves boxes of the 80th class by up to 0.004 pixels. It waits for the device once a round.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    apart = boxes.double()
+    if len(boxes) and not class_agnostic:
+        apart = apart + (labels * (apart.max() - apart.min() + 1))[:, None]
+    count = 3 * max_detections
+    while True:
+        best = order[:count]
+        kept = best[nms(apart[best], scores[best].double(), nms_threshold)[:max_detections]]
+        if len(kept) == max_detections or count >= len(order):
+            break
+        count *= 3
+    missing = max_detections - len(kept)
+    return (
+        F.pad(boxes[kept], (0, 0, 0, missing)),
+        F.pad(scores[kept], (0, missing)),
+        F.pad(labels[kept], (0, missing), value=-1),
+    )

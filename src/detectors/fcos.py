@@ -11,11 +11,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
 
 from detectors.backbones import Backbone, group_norm
 from detectors.boxes import box_areas, boxes_to_distances, clip_boxes, distances_to_boxes
-from detectors.detections import Detections
+from detectors.detections import Detections, best_detections
 from detectors.losses import BOX_LOSSES, mean_over_ranks, sigmoid_focal_loss
 from detectors.pyramid import FeaturePyramid
 
@@ -319,12 +318,8 @@ class FCOSDecoder:
         boxes = clip_boxes(boxes, size)
         inside = box_areas(boxes) > 0
         boxes, scores, labels = boxes[inside], products[inside].sqrt(), labels[inside]
-        kept = batched_nms(boxes, scores, labels, self.nms_threshold)[: self.max_detections]
-        missing = self.max_detections - len(kept)
-        return (
-            F.pad(boxes[kept], (0, 0, 0, missing)),
-            F.pad(scores[kept], (0, missing)),
-            F.pad(labels[kept], (0, missing), value=-1),
+        return best_detections(
+            boxes, scores, labels, nms_threshold=self.nms_threshold, max_detections=self.max_detections
         )
 
     def _candidates(

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
-from torchvision.ops import batched_nms, generalized_box_iou_loss, nms
+from torchvision.ops import generalized_box_iou_loss
 
 from detectors.anchors import Anchors
 from detectors.backbones import Backbone, group_norm
 from detectors.boxes import Weights, box_areas, boxes_to_deltas, clip_boxes, deltas_to_boxes
-from detectors.detections import Detections
+from detectors.detections import Detections, best_detections
 from detectors.losses import mean_over_ranks, sigmoid_focal_loss
 from detectors.matching import gather_matched, match_anchors
 from detectors.pyramid import FeaturePyramid
@@ -170,17 +170,17 @@ class RetinaNetLoss:
     smooth_l1_beta: float = 1 / 9
     """Where the square turns into the line."""
     box_loss_weight: float = 0.25
-    """fcos_core and source 2's code divide by four times the number of anchors; detectron2 and torchvision do not."""
+    """fcos_core and zgcr divide by four times the number of matched anchors; detectron2 and torchvision do not."""
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
 
     def __post_init__(self) -> None:
         if self.box_loss not in BOX_LOSSES:
             raise ValueError(f"box_loss={self.box_loss}: expected one of {', '.join(BOX_LOSSES)}")
-        if not 0 <= self.background_iou <= self.foreground_iou <= 1:
+        if not 0 < self.background_iou <= self.foreground_iou <= 1:
             raise ValueError(
                 f"background_iou={self.background_iou}, foreground_iou={self.foreground_iou}: expected "
-                "0 <= background_iou <= foreground_iou <= 1"
+                "0 < background_iou <= foreground_iou <= 1"
             )
 
     def __call__(
@@ -197,9 +197,9 @@ class RetinaNetLoss:
         positive = target_labels >= 0
         num_positives = mean_over_ranks(positive.sum().float()).clamp(min=1)
         loss_cls = sigmoid_focal_loss(outputs.logits.float(), target_labels, self.focal_alpha, self.focal_gamma)
-        # Anchors without a box get equal deltas: a loss of 0 that no weight can turn into a NaN.
+        # Anchors without a box get equal deltas: a loss near 0 that no weight can turn into a NaN.
         predicted = outputs.deltas.float().where(positive[..., None], 0.0)
-        loss_box = self._box_loss(outputs.anchors, predicted, target)
+        loss_box = (self._box_loss(outputs.anchors, predicted, target) * positive).sum()
         return {
             "loss_cls": loss_cls / num_positives,
             "loss_box": self.box_loss_weight * loss_box / num_positives,
@@ -207,14 +207,13 @@ class RetinaNetLoss:
 
     def _box_loss(
         self, anchors: Float[Tensor, "R 4"], predicted: Float[Tensor, "B R 4"], target: Float[Tensor, "B R 4"]
-    ) -> Float[Tensor, ""]:
+    ) -> Float[Tensor, "B R"]:
         if self.box_loss == "giou":
-            boxes = deltas_to_boxes(anchors, predicted, self.box_weights)
-            return generalized_box_iou_loss(boxes, target, reduction="sum")
+            return generalized_box_iou_loss(deltas_to_boxes(anchors, predicted, self.box_weights), target)
         deltas = boxes_to_deltas(anchors, target, self.box_weights)
         if self.box_loss == "l1":
-            return F.l1_loss(predicted, deltas, reduction="sum")
-        return F.smooth_l1_loss(predicted, deltas, reduction="sum", beta=self.smooth_l1_beta)
+            return F.l1_loss(predicted, deltas, reduction="none").sum(dim=-1)
+        return F.smooth_l1_loss(predicted, deltas, reduction="none", beta=self.smooth_l1_beta).sum(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -223,7 +222,7 @@ class RetinaNetDecoder:
 
     Class-wise, a level keeps its best pairs of anchor and class, and a box suppresses those of its own class.
     `fast_decode` keeps the best anchors of a level, each with its best class alone, and a box suppresses
-    whatever it overlaps; it is source 2's decoder, whose boxes were truncated to integers and clipped on one side.
+    whatever it overlaps; it is zgcr's decoder, whose boxes were truncated to integers and clipped on one side.
 
     Boxes that clipping leaves without area (anchors in the padding) are dropped. It waits for the device where
     candidates are counted: in each image once a level, and around the NMS.
@@ -255,15 +254,13 @@ class RetinaNetDecoder:
         boxes = clip_boxes(boxes, size)
         inside = box_areas(boxes) > 0
         boxes, scores, labels = boxes[inside], logits[inside].sigmoid(), labels[inside]
-        if self.fast_decode:
-            kept = nms(boxes, scores, self.nms_threshold)[: self.max_detections]
-        else:
-            kept = batched_nms(boxes, scores, labels, self.nms_threshold)[: self.max_detections]
-        missing = self.max_detections - len(kept)
-        return (
-            F.pad(boxes[kept], (0, 0, 0, missing)),
-            F.pad(scores[kept], (0, missing)),
-            F.pad(labels[kept], (0, missing), value=-1),
+        return best_detections(
+            boxes,
+            scores,
+            labels,
+            nms_threshold=self.nms_threshold,
+            max_detections=self.max_detections,
+            class_agnostic=self.fast_decode,
         )
 
     def _candidates(
@@ -280,12 +277,11 @@ class RetinaNetDecoder:
         start = 0
         for num_anchors in outputs.level_sizes:
             logits = outputs.logits[image, start : start + num_anchors].float()
+            row = (logits.amax(dim=1) > threshold).nonzero()[:, 0]
             if self.fast_decode:
-                best, label = logits.max(dim=1)
-                anchor = (best > threshold).nonzero()[:, 0]
-                logit, label = best[anchor], label[anchor]
+                anchor = row
+                logit, label = logits[row].max(dim=1)
             else:
-                row = (logits.amax(dim=1) > threshold).nonzero()[:, 0]
                 among, label = (logits[row] > threshold).nonzero(as_tuple=True)
                 anchor = row[among]
                 logit = logits[anchor, label]

@@ -1,14 +1,16 @@
-"""Train torchvision's FCOS in the place of ours: same command line, data, optimizer, schedule, average and evaluator.
+"""Train torchvision's detector in the place of ours: same command line, data, optimizer, schedule, average, evaluator.
 
-    python benchmarks/torchvision_fcos.py experiment=small_dataset data.root=.. model.backbone.weights=FILE [OVERRIDES]
+    python benchmarks/torchvision_peer.py experiment=small_dataset data.root=.. model.backbone.weights=FILE [OVERRIDES]
 
-Of `model`, its rate, `pyramid_channels`, `num_convs`, the backbone's weights and `frozen_stages` are taken; trunk
-(torchvision's MobileNetV2 with frozen batch norm), pyramid (its FPN with P6 and P7 from P5), head, targets, loss and
-decoder are torchvision's own. In its favour: channels_last as for ours, losses in float32 also where the rest is bf16,
-and the decoder's threshold at 0.05 in place of 0.2, with which its AP is lower.
+The recipe's model says which: FCOS or RetinaNet. Of `model`, its rate, `pyramid_channels`, `num_convs`, the trunk's
+weights and `frozen_stages` are taken; trunk (torchvision's MobileNetV2 with frozen batch norm), pyramid (its FPN with
+P6 and P7), head, targets, loss and decoder are torchvision's own: of RetinaNet those of its second version, with group
+norm and GIoU. In its favour: channels_last as for ours, losses in float32 also where the rest is bf16, and the
+decoder's threshold at 0.05 in FCOS too, where it is 0.2, with which its AP is lower.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
 from torchvision.models._utils import IntermediateLayerGetter
-from torchvision.models.detection import FCOS
+from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.fcos import FCOSHead
+from torchvision.models.detection.retinanet import RetinaNetHead, _default_anchorgen
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
@@ -32,7 +35,7 @@ from lit_modules.base import DetectionModule
 class Trunk(nn.Module):
     """MobileNetV2's maps of stride 8, 16 and 32 through torchvision's pyramid."""
 
-    def __init__(self, weights: str | None, channels: int, frozen_stages: int) -> None:
+    def __init__(self, weights: str | None, channels: int, frozen_stages: int, p6_channels: int) -> None:
         super().__init__()
         network = mobilenet_v2(norm_layer=FrozenBatchNorm2d)
         if weights is not None:
@@ -42,15 +45,15 @@ class Trunk(nn.Module):
         for layer in list(features)[: (0, 2, 4, 7, 14, 19)[frozen_stages]]:
             layer.requires_grad_(False)
         self.body = IntermediateLayerGetter(features, {"6": "0", "13": "1", "18": "2"})
-        self.fpn = FeaturePyramidNetwork([32, 96, 1280], channels, extra_blocks=LastLevelP6P7(channels, channels))
+        self.fpn = FeaturePyramidNetwork([32, 96, 1280], channels, extra_blocks=LastLevelP6P7(p6_channels, channels))
         self.out_channels = channels
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return self.fpn(self.body(x))
 
 
-class FloatLossFCOS(FCOS):
-    """torchvision's, its losses and decoding in float32 under autocast too."""
+class InFloat:
+    """Losses and decoding in float32 under autocast too."""
 
     def compute_loss(self, targets: Any, head_outputs: Any, *rest: Any) -> Any:
         with torch.autocast("cpu", enabled=False):
@@ -60,18 +63,35 @@ class FloatLossFCOS(FCOS):
         return super().postprocess_detections({k: [x.float() for x in v] for k, v in head_outputs.items()}, *rest)
 
 
-class TorchvisionFCOS(DetectionModule):
+class FloatFCOS(InFloat, FCOS):
+    pass
+
+
+class FloatRetinaNet(InFloat, RetinaNet):
+    pass
+
+
+def peer(config: DictConfig, resize: int) -> nn.Module:
+    sizes = {"min_size": resize, "max_size": int(resize * 1333 / 800), "_skip_resize": True}
+    channels, classes = config.pyramid_channels, config.num_classes
+    trunk = partial(Trunk, config.backbone.weights, channels, config.backbone.frozen_stages)
+    if "FCOS" in config._target_:
+        head = FCOSHead(channels, 1, classes, num_convs=config.num_convs)
+        return FloatFCOS(trunk(channels), classes, score_thresh=0.05, head=head, **sizes)
+    anchors = _default_anchorgen()
+    head = RetinaNetHead(channels, anchors.num_anchors_per_location()[0], classes, partial(nn.GroupNorm, 32))
+    head.regression_head._loss_type = "giou"
+    for part in (head.classification_head, head.regression_head):
+        part.conv = part.conv[: config.num_convs]
+    return FloatRetinaNet(trunk(1280), classes, anchor_generator=anchors, head=head, **sizes)
+
+
+class TorchvisionPeer(DetectionModule):
     """The peer behind the two methods that training and evaluation call."""
 
-    def __init__(self, config: DictConfig, resize: int, longest: int) -> None:
-        trunk = Trunk(config.backbone.weights, config.pyramid_channels, config.backbone.frozen_stages)
-        network = FloatLossFCOS(
-            trunk, config.num_classes, min_size=resize, max_size=longest, score_thresh=0.05,
-            head=FCOSHead(config.pyramid_channels, 1, config.num_classes, num_convs=config.num_convs),
-            _skip_resize=True,
-        )  # fmt: skip
+    def __init__(self, config: DictConfig, resize: int) -> None:
         made = hydra.utils.instantiate({"optimizer": config.optimizer, "schedule": config.schedule})
-        super().__init__(network, made["optimizer"], made["schedule"], config.lr)
+        super().__init__(peer(config, resize), made["optimizer"], made["schedule"], config.lr)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         if not self.training:  # torchvision gives losses in training only
@@ -106,7 +126,7 @@ def main(cfg: DictConfig) -> float:
 
     cfg = startup.prepare(run)
     datamodule = training.make_datamodule(cfg)
-    module = TorchvisionFCOS(cfg.model, cfg.data.resize, int(cfg.data.resize * 1333 / 800))
+    module = TorchvisionPeer(cfg.model, cfg.data.resize)
     module.network.to(memory_format=torch.channels_last)
     module.folder, module.run = run.folder, {"config": runs.plain(run.config), "versions": startup.environment()}
     trainer = training.make_trainer(cfg, run)
