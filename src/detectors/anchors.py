@@ -51,7 +51,8 @@ class Anchors:
             )
             y, x = torch.meshgrid(rows, columns, indexing="ij")
             centres = torch.stack((x, y), dim=-1).flatten(0, 1)[:, None]
-            half = self.shapes(level).to(device) / 2
+            # A plain copy to a GPU waits for all that is queued there; on other devices only a plain one is safe.
+            half = self.shapes(level).to(device, non_blocking=torch.cuda.is_available()) / 2
             levels.append(torch.cat((centres - half, centres + half), dim=-1).flatten(0, 1))
         return torch.cat(levels)
 

@@ -4,6 +4,7 @@ Distances are (left, top, right, bottom), non-negative for a point inside its bo
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
@@ -36,7 +37,7 @@ def boxes_to_deltas(
     centre, extent = (anchors[..., :2] + anchors[..., 2:]) / 2, anchors[..., 2:] - anchors[..., :2]
     box_centre, box_extent = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
     deltas = torch.cat(((box_centre - centre) / extent, (box_extent / extent).log()), dim=-1)
-    return deltas * deltas.new_tensor(weights)
+    return _by_column(torch.mul, deltas, weights)
 
 
 def deltas_to_boxes(
@@ -44,10 +45,17 @@ def deltas_to_boxes(
 ) -> Float[Tensor, "*n 4"]:
     """The inverse of `boxes_to_deltas`, for sides of at most 62.5 times the anchor's."""
     centre, extent = (anchors[..., :2] + anchors[..., 2:]) / 2, anchors[..., 2:] - anchors[..., :2]
-    deltas = deltas / deltas.new_tensor(weights)
+    deltas = _by_column(torch.div, deltas, weights)
     box_centre = centre + deltas[..., :2] * extent
     half = extent * deltas[..., 2:].clamp(max=LARGEST_LOG_RATIO).exp() / 2
     return torch.cat((box_centre - half, box_centre + half), dim=-1)
+
+
+def _by_column(
+    operation: Callable[[Tensor, float], Tensor], deltas: Float[Tensor, "*n 4"], weights: Weights
+) -> Float[Tensor, "*n 4"]:
+    """Without a tensor of the weights, which would be copied from the host to the device, and waited for."""
+    return torch.stack([operation(x, weight) for x, weight in zip(deltas.unbind(dim=-1), weights, strict=True)], dim=-1)
 
 
 def clip_boxes(boxes: Float[Tensor, "*#n 4"], size: Int[Tensor, "*#n 2"]) -> Float[Tensor, "*n 4"]:

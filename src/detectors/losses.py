@@ -35,9 +35,10 @@ def sigmoid_focal_loss(
 def _overlap(
     predicted: Float[Tensor, "*n 4"], target: Float[Tensor, "*n 4"]
 ) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
-    """Intersection and union of boxes given as distances from one and the same point."""
+    """Intersection and union of boxes given as distances from one and the same point, which may lie outside."""
     both = torch.minimum(predicted, target)
-    intersection = _area(both)
+    across, down = both[..., 0] + both[..., 2], both[..., 1] + both[..., 3]
+    intersection = across.clamp(min=0) * down.clamp(min=0)
     return intersection, _area(predicted) + _area(target) - intersection
 
 

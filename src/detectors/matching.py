@@ -32,22 +32,22 @@ def match_anchors(
     """
     num_boxes = boxes.shape[1]
     largest = boxes.new_zeros(len(boxes), len(anchors))
-    row = torch.full_like(largest, 0, dtype=torch.int64)
-    forced = torch.zeros_like(row, dtype=torch.bool)
-    anchor_areas, areas = box_areas(anchors)[:, None], box_areas(boxes)
-    portion = max(1, max_pairs // max(1, largest.numel()))
+    row = torch.zeros_like(largest, dtype=torch.int64)
+    forced = torch.zeros_like(largest, dtype=torch.bool)
+    x1, y1, x2, y2 = anchors.T.contiguous()  # anchors last: a few boxes there would be slow to reduce over
+    anchor_areas, areas = box_areas(anchors), box_areas(boxes)[..., None]
+    portion = max(1, max_pairs // largest.numel())
     for start in range(0, num_boxes, portion):
         part = slice(start, start + portion)
-        left, top, right, bottom = boxes[:, None, part].unbind(dim=-1)
-        x1, y1, x2, y2 = anchors[:, None].unbind(dim=-1)
+        left, top, right, bottom = boxes[:, part, None].unbind(dim=-1)
         across = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp(min=0)
         down = (torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp(min=0)
         common = across * down
-        iou = common / (anchor_areas + areas[:, None, part] - common)
+        iou = common / (anchor_areas + areas[:, part] - common)
         if low_quality:
-            best_of_box = iou.amax(dim=1, keepdim=True)
-            forced |= ((iou == best_of_box) & (best_of_box > 0)).any(dim=2)
-        best, index = iou.max(dim=2)
+            best_of_box = iou.amax(dim=2, keepdim=True)
+            forced |= ((iou == best_of_box) & (best_of_box > 0)).any(dim=1)
+        best, index = iou.max(dim=1)
         row = torch.where(best > largest, index + start, row)
         largest = torch.maximum(largest, best)
     unmatched = torch.where(largest < background_iou, BACKGROUND, IGNORED)

@@ -11,13 +11,12 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
-from torchvision.ops import generalized_box_iou_loss
 
 from detectors.anchors import Anchors
 from detectors.backbones import Backbone, group_norm
-from detectors.boxes import Weights, box_areas, boxes_to_deltas, clip_boxes, deltas_to_boxes
+from detectors.boxes import Weights, box_areas, boxes_to_deltas, boxes_to_distances, clip_boxes, deltas_to_boxes
 from detectors.detections import Detections, best_detections
-from detectors.losses import mean_over_ranks, sigmoid_focal_loss
+from detectors.losses import giou_loss, mean_over_ranks, sigmoid_focal_loss
 from detectors.matching import gather_matched, match_anchors
 from detectors.pyramid import FeaturePyramid
 
@@ -209,7 +208,9 @@ class RetinaNetLoss:
         self, anchors: Float[Tensor, "R 4"], predicted: Float[Tensor, "B R 4"], target: Float[Tensor, "B R 4"]
     ) -> Float[Tensor, "B R"]:
         if self.box_loss == "giou":
-            return generalized_box_iou_loss(deltas_to_boxes(anchors, predicted, self.box_weights), target)
+            # torchvision's picks the boxes that meet, and so waits for the device.
+            boxes, centre = deltas_to_boxes(anchors, predicted, self.box_weights), (anchors[:, :2] + anchors[:, 2:]) / 2
+            return giou_loss(boxes_to_distances(centre, boxes), boxes_to_distances(centre, target))
         deltas = boxes_to_deltas(anchors, target, self.box_weights)
         if self.box_loss == "l1":
             return F.l1_loss(predicted, deltas, reduction="none").sum(dim=-1)
@@ -225,7 +226,7 @@ class RetinaNetDecoder:
     whatever it overlaps; it is zgcr's decoder, whose boxes were truncated to integers and clipped on one side.
 
     Boxes that clipping leaves without area (anchors in the padding) are dropped. It waits for the device where
-    candidates are counted: in each image once a level, and around the NMS.
+    candidates are counted: in each image twice a level (once with `fast_decode`), and around the NMS.
     """
 
     box_weights: Weights = (10.0, 10.0, 5.0, 5.0)

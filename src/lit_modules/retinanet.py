@@ -68,9 +68,9 @@ class RetinaNetModule(DetectionModule):
             prior=prior,
         )
         super().__init__(network, optimizer, schedule, lr)
-        width, height, log_width, log_height = box_weights
+        x, y, width, height = box_weights
         self.loss = RetinaNetLoss(
-            box_weights=(width, height, log_width, log_height),
+            box_weights=(x, y, width, height),
             background_iou=background_iou,
             foreground_iou=foreground_iou,
             low_quality=low_quality,

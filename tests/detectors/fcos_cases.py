@@ -1,4 +1,4 @@
-"""Builders shared by the FCOS tests."""
+"""Builders shared by the FCOS tests; the truth serves other detectors too."""
 
 import torch
 from torch import Tensor

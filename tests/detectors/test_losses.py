@@ -8,7 +8,9 @@ import torchvision
 from torch import Tensor
 
 from detectors.losses import (
+    BACKGROUND,
     BOX_LOSSES,
+    IGNORED,
     giou_loss,
     iou_loss,
     linear_iou_loss,
@@ -26,8 +28,17 @@ def test_focal_loss_of_even_odds() -> None:
 
 
 def test_focal_loss_of_a_background_row_is_all_negative() -> None:
-    loss = sigmoid_focal_loss(torch.zeros(1, 2), torch.tensor([-1]), alpha=0.25, gamma=2.0)
+    loss = sigmoid_focal_loss(torch.zeros(1, 2), torch.tensor([BACKGROUND]), alpha=0.25, gamma=2.0)
     assert loss.item() == pytest.approx(2 * 0.75 * 0.25 * math.log(2))
+
+
+def test_focal_loss_of_an_ignored_row_is_nothing() -> None:
+    logits = torch.tensor([[3.0, -2.0], [1.0, 0.0]], requires_grad=True)
+    loss = sigmoid_focal_loss(logits, torch.tensor([IGNORED, 0]), alpha=0.25, gamma=2.0)
+    loss.backward()
+    assert loss == sigmoid_focal_loss(logits[1:], torch.tensor([0]), alpha=0.25, gamma=2.0) > 0
+    assert logits.grad is not None
+    assert logits.grad[0].tolist() == [0, 0]
 
 
 def test_focal_loss_is_exact_for_extreme_logits() -> None:
@@ -43,13 +54,11 @@ def test_focal_loss_is_exact_for_extreme_logits() -> None:
 def test_focal_loss_equals_the_original(golden: Golden, case: str) -> None:
     recorded = golden("fcos/focal")[case]
     logits, targets = recorded["in"]["logits"].requires_grad_(), recorded["in"]["targets"].long()
-    logits = logits[targets >= 0]  # theirs ignores rows of -1; FCOS has none
-    logits.retain_grad()
-    loss = sigmoid_focal_loss(logits, targets[targets >= 0] - 1, **recorded["args"])
+    assert (targets == -1).any()
+    loss = sigmoid_focal_loss(logits, targets - 1, **recorded["args"])  # ignored, background, classes: -1, 0, 1 ...
     loss.backward()
     torch.testing.assert_close(loss, recorded["out"]["sum"], rtol=1e-5, atol=0)
-    expected = recorded["out"]["grad_of_sum"][targets >= 0]
-    torch.testing.assert_close(logits.grad, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(logits.grad, recorded["out"]["grad_of_sum"], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (0.5, 1.5), (0.3, 0.0)])
@@ -72,6 +81,13 @@ def test_giou_loss_of_a_cross_counts_the_hull() -> None:
     # 2x6 across 6x2: intersection 4, union 20, hull 36
     predicted, target = torch.tensor([[1.0, 3.0, 1.0, 3.0]]), torch.tensor([[3.0, 1.0, 3.0, 1.0]])
     assert giou_loss(predicted, target).item() == pytest.approx(1 - 4 / 20 + 16 / 36)
+
+
+def test_boxes_apart_in_both_directions_have_nothing_in_common() -> None:
+    # (1, 1, 3, 3) and (-4, -5, -2, -1) seen from the origin: areas 4 and 8, hull 7 x 8
+    predicted, target = torch.tensor([[-1.0, -1.0, 3.0, 3.0]]), torch.tensor([[4.0, 5.0, -2.0, -1.0]])
+    assert linear_iou_loss(predicted, target).item() == 1
+    assert giou_loss(predicted, target).item() == pytest.approx(1 + (56 - 12) / 56)
 
 
 @pytest.mark.parametrize("name", BOX_LOSSES)
@@ -102,6 +118,19 @@ def test_box_losses_equal_torchvision() -> None:
     torch.testing.assert_close(giou_loss(predicted, target), torchvision.ops.generalized_box_iou_loss(a, b))
     iou = torchvision.ops.box_iou(a, b).diagonal()
     torch.testing.assert_close(linear_iou_loss(predicted, target), 1 - iou)
+
+
+def test_box_losses_of_boxes_anywhere_equal_torchvision() -> None:
+    """Seen from a point that lies outside of most; two in three do not meet."""
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(2, 99, 2, generator=generator) * 50
+    a, b = torch.cat((corner, corner + torch.rand(2, 99, 2, generator=generator) * 30), dim=-1)
+    predicted, target = (torch.cat((20 - x[:, :2], x[:, 2:] - 20), dim=1) for x in (a, b))
+    iou = torchvision.ops.box_iou(a, b).diagonal()
+    assert (iou == 0).sum() > 50
+    torch.testing.assert_close(linear_iou_loss(predicted, target), 1 - iou, rtol=1e-4, atol=1e-5)
+    expected = torchvision.ops.generalized_box_iou_loss(a, b)
+    torch.testing.assert_close(giou_loss(predicted, target), expected, rtol=1e-4, atol=1e-5)
 
 
 def original_loss(kind: str, predicted: Tensor, target: Tensor, smoothing: float) -> Tensor:

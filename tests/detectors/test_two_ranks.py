@@ -1,22 +1,46 @@
-"""Two gloo ranks in one pair of processes: means over ranks, the loss's normalisers, and SyncBatchNorm."""
+"""Two gloo ranks in one pair of processes: means over ranks, the losses' normalisers, and SyncBatchNorm."""
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import fcos_cases
+import retinanet_cases
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from fcos_cases import random_outputs, random_truth
 from torch import Tensor, nn
 
 from detectors.backbones import SyncBatchNorm
-from detectors.fcos import FCOSLoss, FCOSOutputs
+from detectors.fcos import FCOSLoss
 from detectors.losses import mean_over_ranks
+from detectors.retinanet import RetinaNetLoss
 
 
-def _part(outputs: FCOSOutputs, rank: int) -> FCOSOutputs:
-    keys = ("logits", "distances", "centerness")
-    return replace(outputs, **{k: getattr(outputs, k)[rank : rank + 1].detach().requires_grad_() for k in keys})
+def _losses(part: slice) -> dict[str, Tensor]:
+    """Losses of images of a batch of two under each detector, and the gradients of all that has one.
+
+    The second image has no object, so that a rank that is given it alone has no positive, and still takes part.
+    """
+    boxes, labels = fcos_cases.random_truth(2, 4, 3)
+    boxes[1], labels[1] = 0, -1
+    results: dict[str, Tensor] = {}
+    kinds: list[tuple[Any, Any]] = [
+        (FCOSLoss(), fcos_cases.random_outputs(2, 3)),
+        (RetinaNetLoss(), retinanet_cases.random_outputs(2, 3)),
+        (RetinaNetLoss(box_loss="giou"), retinanet_cases.random_outputs(2, 3)),
+    ]
+    for number, (loss, outputs) in enumerate(kinds):
+        leaves = {k: v[part].detach().requires_grad_() for k, v in vars(outputs).items() if _is_leaf(v)}
+        losses = loss(replace(outputs, **leaves), boxes[part], labels[part])
+        torch.stack(list(losses.values())).sum().backward()
+        results |= {f"{number} {name}": value.detach() for name, value in losses.items()}
+        results |= {f"{number} grad {name}": leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+    return results
+
+
+def _is_leaf(value: object) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
 
 
 def _norm_and_input() -> tuple[SyncBatchNorm, Tensor]:
@@ -34,12 +58,7 @@ def _rank(rank: int, folder: Path) -> None:
         with torch.no_grad():
             results["alone"] = mean_over_ranks(torch.tensor([5.0]))
 
-    outputs = _part(random_outputs(2, 3), rank)
-    boxes, labels = random_truth(2, 4, 3)
-    labels[1] = -1  # the second rank has no positive at all, and still takes part
-    losses = FCOSLoss()(outputs, boxes[rank : rank + 1], labels[rank : rank + 1])
-    sum(losses.values()).backward()  # pyright: ignore[reportAttributeAccessIssue]
-    results |= {"losses": {k: v.detach() for k, v in losses.items()}, "grad": outputs.distances.grad}
+    results["losses"] = _losses(slice(rank, rank + 1))
 
     norm, x = _norm_and_input()
     share = (x[:1], x[1:])[rank].requires_grad_()  # unequal shares
@@ -58,16 +77,12 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
     assert first["mean"].tolist() == second["mean"].tolist() == [1.5, 15.0]
     assert first["alone"].tolist() == [5.0]
 
-    outputs = random_outputs(2, 3)
-    boxes, labels = random_truth(2, 4, 3)
-    labels[1] = -1
-    whole = FCOSLoss()(outputs, boxes, labels)
-    sum(whole.values()).backward()  # pyright: ignore[reportAttributeAccessIssue]
-    for name, loss in whole.items():
+    whole = _losses(slice(2))
+    assert len(whole) == 3 + 3 + 2 * (2 + 2)
+    for name, expected in whole.items():
         # each rank divides by the mean over ranks, so the mean of their losses is the loss of both
-        torch.testing.assert_close((first["losses"][name] + second["losses"][name]) / 2, loss.detach())
-    assert outputs.distances.grad is not None
-    torch.testing.assert_close(torch.cat((first["grad"], second["grad"])) / 2, outputs.distances.grad)
+        a, b = first["losses"][name], second["losses"][name]
+        torch.testing.assert_close(torch.cat((a, b)) / 2 if "grad" in name else (a + b) / 2, expected)
 
     norm, x = _norm_and_input()
     plain = nn.BatchNorm2d(3)
