@@ -44,7 +44,7 @@ def _halved(convolution: nn.Module, x: Tensor) -> Tensor:
     """In float32 where only one cell is left: oneDNN's bf16 weight gradient of a strided convolution over a
     1 x 1 map reads memory that nobody wrote (torch 2.15), so that it is NaN now and then.
     """
-    if x.shape[-2:] != (1, 1):
+    if x.shape[-2:] != (1, 1) or x.is_meta:  # which autocast does not know
         return convolution(x)
     with torch.autocast(x.device.type, enabled=False):
         return convolution(x.float())

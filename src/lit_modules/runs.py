@@ -1,30 +1,37 @@
 """A run is a folder: how it is named, opened, resumed and finished. Imports nothing heavy.
 
 config.yaml      the run's config, resolved
+overrides.json   what the command line said of it, and the file that it chose of each group
 log.txt          what was printed
 metrics.csv      the curves
 report.html      the run on one page
 pictures/        validation images with their boxes
 checkpoints/     step_N.ckpt, and best.ckpt and last.ckpt pointing at two of them
 finished.json    the results; its absence makes the run one that can be resumed
+failed.json      why it ended before, unless it was told to
 """
 
 import json
 import logging
 import os
+import shutil
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from evaluation.files import write_whole
 from lit_modules import settings
 from lit_modules.conf_files import is_group, plain
+from lit_modules.run_folders import has_begun, job_folder, output_folder, run_folder, run_name
 from lit_modules.settings import ConfigError
 
 log = logging.getLogger(__name__)
@@ -41,10 +48,15 @@ class Console(logging.StreamHandler[Any]):
 
     def __init__(self, stream: Any = None) -> None:
         logging.Handler.__init__(self)  # StreamHandler's own would fix the stream
+        self.addFilter(lambda record: not hasattr(record, "file_only"))
 
     @property
     def stream(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
         return sys.stdout
+
+
+FILE_ONLY = {"file_only": True}
+"""`extra` of a record that is for log.txt alone."""
 
 
 class LogFile(logging.FileHandler):
@@ -74,10 +86,22 @@ class Run:
     """Where to go on from."""
     results: dict[str, Any] | None
     """Of a run that is finished already."""
+    is_new: bool = False
+    """Nothing of it was there before this start, and it is no job of a sweep, whose failures are listed."""
 
     def finish(self, results: dict[str, Any]) -> None:
         if is_rank_zero():
             write(self.folder / "finished.json", json.dumps(results, indent=1))
+
+    def __enter__(self) -> None:
+        """Within, an error is kept as the reason of the run's failure; a new run that fails before it trains leaves
+        no folder."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is not None and self.is_new and not has_begun(self.folder):
+            _remove(self.folder)
+        elif isinstance(error, Exception):
+            keep_failure(self.folder, reason(error))
 
 
 def register_resolvers() -> None:
@@ -85,40 +109,24 @@ def register_resolvers() -> None:
     settings.register_resolvers()
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+    OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
     OmegaConf.register_new_resolver("output_folder", output_folder, replace=True)
 
 
-def run_name(model: str, data: str) -> str:
-    """`fcos-coco` from the two `_target_`s."""
-    return f"{model.split('.')[1]}-{data.split('.')[1]}"
+def reason(error: BaseException) -> str:
+    """Of a failure, for who looks at the run later; what an error says that is meant for users needs no class."""
+    cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+    return str(cause) if isinstance(cause, ValueError) and str(cause) else f"{type(cause).__name__}: {cause}"
 
 
-def run_folder(name: str, resume: str | None, now: str) -> str:
-    """The folder of a new run, or of the one to resume.
-
-    Under a scheduler that starts every rank by itself the job's number replaces the time, so that the ranks
-    agree, and a requeued job finds its folder.
-    """
-    if resume is None:
-        job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID", "none")
-        return f"runs/{name}/{now if job == 'none' else f'job-{job}'}"
-    if resume == "last":
-        runs = sorted(Path("runs", name).glob("*/config.yaml"), key=lambda file: file.stat().st_mtime)
-        unfinished = [file.parent for file in runs if not (file.parent / "finished.json").exists()]
-        if not unfinished:
-            raise ConfigError(
-                f"resume=last: no unfinished run in {Path('runs', name).resolve()} ({len(runs)} finished); start one "
-                "without resume, or give resume=FOLDER, or name=NAME of the run"
-            )
-        return str(unfinished[-1])
-    if not Path(resume, "config.yaml").exists():
-        raise ConfigError(f"resume={resume}: {Path(resume).resolve()} is not a run's folder: it has no config.yaml")
-    return resume
-
-
-def output_folder(kind: str, output: str | None, now: str) -> str:
-    """Of what is no run: `output`, or a folder of its own under runs/KIND."""
-    return output or f"runs/{kind}/{now}"
+def keep_failure(folder: Path, reason: str) -> str:
+    """Keep why a run failed, and return it; the first reason counts, since what other ranks meet follows from it."""
+    file = folder / "failed.json"
+    if file.exists():
+        return str(json.loads(file.read_text())["reason"])
+    with suppress(OSError):  # the disk may be what failed
+        write(file, json.dumps({"reason": reason}, indent=1))
+    return reason
 
 
 def open_run(cfg: DictConfig) -> Run:
@@ -129,6 +137,7 @@ def open_run(cfg: DictConfig) -> Run:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     file = folder / "config.yaml"
+    is_new = is_rank_zero() and hydra.mode == RunMode.RUN and is_untouched(folder)
     if not is_rank_zero():
         _wait_for(file)
     if cfg.resume is not None:
@@ -148,10 +157,23 @@ def open_run(cfg: DictConfig) -> Run:
     if results is None and is_rank_zero():
         folder.mkdir(parents=True, exist_ok=True)
         write(file, OmegaConf.to_yaml(config))
-        (folder / "finished.json").unlink(missing_ok=True)
-    if results is not None and is_rank_zero():
+        _remember_command(folder / "overrides.json", hydra, resumed=cfg.resume is not None)
+        for ended in ("finished.json", "failed.json"):
+            (folder / ended).unlink(missing_ok=True)
+    if results is not None and is_rank_zero() and hydra.mode == RunMode.RUN:  # a sweep says it in its own way
         log.info("the run in %s is finished already: %s", folder, json.dumps(results))
-    return Run(folder, config, checkpoint, results)
+    return Run(folder, config, checkpoint, results, is_new)
+
+
+def _remember_command(file: Path, hydra: Any, resumed: bool) -> None:
+    """The overrides of every command that the run was started or resumed with, and the first one's choices of files."""
+    stored: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"overrides": [], "choices": {}}
+    given: list[str] = [line for line in plain(hydra.overrides)["task"] if not line.startswith("resume=")]
+    if not resumed:
+        choices = {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra/")}
+        stored["choices"] = choices
+    stored["overrides"] = list(dict.fromkeys(stored["overrides"] + given))
+    write(file, json.dumps(stored, indent=1))
 
 
 def _results(file: Path, config: DictConfig, resume: str | None) -> dict[str, Any] | None:
@@ -197,11 +219,23 @@ def refuse_uneven_batch(cfg: DictConfig) -> None:
 
 
 def leave_no_trace(folder: Path) -> None:
-    """Remove the folder that Hydra made for a run that is refused, if nothing but an empty log lies in it."""
+    """Remove the folder that Hydra made for a run that is refused."""
+    if is_rank_zero() and is_untouched(folder):
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """With the folder of its name, if that is empty then."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.parent.parent.name == "runs":
+        with suppress(OSError):
+            folder.parent.rmdir()
+
+
+def is_untouched(folder: Path) -> bool:
+    """Whether nothing but an empty log lies in it, as Hydra makes it."""
     file = folder / "log.txt"
-    if is_rank_zero() and list(folder.iterdir()) == [file] and file.stat().st_size == 0:
-        file.unlink()
-        folder.rmdir()
+    return list(folder.iterdir()) == [file] and file.stat().st_size == 0
 
 
 def last_checkpoint(folder: Path) -> Path | None:

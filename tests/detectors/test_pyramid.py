@@ -102,3 +102,9 @@ def test_gradients_on_single_cells_are_the_same_every_time_in_bf16(canvas: int) 
         assert torch.equal(p6, gradients[0][0])
         assert torch.equal(p7, gradients[0][1])
         assert p7.isfinite().all()
+
+
+def test_single_cells_can_be_counted_without_being_computed() -> None:
+    with torch.device("meta"):
+        pyramid, maps = FeaturePyramid(Trunk(4, 8, 16), 4), [torch.empty(1, c, 1, 1) for c in (4, 8, 16)]
+        assert [tuple(x.shape) for x in pyramid(maps)] == [(1, 4, 1, 1)] * 5

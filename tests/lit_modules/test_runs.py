@@ -118,15 +118,37 @@ def test_a_refused_run_leaves_no_folder_but_never_removes_what_lies_there(tmp_pa
     assert len(list(other.iterdir())) == 2
 
 
-def test_the_newest_unfinished_run_is_the_last(tmp_path, monkeypatch):
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("is_new", [False, True])
+@pytest.mark.parametrize("error", [ValueError("weights=x: no such file"), KeyboardInterrupt()])
+def test_a_new_run_that_fails_before_it_trains_leaves_no_folder(tmp_path, begun, is_new, error):
+    folder = tmp_path / "runs" / "t" / "now"
+    folder.mkdir(parents=True)
+    for name in ("log.txt", "config.yaml", "wandb_id"):
+        (folder / name).touch()
+    if begun:
+        (folder / "checkpoints").mkdir()
+    run = runs.Run(folder, config(), None, None, is_new)
+    with pytest.raises(type(error)), run:
+        raise error
+    assert folder.exists() == folder.parent.exists() == (begun or not is_new)
+    told = isinstance(error, ValueError) and folder.exists()
+    assert (folder / "failed.json").exists() == told
+
+
+def test_the_newest_unfinished_run_that_has_begun_is_the_last(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for i, name in enumerate(("a", "b", "c")):
+    for i, name in enumerate(("a", "b", "c", "d")):
         folder = Path("runs", "t", name)
-        folder.mkdir(parents=True)
+        (folder if name == "d" else folder / "checkpoints").mkdir(parents=True)
         (folder / "config.yaml").touch()
         os.utime(folder / "config.yaml", (i, i))
     Path("runs/t/c/finished.json").touch()
     assert runs.run_folder("t", "last", "now") == "runs/t/b"
+    for name in "ab":
+        Path("runs/t", name, "finished.json").touch()
+    with pytest.raises(ConfigError, match=r"no unfinished run in .* \(3 finished\)"):
+        runs.run_folder("t", "last", "now")
 
 
 def test_ranks_of_a_scheduler_agree_on_the_folder_by_the_jobs_number(monkeypatch):
@@ -143,3 +165,29 @@ def test_a_batch_that_devices_do_not_divide_is_refused_with_the_nearest_that_the
         runs.refuse_uneven_batch(cfg)
     cfg.data.batch_size = 16
     runs.refuse_uneven_batch(cfg)
+
+
+def test_a_folder_keeps_the_overrides_of_every_command_and_the_choices_of_the_first(tmp_path):
+    file = tmp_path / "overrides.json"
+
+    def command(*overrides: str, resumed: bool, model: str) -> None:
+        hydra = {
+            "overrides": {"task": list(overrides)},
+            "runtime": {"choices": {"model": model, "hydra/launcher": "basic"}},
+        }
+        runs._remember_command(file, OmegaConf.create(hydra), resumed)
+
+    command("model=retinanet", "data.resize=400", resumed=False, model="retinanet")
+    command("model=retinanet", "data.resize=400", resumed=False, model="retinanet")
+    command("resume=last", "trainer.max_steps=9", resumed=True, model="fcos")  # the default of a command without it
+    assert json.loads(file.read_text()) == {
+        "overrides": ["model=retinanet", "data.resize=400", "trainer.max_steps=9"],
+        "choices": {"model": "retinanet"},
+    }
+
+
+def test_the_first_reason_of_a_failure_counts_and_users_mistakes_need_no_class(tmp_path):
+    assert runs.reason(ConfigError("a is wrong")) == "a is wrong"
+    assert runs.reason(KeyError("a")) == "KeyError: 'a'"
+    assert runs.keep_failure(tmp_path, "the first") == "the first"
+    assert runs.keep_failure(tmp_path, "another rank's") == "the first"
