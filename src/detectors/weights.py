@@ -4,7 +4,7 @@
 # pyright: reportMissingTypeStubs=false
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,12 +26,13 @@ RGB/255 with ImageNet's mean and deviation), and a counter that nothing here rea
 
 
 def load_backbone(backbone: nn.Module, path: str | Path) -> None:
-    """Fill a backbone from a `.pth`, `.pt` or `.safetensors` state dict, or from one of our checkpoints.
+    """Fill a backbone from a `.pth`, `.pt` or `.safetensors` state dict, or from one of our checkpoints, of a
+    classifier or a detector (the averaged weights where its run averaged).
 
     Every tensor of the backbone must be there in its shape, else ValueError; what the file holds beyond
     them is left out, and the log says so.
     """
-    fill(backbone, _backbone_part(read_weights(path)), str(path))
+    fill(backbone, *_backbone_part(read_weights(path)), str(path))
 
 
 def load_published(backbone: nn.Module, weights: WeightsEnum) -> None:
@@ -44,7 +45,7 @@ def load_published(backbone: nn.Module, weights: WeightsEnum) -> None:
             "other means and give model.backbone.weights=FILE, or null to start from random ones (with "
             "model.backbone.frozen_stages=0 model.backbone.norm=bn)"
         ) from error
-    fill(backbone, _backbone_part(state), str(weights.url))
+    fill(backbone, *_backbone_part(state), str(weights.url))
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -87,14 +88,20 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _backbone_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _backbone_part(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """The backbone's tensors, and in our own checkpoints the names of all others."""
     state = {name.removeprefix("module."): value for name, value in state.items()}  # of DataParallel
     own = {n.removeprefix(CHECKPOINT_PREFIX): v for n, v in state.items() if n.startswith(CHECKPOINT_PREFIX)}
-    return own or {n: v for n, v in state.items() if not n.startswith(CLASSIFIERS)}
+    if own:
+        return own, [n for n in state if not n.startswith(CHECKPOINT_PREFIX)]
+    return {n: v for n, v in state.items() if not n.startswith(CLASSIFIERS)}, []
 
 
-def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Copy a state dict into a module: all of the module's tensors, each in its shape, or ValueError."""
+def fill(module: nn.Module, state: Mapping[str, Tensor], others: Sequence[str], source: str) -> None:
+    """Copy a state dict into a module: all of the module's tensors, each in its shape, or ValueError.
+
+    The log names what is left out, the `others` that the file holds too among it.
+    """
     expected = module.state_dict()
     missing = [n for n in expected if n not in state and not n.endswith(OPTIONAL)]
     if missing:
@@ -110,14 +117,14 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     if misshapen:
         raise ValueError(f"weights={source}: {_some(misshapen)}. Choose the backbone and depth of the file")
     taken = {name: value for name, value in state.items() if name in expected}
-    left_out = [n for n in state if n not in expected and not n.endswith(OPTIONAL)]
+    left_out = [n for n in state if n not in expected and not n.endswith(OPTIONAL)] + list(others)
     module.load_state_dict(taken, strict=False)
     log.info(
         "weights %s: %d of %d tensors taken%s",
         source,
         len(taken),
         len(expected),
-        f"; left out: {', '.join(left_out)}" if left_out else "",
+        f"; left out: {_some(left_out)}" if left_out else "",
     )
 
 

@@ -1,6 +1,6 @@
 """What makes a number independent of ranks, workers and interruptions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,20 +35,21 @@ def in_original_pixels(batch: Batch, detections: Detections) -> list[ImagePredic
 
 @dataclass
 class Evaluation:
-    """What one rank saw of a split: predictions by image, losses by batch."""
+    """What one rank saw of a split: what it made of each image, losses by batch."""
 
-    entries: list[ImagePredictions] = field(default_factory=list[ImagePredictions])
+    entries: list[Any] = field(default_factory=list[Any])
+    """Each with an `image_id`."""
     losses: dict[Any, tuple[int, dict[str, float]]] = field(default_factory=dict[Any, tuple[int, dict[str, float]]])
     """(images, loss by name) of each batch, keyed by the first image's id: batches are never cut."""
     unread: dict[Any, str] = field(default_factory=dict[Any, str])
     """Images that could not be read, with the reason; they count for nothing."""
 
-    def add(self, batch: Batch, losses: dict[str, Tensor], detections: Detections) -> None:
+    def add(self, batch: Batch, losses: dict[str, Tensor], entries: Iterable[Any]) -> None:
         """Take one batch."""
         self.unread |= {info.image_id: str(info.error) for info in batch.unread}
         if not batch.infos:  # none of it could be read
             return
-        self.entries += in_original_pixels(batch, detections)
+        self.entries += entries
         values = {"loss": float(sum(v.item() for v in losses.values()))} | {k: v.item() for k, v in losses.items()}
         self.losses[batch.infos[0].image_id] = (len(batch.infos), values)
 

@@ -1,0 +1,290 @@
+"""A folder with ImageNet's layout: each class is a folder of images, whose name is its own."""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from datamodules.base import DetectionDataModule, Role, Split
+from datamodules.batch import ImageInfo
+from datamodules.dataset import Sample, unread
+from datamodules.errors import DataError
+from datamodules.images import ImageError, read_image, shown
+from datamodules.index import AnnotationIndex, cached
+from datamodules.records import ImageRecord, Records
+from datamodules.sampler import SampleKey
+from datamodules.survey import Survey
+from datamodules.transforms import Augmentation, Resize, mirror, resize_image
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+_MARGIN = 256 / 224
+_TRIES = 10
+_SHOWN = 10
+
+
+def class_folders(split: Path) -> list[Path]:
+    """In alphabetical order."""
+    entries = _entries(split)
+    folders = sorted(Path(entry.path) for entry in entries if entry.is_dir())
+    if not folders:
+        raise DataError(
+            f"{shown(str(split))} has no folder in it, and {len(entries)} files; expected is a folder of images for "
+            "each class, as data.root/SPLIT/CLASS/*.jpg"
+        )
+    return folders
+
+
+def read_folders(splits: Sequence[Path]) -> Records:
+    """Lists every image of some splits; folders of one name are one class.
+
+    No image is opened, which would take an hour on a slow disk: each is the unit square, and one object fills it.
+    """
+    records = Records(list, "box", "image")
+    folders = [folder for split in splits for folder in class_folders(split)]
+    records.class_names = sorted({folder.name for folder in folders})
+    records.category_ids = list(range(len(records.class_names)))
+    label_of = {name: label for label, name in enumerate(records.class_names)}
+    for split in splits:
+        for entry in _entries(split):
+            if _is_image(entry):
+                records.findings.add("an image lies in no class folder", shown(entry.path), "move it into one")
+    for folder in folders:
+        entries = _entries(folder)
+        images = sorted(entry.path for entry in entries if _is_image(entry))
+        for entry in entries:
+            if entry.is_dir():
+                rule = "a class folder holds a folder, in which no image is looked for"
+                records.findings.add(rule, shown(entry.path), "move its images up")
+        if not images:
+            records.findings.add("a class folder holds no image", shown(str(folder)), "fill or remove it")
+        first = len(records.images)
+        rows = records.add_images(
+            ImageRecord(path, str(folder), first + i, size=(1, 1)) for i, path in enumerate(images)
+        )
+        for row in rows:
+            records.add_box(row, label_of[folder.name], (0, 0, 1, 1), annotation_id=row)
+    return records
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Without hidden ones, which editors and file managers leave behind."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        beside = sorted(path.name for path in folder.parent.glob("*/"))
+        raise DataError(
+            f"{shown(str(folder))} can't be listed ({error.strerror}); the folders beside it: {_few(beside)}. Check "
+            "data.root and the name of the split; expected is data.root/SPLIT/CLASS/*.jpg"
+        ) from error
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    return entry.name.lower().endswith(_SUFFIXES) and not entry.is_dir()
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f", ... ({len(names)} in all)" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more if names else "none"
+
+
+@dataclass(frozen=True)
+class CentreCrop(Resize):
+    """How the field evaluates classifiers: short side to 256/224 of `resize`, then the middle square of `resize`.
+
+    Cut out first and resized then, which differs by rounding, and never makes a large picture of a long one.
+    """
+
+    def sizes(self, originals: np.ndarray, resize: int | np.ndarray | None = None) -> np.ndarray:
+        return np.full((len(originals), 2), self.resize)
+
+    def canvases(self, sizes: np.ndarray) -> np.ndarray:
+        """No padding, which would have a share in the mean over the last feature map."""
+        return sizes
+
+    def apply(
+        self, image: np.ndarray, canvas: tuple[int, int], resize: int | None = None
+    ) -> tuple[np.ndarray, tuple[float, float]]:
+        height, width = image.shape[:2]
+        side = max(1, round(min(height, width) / _MARGIN))
+        top, left = (height - side) // 2, (width - side) // 2
+        factor = self.resize / side
+        return resize_image(image[top : top + side, left : left + side], canvas), (factor, factor)
+
+
+@dataclass(frozen=True, eq=False)
+class RandomView:
+    """What training sees of an image: a random part of it at the size of the network, its colours shifted, mirrored."""
+
+    area: tuple[float, float]
+    """Share of the image, from a uniform distribution."""
+    ratio: tuple[float, float]
+    """Width over height before resizing, its logarithm from a uniform distribution."""
+    flip: float
+    vertical_flip: float
+    augmentation: Augmentation
+
+    def __call__(self, image: np.ndarray, canvas: tuple[int, int], seed: int) -> np.ndarray:
+        random = np.random.default_rng(seed)
+        across, down = random.random(2)
+        rows, columns = self.part((image.shape[0], image.shape[1]), random)
+        image, boxes = resize_image(image[rows, columns], canvas), np.zeros((0, 4))
+        if self.augmentation:
+            image = resize_image(self.augmentation(image, boxes, np.zeros(0, np.int64), seed)[0], canvas)
+        if across < self.flip:
+            image, _ = mirror(image, boxes, axis=1)
+        if down < self.vertical_flip:
+            image, _ = mirror(image, boxes, axis=0)
+        return image
+
+    def part(self, size: tuple[int, int], random: np.random.Generator) -> tuple[slice, slice]:
+        """Rows and columns of the first of ten parts drawn that fits (Inception, arXiv 1409.4842, section 6); where
+        none does, the largest in the middle whose proportions are allowed.
+        """
+        height, width = size
+        areas = height * width * random.uniform(*self.area, _TRIES)
+        ratios = np.exp(random.uniform(math.log(self.ratio[0]), math.log(self.ratio[1]), _TRIES))
+        drawn = np.rint(np.stack([np.sqrt(areas / ratios), np.sqrt(areas * ratios)], axis=1)).clip(1).astype(int)
+        y, x = random.random(2).tolist()
+        fits = drawn[(drawn <= size).all(axis=1)]
+        if len(fits):
+            h, w = fits[0].tolist()
+        else:
+            h = min(height, max(1, round(width / self.ratio[0])))
+            w = min(width, max(1, round(height * self.ratio[1])))
+            y = x = 0.5
+        top, left = int(y * (height - h + 1)), int(x * (width - w + 1))
+        return slice(top, top + h), slice(left, left + w)
+
+
+@dataclass(frozen=True, eq=False)
+class ClassifiedImages(Dataset[Sample]):
+    """Reads one image with its label by its key, and depends on nothing else; no boxes."""
+
+    index: AnnotationIndex
+    class_map: np.ndarray
+    crop: CentreCrop
+    skip_errors: bool
+    view: RandomView | None
+    """None: the middle of the image, as evaluation sees it."""
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        image_id, nowhere = self.index.image_id(key.row), (1.0, 1.0)  # there is no box to map back
+        try:
+            image = read_image(self.index.image_path(key.row))
+        except ImageError as error:
+            return unread(error, ImageInfo(image_id, (1, 1), nowhere), key.canvas, self.skip_errors)
+        info = ImageInfo(image_id, (image.shape[0], image.shape[1]), nowhere)
+        seen = self.view(image, key.canvas, key.seed) if self.view else self.crop.apply(image, key.canvas)[0]
+        labels = self.class_map[self.index.labels[self.index.boxes_of(key.row)]]
+        return Sample(seen, np.zeros((0, 4)), labels, info, key.canvas)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ImageFolderDataModule(DetectionDataModule):
+    """Images with one class each, for pre-training a backbone: `root`/SPLIT/CLASS/*.jpg, as torchvision's ImageFolder.
+
+    An image is taken for one object that fills it, so that splits, index, batches, truth and position in the stream
+    are those of a detection data set. Batches carry labels (B, 1) and no boxes.
+    """
+
+    rules: ClassVar[tuple[str, ...]] = ("crop",)
+
+    root: str
+    train_split: str = "train"
+    val_split: str = "val"
+    test_split: str | None = "val"
+    num_classes: int = 1000
+    resize: int = 224
+    rule: Literal["crop"] = "crop"  # pyright: ignore[reportIncompatibleVariableOverride] - the one that it has
+    crop_area: Sequence[float] = (0.53, 1.0)
+    crop_ratio: Sequence[float] = (3 / 4, 4 / 3)
+    color_jitter: float = 0.03
+    batch_size: int = 128
+    eval_batch_size: int = 32
+    classes: Sequence[str] | None = field(default=None, init=False)
+    multi_scale: Sequence[float] | None = field(default=None, init=False)
+    empty_images: Literal["keep", "drop"] = field(default="keep", init=False)
+    min_box: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key, most in (("crop_area", 1.0), ("crop_ratio", math.inf)):
+            value = getattr(self, key)
+            if len(value) != 2 or not 0 < value[0] <= value[1] <= most:
+                limit = "" if most == math.inf else f" and at most {most:g}"
+                raise ValueError(f"data.{key}={list(value)}: expected [smallest, largest], over 0{limit}")
+        if not 0 <= self.color_jitter <= 0.5:
+            raise ValueError(f"data.color_jitter={self.color_jitter}: expected a share from 0 to 0.5")
+
+    @cached_property
+    def resize_rule(self) -> Resize:
+        return CentreCrop(self.rule, self.resize)
+
+    @property
+    def rule_name(self) -> str:
+        return f"crop {self.resize}"
+
+    def open_index(self, split: str) -> AnnotationIndex:
+        root = Path(self.root).expanduser().absolute()
+        splits = [root / name for name in split.split("+")]
+        folders = [folder for part in splits for folder in class_folders(part)]
+        sources = [str(part) for part in splits]
+        return cached("imagefolder", sources, [*splits, *folders], lambda: read_folders(splits), self.cache_dir)
+
+    def choose_classes(self, index: AnnotationIndex) -> tuple[list[str], list[int]]:
+        return list(index.class_names), list(index.category_ids)
+
+    def _map_classes(self, name: str, index: AnnotationIndex) -> np.ndarray:
+        found, wanted = index.class_names, self.class_names
+        if wanted and found != wanted:
+            lacks, has = (_few(sorted(set(a) - set(b))) for a, b in ((wanted, found), (found, wanted)))
+            raise DataError(
+                f"split {name!r} under {self.root} has other class folders than split {self.train_split!r}. It lacks: "
+                f"{lacks}. It has besides: {has}. Give both the same"
+            )
+        if len(found) != self.num_classes:
+            raise DataError(
+                f"data.num_classes={self.num_classes}, but split {name!r} under {self.root} has {len(found)} class "
+                f"folders: {_few(found)}; set data.num_classes={len(found)}"
+            )
+        return super()._map_classes(name, index)
+
+    def _describe(self, role: Role, split: Split) -> str:
+        labels = split.class_map[split.index.labels]  # one an image
+        counts = np.bincount(labels[split.rows], minlength=self.num_classes)
+        return (
+            f"{role} ({split.name}): {len(split.rows)} images of {self.num_classes} classes, {counts.min()} to "
+            f"{counts.max()} of each; {self.rule_name}"
+        )
+
+    def _picture(self, index: AnnotationIndex, row: int) -> np.ndarray:
+        return read_image(index.image_path(row))
+
+    def survey(self, split: str) -> Survey:
+        raise DataError("data=imagefolder has classes of whole images, and no boxes to inspect")
+
+    def _dataset(self, split: Split, training: bool = False) -> Dataset[Sample]:
+        crop = CentreCrop(self.rule, self.resize)
+        view = self._view() if training else None
+        return ClassifiedImages(split.index, split.class_map, crop, self.on_error == "skip", view)
+
+    def _view(self) -> RandomView:
+        transforms: dict[str, Any] = dict(self.augmentations or {})
+        if self.color_jitter:
+            import albumentations  # 1.5 s
+
+            j = self.color_jitter
+            jitter = albumentations.ColorJitter(brightness=j, contrast=j, saturation=j, hue=j, p=1.0)
+            transforms = {"color_jitter": jitter, **transforms}
+        area, ratio = ((float(value[0]), float(value[1])) for value in (self.crop_area, self.crop_ratio))
+        return RandomView(area, ratio, self.flip, self.vertical_flip, Augmentation(transforms))

@@ -1,0 +1,35 @@
+"""Classification of whole images, to train a detector's backbone before the detector."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from detectors.backbones import Backbone
+from detectors.losses import mean_over_ranks
+
+
+class Classifier(nn.Module):
+    """Backbone, global average pooling, a linear layer (arXiv 1512.03385, section 3.3): uint8 images in, logits out."""
+
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.linear = nn.Linear(backbone.channels[-1], num_classes)
+
+    def forward(self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"]) -> Float[Tensor, "B K"]:
+        x = self.backbone(self.backbone.normalize(images, sizes))[-1]
+        return self.linear(x.mean(dim=(2, 3)))
+
+
+def classification_loss(logits: Float[Tensor, "B K"], labels: Int[Tensor, " B"]) -> dict[str, Tensor]:
+    """Cross-entropy, its mean over the images of all ranks; an image of label -1 counts for nothing."""
+    num_images = mean_over_ranks((labels >= 0).sum().float()).clamp(min=1e-6)
+    loss = F.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="sum")
+    return {"loss_cls": loss / num_images}
+
+
+@torch.no_grad()
+def rank_classes(logits: Float[Tensor, "B K"], number: int) -> Int[Tensor, "B k"]:
+    """The likeliest classes of each image, the best first; of equal ones the lower label."""
+    return logits.float().argsort(dim=1, descending=True, stable=True)[:, :number]

@@ -1,0 +1,37 @@
+"""A classifier on Lightning, whose checkpoint any detector takes for its backbone."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from datamodules.batch import Batch
+from detectors.backbones import Backbone
+from detectors.classifier import Classifier, classification_loss, rank_classes
+from evaluation.classification import TOP, ImageRanking, accuracy
+from evaluation.metrics import Metrics
+from evaluation.truth import Truth
+from lit_modules.steps import MakeOptimizer, MakeSchedule, TrainingModule
+
+
+class ClassifierModule(TrainingModule):
+    """Of each image the first label is its class; the boxes are left alone."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        optimizer: MakeOptimizer,
+        schedule: MakeSchedule,
+        lr: float = 0.0125,
+    ) -> None:
+        super().__init__(Classifier(backbone, num_classes), optimizer, schedule, lr)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        return classification_loss(self.outputs(batch), batch.labels[:, 0])
+
+    def entries(self, batch: Batch) -> list[ImageRanking]:
+        ranked = rank_classes(self.outputs(batch), TOP).cpu().numpy()
+        return [ImageRanking(info.image_id, labels) for info, labels in zip(batch.infos, ranked, strict=True)]
+
+    def score(self, truth: Truth, entries: Sequence[ImageRanking]) -> Metrics:
+        return Metrics(*accuracy(truth, entries))
