@@ -1,6 +1,7 @@
 """Score a checkpoint, or a results file, on a data set.
 
 python evaluate.py checkpoint=runs/fcos-coco/TIME/checkpoints/best.ckpt
+python evaluate.py checkpoint=best.ckpt data.root=/other/place
 python evaluate.py checkpoint=best.ckpt data=coco data.root=/data/coco split=val
 python evaluate.py predictions=results.json data=coco data.root=/data/coco
 """
@@ -8,14 +9,16 @@ python evaluate.py predictions=results.json data=coco data.root=/data/coco
 import hydra
 from omegaconf import DictConfig
 
-from lit_modules import runs, settings
+from lit_modules import checkpoint_data, outputs, runs, settings
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 @settings.clear_errors
+@outputs.none_if_refused
 def main(cfg: DictConfig) -> float | None:
-    """Print and save the numbers that training printed; returns AP."""
+    """Print and save the numbers that a validation has; returns AP, of a classifier top-1."""
     settings.check(cfg)
+    checkpoint_data.refuse_incomplete(cfg)
     from lit_modules.scoring import score
 
     return score(cfg)
@@ -23,5 +26,6 @@ def main(cfg: DictConfig) -> float | None:
 
 if __name__ == "__main__":
     runs.register_resolvers()
+    checkpoint_data.complete_command_line()
     settings.explain_command_line("evaluate")
     main()

@@ -11,11 +11,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from lit_modules import runs, settings
+from lit_modules import outputs, runs, settings
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="inspect_data")
 @settings.clear_errors
+@outputs.none_if_refused
 def main(cfg: DictConfig) -> None:
     """Write inspection.html; exit with 1 where annotations or images have problems, with 2 for a wrong config."""
     settings.check(cfg)

@@ -5,31 +5,25 @@ python predict.py checkpoint=best.ckpt source=photos score_threshold=0.5
 python predict.py checkpoint=best.ckpt source=clip.mp4 output=found
 """
 
-from contextlib import suppress
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from lit_modules import runs, settings, sources
+from lit_modules import outputs, runs, settings, sources
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="predict")
 @settings.clear_errors
+@outputs.none_if_refused
 def main(cfg: DictConfig) -> None:
     """Ends with status 1 where nothing could be read."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    try:
-        settings.check(cfg)
-        source = sources.find(cfg, folder)
-        from lit_modules.predicting import predict
+    settings.check(cfg)
+    source = sources.find(cfg, Path(HydraConfig.get().runtime.output_dir))
+    from lit_modules.predicting import predict
 
-        predict(cfg, source)
-    except settings.ConfigError:
-        with suppress(OSError):  # which Hydra made, unless something lies in it
-            folder.rmdir()
-        raise
+    predict(cfg, source)
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def _sizes(coverage: Coverage) -> str:
             if coverage.sampled_images == coverage.images
             else f"a sample of {coverage.sampled_images:,} of {coverage.images:,} images with boxes (sample=null: all)"
         )
-        + ", these shares of the boxes are without, with locations anywhere inside and with center_sampling=1.5:"
+        + ", these shares of the boxes are without, by model.center_sampling:"
     )
     return (
         page.paragraph(intro)
@@ -138,7 +138,9 @@ def _anchors(inspection: Inspection) -> str:
     assert coverage is not None
     intro = (
         "Recall is the share of boxes that overlap some anchor with an IoU of 0.5 or more, over the whole grid of "
-        "anchors of the image's own canvas. Sizes are square roots of areas, in pixels of the network's input."
+        "anchors of the image's own canvas; a detector with these anchors learns the other boxes badly or not at all. "
+        "They are each detector's standard ones, and those of the model that was chosen, where it has any. Sizes are "
+        "square roots of areas, in pixels of the network's input."
     )
     html = page.paragraph(intro) + _table(data_tables.anchor_table(coverage))
     html += page.plots([page.figure(_iou_plot(coverage)), page.figure(_recall_plot(coverage))])

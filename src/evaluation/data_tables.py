@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+OWN = "this model"
+"""Begins the name of what the chosen model matches boxes with, among those of other detectors."""
 RECALL_IOU = 0.5
 SIZE_EDGES = (0, 8, 16, 32, 64, 128, 256, 512)
 """Pixels of the network input, of the square root of a box's area."""
@@ -83,6 +85,11 @@ class Coverage:
     level_ranges: Sequence[tuple[str, float, float]]
     """Of FCOS's levels: name, and range of the largest distance to a side."""
     alternatives: list[Alternative] = field(default_factory=list[Alternative])
+
+    @property
+    def is_of_fcos(self) -> bool:
+        """Whether FCOS is the model that was chosen."""
+        return any(name.startswith(OWN) for name in self.unassigned)
 
     @cached_property
     def side(self) -> Float[np.ndarray, " M"]:
@@ -203,11 +210,14 @@ def alternative_table(coverage: Coverage) -> Table:
     return Table(["setting", *names, "no P3 location inside"], rows, tuple(names))
 
 
-def advice(coverage: Coverage) -> list[str]:
-    """What would help where targets meet the boxes badly, of the alternatives that were computed."""
+def advice(coverage: Coverage, of_model: bool = False) -> list[str]:
+    """What would help where targets meet the boxes badly, of the alternatives that were computed.
+
+    `of_model`: for the chosen model alone.
+    """
     found: list[str] = []
     for name, recall in coverage.recall().items():
-        if recall < POOR_RECALL:
+        if recall < POOR_RECALL and (name.startswith(OWN) or not of_model):
             better = [(a.recall[name], a.name) for a in coverage.alternatives if a.recall[name] >= recall + GAIN]
             told = [f"{percent(share)} with {setting}" for share, setting in sorted(better, reverse=True)[:3]]
             found.append(
@@ -215,7 +225,7 @@ def advice(coverage: Coverage) -> list[str]:
                 + (f"it would be {'; '.join(told)}." if told else "none of the settings below raises it by a point.")
             )
     without = float((coverage.locations == 0).mean())
-    if without >= GAIN:
+    if without >= GAIN and (coverage.is_of_fcos or not of_model):
         known = [(a.without_location, a.name) for a in coverage.alternatives if a.without_location is not None]
         told = [f"{percent(share)} with {setting}" for share, setting in sorted(known) if share <= without / 2]
         found.append(

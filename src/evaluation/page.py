@@ -154,7 +154,7 @@ def table(
     """Numbers to the right; a bar in the columns named in `bars`, fractions of 1. None and nan are a dash, fractions
     have three decimals.
 
-    The header sorts where scripts may run; a table of more than `tall` rows scrolls in itself.
+    The header sorts where scripts may run; a table of more than `tall` rows scrolls in itself, and says so.
     """
     numeric, fractions = [], []
     for at, name in enumerate(columns):
@@ -172,10 +172,11 @@ def table(
         cells = zip(row, numeric, [name in bars for name in columns], fractions, strict=True)
         lines.append(f"<tr>{''.join(_cell(*cell) for cell in cells)}</tr>")
     height = f' style="max-height:{2 * tall}rem"' if len(rows) > tall else ""
+    more = f'<p class="more">{len(rows):,} rows; scroll to see them all.</p>' if height else ""
     kind = "sortable" if sortable and len(rows) > 1 else ""
     return (
         f'<div class="scroll" tabindex="0"{height}><table class="{kind}"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
+        f"<tbody>{''.join(lines)}</tbody></table></div>{more}"
     )
 
 

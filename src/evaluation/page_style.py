@@ -69,6 +69,8 @@ summary{cursor:pointer;margin-bottom:8px}
 .facts dt{color:var(--muted)}
 .facts dd{margin:0;min-width:0;overflow-wrap:anywhere}
 .scroll{overflow:auto;margin-bottom:16px;max-width:100%}
+.scroll:has(+.more){margin-bottom:4px}
+.more{color:var(--muted);font-size:.87rem}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{padding:5px 16px 5px 0;text-align:left;vertical-align:baseline;border-bottom:1px solid var(--line)}
 th{font-weight:600;white-space:nowrap}
@@ -152,8 +154,10 @@ h1{font-size:1.4rem}
 .facts{grid-template-columns:1fr;gap:0}.facts dd{margin-bottom:8px}
 .tiles{grid-template-columns:repeat(2,1fr)}
 .tile b{font-size:1.15rem}
+td i{display:none}
+th,td{padding-right:12px}
 }
-@media print{nav,.toggles{display:none}.scroll{max-height:none!important}}
+@media print{nav,.toggles,.more{display:none}.scroll{max-height:none!important}}
 """
 )
 

@@ -13,7 +13,7 @@ from evaluation.page import code, details, facts, figure, legend, page, paragrap
 from evaluation.page import plots as side_by_side
 from evaluation.plots import Line
 from evaluation.report_analysis import MAX_BYTES, confusion, per_class, pictures, precision_and_recall
-from evaluation.truth import COCO_METRICS, VOC_METRICS
+from evaluation.truth import CLASSIFICATION_METRICS, COCO_METRICS, VOC_METRICS
 
 MEANINGS = {
     "AP": "IoU 0.50 to 0.95",
@@ -47,8 +47,10 @@ class About:
     split: str = "val"
     step: int | None = None
     """Of the evaluation."""
+    scores: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Metrics of the evaluation; of a classifier all that there is of it."""
     weights: str = ""
-    """Of the evaluation: trained, or an average of them."""
+    """Of the evaluation: those of its step, or an average over steps."""
     best: tuple[str, float, int] | None = None
     """Monitored metric, its best value and the step of it."""
     test: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -108,23 +110,26 @@ def _head(about: About, analysis: Analysis | None) -> str:
         name, value, step = about.best
         entries.append((f"best {name}", _fraction(value), f"at step {step:,}"))
     if about.test:
-        entries.append(("test AP", _fraction(about.test.get("AP")), "of the best checkpoint"))
+        name, value = next(iter(about.test.items()))
+        entries.append((f"test {name}", _fraction(value), "of the best checkpoint"))
     if analysis is not None:
         scalars, truth = analysis.metrics.scalars, analysis.truth
         objects = int((~(truth.crowd | truth.difficult)).sum())
-        when = f"at step {about.step:,}" if about.step is not None else f"{about.split} split"
         if about.best is None:
-            entries.append(("AP", _fraction(scalars.get("AP")), when))
-        entries.append(("AP50", _fraction(scalars.get("AP50")), when))
+            entries.append(("AP", _fraction(scalars.get("AP")), _when(about)))
+        entries.append(("AP50", _fraction(scalars.get("AP50")), _when(about)))
         entries.append(("images", f"{len(truth.image_ids):,}", f"{about.split} split"))
         entries.append(("classes", f"{len(truth.class_names):,}", f"{objects:,} objects"))
+    for name in CLASSIFICATION_METRICS:
+        if name in about.scores:
+            entries.append((name, _fraction(about.scores[name]), _when(about)))
     entries.append(("state", about.state, about.state_remark))
     if about.time:
         entries.append(("time", about.time, about.device))
     notes = [*about.notes]
-    if analysis is None:
+    if analysis is None and about.step is None:
         notes.append("There was no validation yet, so there are no average precision, matrix and pictures to show.")
-    elif not len(analysis.predictions.scores):
+    elif analysis is not None and not len(analysis.predictions.scores):
         notes.append(
             f"Nothing was detected on any of the {len(analysis.truth.image_ids):,} images. Early in training that is "
             "usual; later, the scores stay under model.score_threshold, or the loss tells that the rate is too high."
@@ -132,6 +137,10 @@ def _head(about: About, analysis: Analysis | None) -> str:
     if number := _number_left_out(about.skipped):
         notes.append(f"{number:,} images or annotations were left out (data.on_error=skip); see Left out.")
     return tiles(entries) + "".join(paragraph(note, "note") for note in notes)
+
+
+def _when(about: About) -> str:
+    return f"at step {about.step:,}" if about.step is not None else f"{about.split} split"
 
 
 def _curves(about: About) -> str:
@@ -149,10 +158,15 @@ def _curves(about: About) -> str:
         _curve(about, name, f"val/{name}", _color(number), dots=True)
         for number, name in enumerate(("AP", "AP50", "AP75"))
     ]
+    shares = [
+        _curve(about, name, f"val/{name}", _color(number), dots=True)
+        for number, name in enumerate(CLASSIFICATION_METRICS)
+    ]
     drawn = [
         _plot("Loss", "loss", losses),
         _plot("Parts of the loss", "loss", [*trained, *validated]),
         _plot("Average precision of the validation", "AP", scores, fraction=True),
+        _plot("Accuracy of the validation", "share of images", shares, fraction=True),
         _plot("Learning rate", "rate", [_curve(about, "", "lr", "series1")]),
     ]
     return side_by_side([html for html in drawn if html])

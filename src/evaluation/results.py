@@ -24,17 +24,15 @@ class ImagePredictions(NamedTuple):
     labels: Int[np.ndarray, " d"]
 
 
-def collect(
-    parts: Iterable[ImagePredictions | tuple[int | str, np.ndarray, np.ndarray, np.ndarray]], truth: Truth
-) -> Predictions:
-    """One split's predictions out of those of all ranks, in the order of the truth.
+def in_order(parts: Iterable[tuple[Any, ...]], truth: Truth) -> list[list[Any]]:
+    """What each part says of its image, whose id comes first in it, in the order of the truth.
 
-    Of an image that several ranks went through, the first copy counts. An image on which nothing was found
-    needs its empty part: raises ValueError where the truth has an image without part, or a part no image.
+    Of an image that several ranks went through, the first copy counts. Raises ValueError where the truth has an image
+    without part, or a part no image.
     """
-    by_image: dict[int | str, list[np.ndarray]] = {}
-    for image_id, *arrays in parts:
-        by_image.setdefault(image_id, arrays)
+    by_image: dict[int | str, list[Any]] = {}
+    for image_id, *said in parts:
+        by_image.setdefault(image_id, said)
     image_ids: list[int | str] = truth.image_ids.tolist()
     if not image_ids:
         raise ValueError("there is no image to score: the split is empty, or none of its images could be read")
@@ -48,9 +46,19 @@ def collect(
             f"{len(unknown)} images with predictions are not in the split: {_few(unknown)}. Its "
             f"{len(image_ids)} images are {_few(image_ids)}; predict and score the same split"
         )
-    boxes, scores, labels = zip(*(by_image[image_id] for image_id in image_ids), strict=True)
+    return [by_image[image_id] for image_id in image_ids]
+
+
+def collect(
+    parts: Iterable[ImagePredictions | tuple[int | str, np.ndarray, np.ndarray, np.ndarray]], truth: Truth
+) -> Predictions:
+    """One split's predictions out of those of all ranks, as `in_order` has them.
+
+    An image on which nothing was found needs its empty part.
+    """
+    boxes, scores, labels = zip(*in_order(parts, truth), strict=True)
     return Predictions(
-        image_index=np.repeat(np.arange(len(image_ids)), [len(of_image) for of_image in scores]),
+        image_index=np.repeat(np.arange(len(scores)), [len(of_image) for of_image in scores]),
         boxes=np.concatenate(boxes),
         scores=np.concatenate(scores),
         labels=np.concatenate(labels),

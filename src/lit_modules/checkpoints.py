@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from evaluation.files import write_whole
-from lit_modules.base import DetectionModule
 from lit_modules.settings import ConfigError
+from lit_modules.steps import TrainingModule
 from lit_modules.trust import refuse_foreign, refuse_overgrown
 
 FORMAT = 1
@@ -199,7 +199,7 @@ def _some(names: list[Any], most: int = 3) -> str:
     return ", ".join(map(str, names[:most])) + (", ..." if len(names) > most else "")
 
 
-def refuse_unresumable(path: Path, module: DetectionModule) -> None:
+def refuse_unresumable(path: Path, module: TrainingModule) -> None:
     """CheckpointError unless a run with this module can go on from a checkpoint."""
     try:
         contents = read_checkpoint(path)
@@ -214,7 +214,7 @@ def refuse_unresumable(path: Path, module: DetectionModule) -> None:
         raise CheckpointError(f"{path} is no checkpoint that this run can go on from: {error}. {_BEFORE}") from error
 
 
-def load_module(checkpoint: Mapping[str, Any]) -> DetectionModule:
+def load_module(checkpoint: Mapping[str, Any]) -> TrainingModule:
     """The module of a checkpoint with its weights (the averaged ones where the run averaged), in eval mode."""
     module = build_module(without_weights(checkpoint["boxwright"]["config"]["model"]))
     module.load_state_dict(checkpoint["state_dict"])
@@ -224,7 +224,7 @@ def load_module(checkpoint: Mapping[str, Any]) -> DetectionModule:
     return module.eval()
 
 
-def build_module(config: Mapping[str, Any]) -> DetectionModule:
+def build_module(config: Mapping[str, Any]) -> TrainingModule:
     """The module that a resolved model config names; only classes of this project and of torch.optim."""
     refuse_foreign(config, "model")
     return instantiate(config)

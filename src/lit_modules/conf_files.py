@@ -5,8 +5,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -41,9 +42,14 @@ def unknown(key: str, origin: str, known: dict[str, Any]) -> str:
 def _owners(key: str) -> list[str]:
     """Choices of the key's group that have it."""
     group, rest = _split(key)
-    files = [file for file in (CONF / group).glob("*.yaml") if group and contains(loaded(file), rest)]
-    shared = any(file.stem.startswith("_") for file in files)
-    return [f"{group}={choice}" for choice in (options(group) if shared else sorted(file.stem for file in files))]
+    return [f"{group}={choice}" for choice in options(group) if _has(group, choice, rest)] if group else []
+
+
+def _has(group: str, choice: str, key: str) -> bool:
+    """Whether a choice's file, or a file that it shares with others, has a key."""
+    content = loaded(CONF / group / f"{choice}.yaml")
+    shared = [entry for entry in content.get("defaults", ()) if isinstance(entry, str) and entry != "_self_"]
+    return contains(content, key) or any(contains(loaded(CONF / group / f"{name}.yaml"), key) for name in shared)
 
 
 def _split(key: str) -> tuple[str, str]:
@@ -86,6 +92,19 @@ def _file(key: str) -> Path:
     hydra = HydraConfig.get()
     group, _ = _split(key)
     return CONF / (f"{group}/{hydra.runtime.choices.get(group)}.yaml" if group else f"{hydra.job.config_name}.yaml")
+
+
+def reference() -> DictConfig:
+    """What the same choices of groups compose to without recipe and overrides."""
+    hydra = HydraConfig.get()
+    lines = [f"{group}={choice}" for group, choice in choices().items() if group != "experiment"]
+    return compose(hydra.job.config_name, lines)
+
+
+def choices() -> dict[str, str]:
+    """The file that was chosen of each group."""
+    chosen: dict[str, str | None] = plain(HydraConfig.get().runtime.choices)
+    return {group: choice for group, choice in chosen.items() if choice is not None and not group.startswith("hydra/")}
 
 
 def plain(cfg: Any) -> dict[str, Any]:

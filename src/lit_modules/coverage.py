@@ -6,15 +6,15 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from detectors.anchors import FASTER_RCNN_FPN, FASTER_RCNN_VGG16, RETINANET, Anchors, best_ious
-from detectors.fcos import SIZE_RANGES, assign_fcos, grid_points
-from evaluation.data_tables import RECALL_IOU, Alternative, Coverage
+from detectors.fcos import SIZE_RANGES, FCOSLoss, assign_fcos, grid_points
+from evaluation.data_tables import OWN, RECALL_IOU, Alternative, Coverage
 
 ANCHORS = {"RetinaNet": RETINANET, "Faster R-CNN, FPN": FASTER_RCNN_FPN, "Faster R-CNN, VGG16": FASTER_RCNN_VGG16}
 ASSIGNMENTS = {"anywhere inside": None, "centre sampling 1.5": 1.5}
@@ -23,6 +23,43 @@ _STRIDES = RETINANET.strides  # FCOS has the same pyramid
 _WIDER = (1 / 3, 0.5, 1.0, 2.0, 3.0)
 _RESIZES = (0.5, 1.5, 2.0)
 _PORTION = 2**15  # boxes: what is computed of them stays in the processor's cache
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What boxes are held against, by name: that of the model that was chosen, and the papers'."""
+
+    anchors: dict[str, Anchors]
+    assignments: dict[str, float | None]
+
+    @classmethod
+    def of(cls, model: Any = None) -> "Targets":
+        """`model`: a LightningModule; anchors are those of its network."""
+        anchors, assignments = ANCHORS, ASSIGNMENTS
+        own, loss = getattr(getattr(model, "network", None), "anchors", None), getattr(model, "loss", None)
+        if isinstance(own, Anchors):
+            anchors = _own_first(own, ANCHORS, _equal_anchors)
+        if isinstance(loss, FCOSLoss):
+            names = {f"centre sampling {loss.center_sampling:g}": loss.center_sampling} if loss.center_sampling else {}
+            assignments = _own_first(loss.center_sampling, ASSIGNMENTS | names, lambda one, other: one == other)
+        return cls(anchors, assignments)
+
+
+def _own_first(own: T, known: dict[str, T], equal: Callable[[T, T], bool]) -> dict[str, T]:
+    same = [name for name, value in known.items() if equal(own, value)]
+    name = f"{OWN}: {same[0]}" if same else OWN
+    return {name: own, **{name: value for name, value in known.items() if name not in same}}
+
+
+def _equal_anchors(one: Anchors, other: Anchors) -> bool:
+    """Up to the rounding of a config's numbers."""
+    grids = [
+        (anchors.strides, anchors.grid_offset, anchors.round_anchors, anchors.per_cell) for anchors in (one, other)
+    ]
+    levels = range(len(one.strides))
+    return grids[0] == grids[1] and all(torch.allclose(one.shapes(level), other.shapes(level)) for level in levels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +94,7 @@ def cover(
     sample: int | None,
     seed: int,
     track: Callable[[Iterable[int], int], Iterable[int]],
+    targets: Targets,
 ) -> Coverage:
     """Exact over all boxes, but for FCOS's assignment, which is done on at most `sample` images.
 
@@ -69,23 +107,24 @@ def cover(
     if sample is not None and sample < len(images):
         images = np.sort(np.random.default_rng(seed).permutation(images)[:sample])
     members: list[np.ndarray] = [np.arange(a, b) for a, b in zip(starts[images], ends[images], strict=True)]
-    unassigned: list[Tensor] = [_unassigned(boxes, members[i]) for i in track(range(len(members)), len(members))]
+    kinds = targets.assignments.values()
+    unassigned: list[Tensor] = [_unassigned(boxes, members[i], kinds) for i in track(range(len(members)), len(members))]
     together = torch.cat(unassigned, dim=1).numpy()
     return Coverage(
         role=role,
         extents=(boxes.boxes[:, 2:] - boxes.boxes[:, :2]).double().numpy(),
         labels=boxes.labels.astype(np.int64),
         locations=locations_inside(boxes),
-        best_iou={name: _best(anchors, boxes) for name, anchors in ANCHORS.items()},
+        best_iou={name: _best(anchors, boxes) for name, anchors in targets.anchors.items()},
         sample=np.concatenate(members),
-        unassigned=dict(zip(ASSIGNMENTS, together, strict=True)),
+        unassigned=dict(zip(targets.assignments, together, strict=True)),
         images=len(starts),
         sampled_images=len(images),
         level_ranges=[
             (f"P{level + 3}", max(low, 0.0), high if high < 1e8 else math.inf)
             for level, (low, high) in enumerate(SIZE_RANGES)
         ],
-        alternatives=_alternatives(survey, rule, boxes),
+        alternatives=_alternatives(survey, rule, boxes, targets.anchors),
     )
 
 
@@ -97,14 +136,14 @@ def locations_inside(boxes: NetworkBoxes, stride: int = _STRIDES[0]) -> np.ndarr
     return (last_inside - first_inside + 1).clamp(min=0).prod(dim=1).long().numpy()
 
 
-def _unassigned(boxes: NetworkBoxes, members: np.ndarray) -> Tensor:
+def _unassigned(boxes: NetworkBoxes, members: np.ndarray, assignments: Iterable[float | None]) -> Tensor:
     """Which of the boxes of one image no location answers for: bool (assignments, G)."""
     height, width = (int(side) for side in boxes.canvases[members[0]])
     maps = [torch.empty(math.ceil(height / stride), math.ceil(width / stride)) for stride in _STRIDES]
     points, strides = grid_points(maps, _STRIDES)
     numbers = torch.arange(len(members))[None]  # in the place of labels: each location names its box
     found: list[Tensor] = []
-    for center_sampling in ASSIGNMENTS.values():
+    for center_sampling in assignments:
         chosen, _ = assign_fcos(
             points, strides, tuple(level.numel() for level in maps), boxes.boxes[members][None], numbers,
             center_sampling=center_sampling,
@@ -119,11 +158,11 @@ def _best(anchors: Anchors, boxes: NetworkBoxes) -> np.ndarray:
     return torch.cat([best_ious(anchors, *portion) for portion in portions]).double().numpy()
 
 
-def _alternatives(survey: Any, rule: Any, boxes: NetworkBoxes) -> list[Alternative]:
+def _alternatives(survey: Any, rule: Any, boxes: NetworkBoxes, anchors: dict[str, Anchors]) -> list[Alternative]:
     """Other anchors, then other sizes of the network's input."""
 
     def recall(boxes: NetworkBoxes, change: Callable[[Anchors], Anchors]) -> dict[str, float]:
-        return {name: float((_best(change(a), boxes) >= RECALL_IOU).mean()) for name, a in ANCHORS.items()}
+        return {name: float((_best(change(a), boxes) >= RECALL_IOU).mean()) for name, a in anchors.items()}
 
     found = [
         Alternative("anchors half as large", recall(boxes, lambda a: _scaled(a, 0.5)), None),

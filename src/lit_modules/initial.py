@@ -4,14 +4,14 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from lit_modules.base import DetectionModule
 from lit_modules.checkpoints import read_checkpoint
 from lit_modules.settings import ConfigError
+from lit_modules.steps import TrainingModule
 
 log = logging.getLogger(__name__)
 
 
-def start_from(module: DetectionModule, path: str, class_names: Sequence[str]) -> None:
+def start_from(module: TrainingModule, path: str, class_names: Sequence[str]) -> None:
     """Load a checkpoint's weights (the averaged ones where its run averaged); optimizer and schedule begin anew.
 
     Where the number of classes differs, tensors whose first dimension counts classes keep their new values, and

@@ -11,28 +11,25 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
-from rich.table import Column
-from rich.table import Table as RichTable
 
-from evaluation import data_tables
-from evaluation.data_tables import Inspection, SplitCounts, Table
+from evaluation.data_tables import Inspection, SplitCounts
 from evaluation.truth import Truth
 from lit_modules import startup
 from lit_modules.callbacks.log import show_bar
-from lit_modules.coverage import cover
+from lit_modules.checkpoints import without_weights
+from lit_modules.coverage import Targets, cover
+from lit_modules.inspection_log import tell
+from lit_modules.scored import has_whole_images
 from lit_modules.settings import ConfigError
 
 log = logging.getLogger(__name__)
 
 _BATCHES, _BATCH_IMAGES = 2, 16
-_SHOWN = 20  # problems, and rows of a table, in the terminal
 _LISTED = 500  # problems of one rule on the page
 _UNREADABLE = "an image file can't be read as it is annotated"
 
@@ -54,10 +51,12 @@ class Found:
 def inspect(cfg: DictConfig) -> int:
     """Print the tables, write inspection.html, return the number of problems."""
     startup.quieten()
-    warnings.filterwarnings("ignore", ".*(left out|filled in):.*")  # it is all in `Found`
+    warnings.filterwarnings("ignore", ".*(left out|filled in|missing image files):.*")  # it is all in `Found`
     folder = Path(HydraConfig.get().runtime.output_dir)
     if cfg.sample is not None and cfg.sample < 1:
         raise ConfigError(f"sample={cfg.sample}: expected a number of images, or null for all")
+    if has_whole_images(cfg.data._target_):
+        raise ConfigError("data=imagefolder has a class for each image, and no boxes to inspect")
     found = Found()
     data, module, surveys = _open(cast(dict[str, Any], OmegaConf.to_container(cfg.data, resolve=True)), found)
     names: tuple[str, ...] = module.class_names
@@ -69,13 +68,18 @@ def inspect(cfg: DictConfig) -> int:
         _warn_of_boxes(role, survey, module.min_box, names, found)
     if cfg.read_images:
         _read_images(module, surveys, found)
+    else:
+        for role, survey in surveys.items():
+            for at in survey.missing:
+                image_id = survey.truth.image_ids[at].item()
+                found.problem(_UNREADABLE, f"{role}, image {image_id!r}: {survey.paths[at]} does not exist; restore it")
     splits = [_count(role, survey, len(names)) for role, survey in surveys.items()]
     _warn_of_classes(splits, names, found)
     role, survey = next(iter(surveys.items()))
     coverage = None
     if survey.used.any():
         bar = partial(_track, "assigning locations")
-        coverage = cover(survey, module.resize_rule, role, cfg.sample, cfg.seed, bar)
+        coverage = cover(survey, module.resize_rule, role, cfg.sample, cfg.seed, bar, Targets.of(_model(cfg)))
     batches = _training_batches(data, found, tell_unread=not cfg.read_images) if "train" in surveys else []
     inspection = Inspection(names, splits, found.problems, dict(found.counts.most_common()), found.warnings, coverage)
 
@@ -84,7 +88,7 @@ def inspect(cfg: DictConfig) -> int:
 
     file, root = folder / "inspection.html", Path(data["root"]).expanduser().absolute()
     write_page(file, data_page(inspection, batches, root, _facts(cfg, data, module)))
-    _tell(inspection)
+    tell(inspection)
     log.info("saved as %s", file)
     return sum(found.counts.values())
 
@@ -114,6 +118,13 @@ def _open(data: dict[str, Any], found: Found) -> tuple[dict[str, Any], Any, dict
     if not surveys:
         raise ConfigError("\n".join(["No split can be opened:", *(f"  - {reason}" for reason in found.problems)]))
     return data, module, surveys
+
+
+def _model(cfg: DictConfig) -> Any:
+    """The module that would be trained, without its numbers."""
+    model = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))["model"]
+    with torch.device("meta"):
+        return instantiate(without_weights(model))
 
 
 def _collect(survey: Any, found: Found) -> None:
@@ -237,7 +248,9 @@ def _training_batches(data: dict[str, Any], found: Found, tell_unread: bool) -> 
                 )
             batches.append(images)
             for info in batch.unread if tell_unread else ():
-                found.problem(_UNREADABLE, f"train, image {info.image_id!r}: {info.error}")
+                text = f"train, image {info.image_id!r}: {info.error}"
+                if text not in found.problems:
+                    found.problem(_UNREADABLE, text)
     except (OSError, ValueError) as error:
         found.problem("training batches can't be made", str(error))
     return batches
@@ -259,50 +272,3 @@ def _facts(cfg: DictConfig, data: dict[str, Any], module: Any) -> dict[str, str]
 
 def _track(what: str, items: Iterable[Any], total: int) -> Iterable[Any]:
     return track(items, what, total, transient=True) if show_bar() else items
-
-
-def _tell(inspection: Inspection) -> None:
-    """The page's tables, shortened, and the first problems."""
-    _print("Splits", data_tables.split_table(inspection))
-    _print("Classes", data_tables.class_table(inspection))
-    if coverage := inspection.coverage:
-        _print("FCOS: distance from a box's centre to its farthest side", data_tables.level_table(coverage))
-        _print("Share of boxes that no location of FCOS answers for", data_tables.location_table(coverage))
-        _print("Recall of anchors at IoU 0.5", data_tables.size_table(coverage))
-        for line in data_tables.advice(coverage):
-            log.info("%s", line)
-    for warning in inspection.warnings:
-        log.warning("warning: %s", warning)
-    total = sum(inspection.problem_counts.values())
-    if not total:
-        log.info("no problems")
-        return
-    rules = "; ".join(f"{rule}: {count}" for rule, count in inspection.problem_counts.items())
-    log.warning("%d problems (%s)", total, rules)
-    for problem in inspection.problems[:_SHOWN]:
-        log.warning("  %s", problem)
-    if total > _SHOWN:
-        log.warning("  ... %d more", total - _SHOWN)
-
-
-def _print(heading: str, table: Table) -> None:
-    numeric = [all(not isinstance(row[at], str) for row in table.rows) for at in range(len(table.columns))]
-    columns = (
-        Column(name, justify="right" if right else "left", overflow="fold")
-        for name, right in zip(table.columns, numeric, strict=True)
-    )
-    shown = RichTable(*columns, box=SIMPLE_HEAD)
-    for row in table.rows[:_SHOWN]:
-        shown.add_row(*(escape(_cell(value)) for value in row))
-    console = Console(width=110, force_terminal=False)
-    with console.capture() as capture:
-        console.print(shown)
-    left = len(table.rows) - _SHOWN
-    more = f"\n... {left} more rows, see the page" if left > 0 else ""
-    log.info("%s\n%s%s", heading, capture.get().strip("\n"), more)
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,6 +1,7 @@
 """What predict.py does: read, detect, draw and write; reading and drawing go on while the network is at work."""
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -123,6 +124,8 @@ class Job:
         """Of each class."""
         self.images = np.zeros(len(detector.class_names), np.int64)
         """With a detection of each class."""
+        self.highest = 0.0, ""
+        """Of all scores, whether they reach their threshold or not, with its class."""
         self.seconds = 0.0
         self._results: dict[int, tuple[str, tuple[int, int], ImagePredictions] | None] = {}
         self._next = 0
@@ -135,7 +138,11 @@ class Job:
             task = bar.add_task("", total=self.media.total)
             for batch in equal_canvases(self._readable(items), batch_size):
                 found = self.detector.detect([item.sample for item in batch])
-                for (read, _), one in zip(batch, found, strict=True):
+                for (read, _), every in zip(batch, found, strict=True):
+                    if len(every.scores):  # they fall
+                        name = self.detector.class_names[int(every.labels[0])]
+                        self.highest = max(self.highest, (float(every.scores[0]), name))
+                    one = self.detector.above_threshold(every)
                     self._take(read.place, (read.name, read.pixels.shape[:2], one))
                     if draws:
                         behind(self._draw, read, one)
@@ -171,6 +178,17 @@ class Job:
         drawn = draw(read.pixels, found.boxes, found.labels, self.detector.class_names, found.scores)
         self.media.write(read, drawn)
 
+    def _why_nothing(self) -> str:
+        score, name = self.highest
+        if not name:
+            return "no box has a score over the model's own score_threshold, so that a lower one shows no more"
+        low, high = min(self.detector.thresholds.values()), max(self.detector.thresholds.values())
+        thresholds = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}, depending on the class"
+        return (
+            f"no score reaches its threshold ({thresholds}); the highest is {score:.3f} ({name}): to see it, give "
+            f"score_threshold={math.floor(100 * score) / 100:g}"
+        )
+
     def sum_up(self, source: Source) -> None:
         """What was found, and what could not be read."""
         count = self.file.num_images
@@ -189,6 +207,8 @@ class Job:
             "%s: %d in %.1f s (%.1f a second); detections: %d%s", unit, count, self.seconds, count / self.seconds,
             self.detections.sum(), f"\n{capture.get().rstrip()}" if self.detections.any() else "",
         )  # fmt: skip
+        if not self.detections.any():
+            log.info("%s", self._why_nothing())
         if self.unread:
             log.warning("%d of %d could not be read: %s", len(self.unread), count + len(self.unread), few(self.unread))
         stated = self.media.total or 0

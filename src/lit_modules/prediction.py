@@ -23,6 +23,7 @@ from datamodules.images import read_image
 from datamodules.transforms import Resize
 from detectors.detections import Detections
 from evaluation.results import ImagePredictions
+from lit_modules.base import DetectionModule
 from lit_modules.checkpoints import load_module, read_checkpoint
 from lit_modules.exactness import in_original_pixels
 from lit_modules.settings import Precision
@@ -68,7 +69,13 @@ class Detector:
         self.precision = choose_precision(precision or stored["config"]["trainer"]["precision"], self.device.type)
         if self.precision == "16-mixed" and self.device.type == "cpu":
             self.precision = "bf16-mixed"  # as Lightning has it, in evaluation too
-        self.module = load_module(checkpoint).to(self.device)
+        module = load_module(checkpoint)
+        if not isinstance(module, DetectionModule):
+            raise ValueError(
+                f"the checkpoint holds a {type(module).__name__}, which finds no boxes; evaluate.py scores it, and a "
+                "detector that starts from it is trained with model.backbone.weights=FILE"
+            )
+        self.module = module.to(self.device)
         self.class_names: tuple[str, ...] = tuple(stored["class_names"])
         self.category_ids: tuple[int, ...] = tuple(stored["category_ids"])
         self.resize = Resize(data["rule"], data["resize"])
@@ -104,7 +111,7 @@ class Detector:
             return self([cast(Picture, pictures)])[0]
         samples = (self.sample(pixels(picture), place) for place, picture in enumerate(pictures))
         found = [one for batch in equal_canvases(samples, self.batch_size) for one in self.detect(batch)]
-        return [_as_detections(one) for one in sorted(found, key=lambda one: one.image_id)]
+        return [_as_detections(self.above_threshold(one)) for one in sorted(found, key=lambda one: one.image_id)]
 
     def sample(self, image: np.ndarray[Any, Any], image_id: int) -> Sample:
         """RGB uint8 (h, w, 3) sized as in validation, with the canvas that follows from its size alone."""
@@ -115,7 +122,7 @@ class Detector:
         return Sample(resized, *nothing, ImageInfo(image_id, before, scale), (height, width))
 
     def detect(self, samples: Sequence[Sample]) -> list[ImagePredictions]:
-        """One forward pass over samples of one canvas."""
+        """One forward pass over samples of one canvas, and all that validation would score."""
         batch = collate(list(samples))
         moved = batch._replace(images=batch.images.to(self.device), sizes=batch.sizes.to(self.device))
         half = torch.float16 if self.precision == "16-mixed" else torch.bfloat16
@@ -123,10 +130,9 @@ class Detector:
             torch.inference_mode(),
             torch.autocast(self.device.type, half, enabled=self.precision != "32-true", cache_enabled=False),
         ):
-            found = in_original_pixels(moved, self.module.detect(moved))
-        return [self._above_threshold(one) for one in found]
+            return in_original_pixels(moved, self.module.detect(moved))
 
-    def _above_threshold(self, one: ImagePredictions) -> ImagePredictions:
+    def above_threshold(self, one: ImagePredictions) -> ImagePredictions:
         kept = one.scores >= np.array([self.thresholds[name] for name in self.class_names])[one.labels]
         return ImagePredictions(one.image_id, one.boxes[kept], one.scores[kept], one.labels[kept])
 

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import math
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,27 +13,29 @@ import numpy as np
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from evaluation.analysis import Analysis, analyse
-from evaluation.metrics import evaluate
+from evaluation.metrics import evaluate, headline
 from evaluation.results import read_predictions, write_predictions
 from evaluation.truth import Predictions, Truth
 from lit_modules import runs, startup
 from lit_modules.base import DetectionModule
 from lit_modules.callbacks import report
 from lit_modules.callbacks.log import ProgressBar, as_text, show_bar
-from lit_modules.checkpoints import load_module, read_checkpoint, without_augmentations
+from lit_modules.checkpoint_data import data_config
+from lit_modules.checkpoints import load_module, read_checkpoint
+from lit_modules.conf_files import plain
 from lit_modules.settings import ConfigError
 from lit_modules.skipped import Skipped
+from lit_modules.sources import few
+from lit_modules.steps import TrainingModule
 
 if TYPE_CHECKING:
     from evaluation.report import About
 
 log = logging.getLogger(__name__)
-
-_OF_THE_CHECKPOINT = ("resize", "rule", "eval_batch_size")
-"""Data settings that a checkpoint was trained with and keeps, unless the command line says otherwise."""
 
 
 def _read(file: Path, truth: Truth) -> Predictions:
@@ -42,23 +46,16 @@ def _read(file: Path, truth: Truth) -> Predictions:
 
 
 def score(cfg: DictConfig) -> float:
-    """Print the tables, write metrics.json, predictions.json and report.html to the output folder, return AP."""
+    """Print the tables, write metrics.json, predictions.json and report.html to the output folder; AP or top-1."""
     startup.quieten()
     folder = Path(HydraConfig.get().runtime.output_dir)
-    if (cfg.checkpoint is None) == (cfg.predictions is None):
-        raise ConfigError("give either checkpoint=FILE.ckpt or predictions=FILE.json")
-    if cfg.split not in ("val", "test"):
-        raise ConfigError(f"split={cfg.split}: expected val or test")
     if cfg.predictions is not None:
-        if cfg.get("data") is None:
-            raise ConfigError("predictions=FILE.json needs a data set: data=coco data.root=FOLDER")
-        if not Path(cfg.predictions).is_file():
-            raise ConfigError(f"predictions={cfg.predictions}: {Path(cfg.predictions).resolve()} does not exist")
         datamodule = instantiate(cfg.data)
         datamodule.prepare_data()
         datamodule.setup("test" if cfg.split == "test" else "validate")
         truth = datamodule.truth(cfg.split)
         predictions = _read(Path(cfg.predictions), truth)
+        _tell_data(datamodule, cfg.split)
         metrics = evaluate(truth, predictions)
         text = as_text(metrics)
         scored = _Scored(lambda: analyse(truth, predictions, metrics))
@@ -66,27 +63,31 @@ def score(cfg: DictConfig) -> float:
         checkpoint = read_checkpoint(cfg.checkpoint)
         module = load_module(checkpoint)
         stored = checkpoint["boxwright"]
-        datamodule = instantiate(_data_config(cfg, stored["config"]["data"]))
+        data, taken = data_config(cfg, stored["config"]["data"])
+        cfg = OmegaConf.create({**plain(cfg), "data": data})
+        datamodule = instantiate(data)
         trainer = _trainer(cfg, stored["config"], folder)
         _refuse_other_classes(datamodule, stored, cfg)
+        _announce(cfg.checkpoint, checkpoint, trainer, datamodule, taken)
+        _tell_data(datamodule, cfg.split)
         run = trainer.test if cfg.split == "test" else trainer.validate
         run(module, datamodule, verbose=False)
         metrics, text = module.metrics, as_text(module.metrics)
         scored = _Scored(lambda: module.analysis, checkpoint, module, trainer)
         for line in module.skipped.news():
             log.warning("%s", line)
-        if module.truth is not None and module.predictions is not None:
+        if isinstance(module, DetectionModule) and module.truth is not None and module.predictions is not None:
             write_predictions(folder / "predictions.json", module.truth, module.predictions)
     if runs.is_rank_zero():
         runs.write(
             folder / "metrics.json",
-            json.dumps({"scalars": metrics.scalars, "per_class": metrics.per_class}, indent=1),
+            json.dumps({"scalars": _valid(metrics.scalars), "per_class": _valid(metrics.per_class)}, indent=1),
         )
         log.info("%s split\n%s", cfg.split, text)
-        log.info("%s: %s", cfg.split, "  ".join(f"{k} {v:.4f}" for k, v in metrics.scalars.items() if v >= 0))
+        log.info("%s: %s", cfg.split, headline(metrics.scalars))
         log.info("saved in %s", folder)
         _report(cfg, folder, datamodule, scored)
-    return metrics.scalars["AP"]
+    return next(iter(metrics.scalars.values()))
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class _Scored:
 
     analysis: Callable[[], Analysis | None]
     checkpoint: dict[str, Any] | None = None
-    module: DetectionModule | None = None
+    module: TrainingModule | None = None
     trainer: pl.Trainer | None = None
 
 
@@ -107,6 +108,8 @@ def _report(cfg: DictConfig, folder: Path, datamodule: Any, scored: _Scored) -> 
 
         file, versions = Path(cfg.checkpoint or cfg.predictions), startup.environment()
         config: dict[str, Any] = {} if scored.checkpoint is None else scored.checkpoint["boxwright"]["config"]
+        skipped = scored.module.skipped if scored.module else Skipped()
+        skipped.add_annotations(datamodule)
         settings = OmegaConf.to_yaml(cfg, resolve=True)
         if config:
             settings += "\n# of the checkpoint's run\n" + OmegaConf.to_yaml(OmegaConf.create(config))
@@ -116,13 +119,14 @@ def _report(cfg: DictConfig, folder: Path, datamodule: Any, scored: _Scored) -> 
             state="evaluated",
             state_remark=file.name,
             split=cfg.split,
-            step=None if scored.checkpoint is None else scored.checkpoint["global_step"],
+            step=None if scored.checkpoint is None else scored.checkpoint.get("global_step"),
+            scores={} if scored.module is None else scored.module.metrics.scalars,
             weights=report.weights(config) if config else "",
-            commands=[] if scored.checkpoint is None else [report.detect_command(file)],
+            commands=[] if scored.checkpoint is None else [report.use_command(file, config)],
             config=settings,
             environment=versions if scored.trainer is None else report.environment(scored.trainer, versions),
             data=datamodule.describe().splitlines(),
-            skipped=report.left_out(scored.module.skipped if scored.module else Skipped(), datamodule),
+            skipped=skipped.content(),
         )
 
     def image(image_id: int | str) -> np.ndarray:
@@ -134,34 +138,60 @@ def _report(cfg: DictConfig, folder: Path, datamodule: Any, scored: _Scored) -> 
         log.info("report: %s", folder / report.FILE)
 
 
-def _data_config(cfg: DictConfig, stored: dict[str, Any]) -> DictConfig:
-    """The data set asked for, sized as the checkpoint was trained; the checkpoint's own where none is asked for."""
-    if cfg.get("data") is None:
-        return OmegaConf.create(without_augmentations(stored))
-    told = {override.split("=")[0].lstrip("+") for override in HydraConfig.get().overrides.task}
-    data = cast(DictConfig, OmegaConf.create(OmegaConf.to_container(cfg.data, resolve=True)))
-    for key in _OF_THE_CHECKPOINT:
-        if f"data.{key}" not in told and data.get(key) != stored[key]:
-            log.info("data.%s=%s, as the checkpoint was trained", key, stored[key])
-            data[key] = stored[key]
-    return data
+def _announce(
+    file: str, checkpoint: dict[str, Any], trainer: pl.Trainer, datamodule: Any, taken: dict[str, Any]
+) -> None:
+    step, weights = checkpoint.get("global_step", "unknown"), report.weights(checkpoint["boxwright"]["config"])
+    device = f"{trainer.precision} on {startup.device_name(trainer)}"
+    log.info("%s: step %s, %s; %s; %s", file, step, weights, datamodule.rule_name, device)
+    if taken:
+        told = ", ".join(f"{key}={_short(value)}" for key, value in taken.items())
+        log.info("data settings of the checkpoint: %s (data.KEY=VALUE changes one)", told)
+
+
+def _tell_data(datamodule: Any, split: str) -> None:
+    truth: Truth = datamodule.truth(split)
+    is_val = split == "val" or datamodule.test_is_val
+    name = datamodule.val_split if is_val else datamodule.test_split
+    if is_val and datamodule.val_fraction is not None:
+        name = f"{datamodule.val_fraction:g} of {datamodule.train_split}"
+    ignored = truth.crowd | truth.difficult
+    log.info(
+        "%s split (%s): %d images, %d objects of %d classes%s", split, name, len(truth.image_ids), (~ignored).sum(),
+        len(truth.class_names),
+        f", {ignored.sum()} crowds and difficult ones, which count neither way" if ignored.any() else "",
+    )  # fmt: skip
+
+
+def _short(value: Any) -> str:
+    return f"[{few([str(item) for item in cast('list[Any]', value)])}]" if isinstance(value, list) else str(value)
+
+
+def _valid(scores: Any) -> Any:
+    """With null for nan, which JSON does not know."""
+    if isinstance(scores, dict):
+        return {name: _valid(value) for name, value in cast("dict[str, Any]", scores).items()}
+    return None if math.isnan(scores) else scores
 
 
 def _trainer(cfg: DictConfig, stored: dict[str, Any], folder: Path) -> pl.Trainer:
     precision = startup.choose_precision(cfg.precision or stored["trainer"]["precision"], cfg.accelerator)
     bar = show_bar()
-    return pl.Trainer(
-        accelerator=cfg.accelerator,
-        devices=cfg.devices,
-        precision=precision,  # pyright: ignore[reportArgumentType]
-        default_root_dir=folder,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=bar,
-        callbacks=[ProgressBar()] if bar else [],
-        use_distributed_sampler=False,
-    )
+    try:
+        return pl.Trainer(
+            accelerator=cfg.accelerator,
+            devices=cfg.devices,
+            precision=precision,  # pyright: ignore[reportArgumentType]
+            default_root_dir=folder,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=bar,
+            callbacks=[ProgressBar()] if bar else [],
+            use_distributed_sampler=False,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise ConfigError(f"accelerator={cfg.accelerator}, devices={cfg.devices}: {error}") from error
 
 
 def _refuse_other_classes(datamodule: Any, stored: dict[str, Any], cfg: DictConfig) -> None:
@@ -169,7 +199,9 @@ def _refuse_other_classes(datamodule: Any, stored: dict[str, Any], cfg: DictConf
     datamodule.setup("test" if cfg.split == "test" else "validate")
     ours, theirs = list(stored["class_names"]), list(datamodule.class_names)
     if ours != theirs:
+        chosen = shlex.quote(f"data.classes={json.dumps(ours, ensure_ascii=False, separators=(',', ':'))}")
         raise ConfigError(
-            f"{cfg.checkpoint} was trained on the {len(ours)} classes {ours}, the data set has the {len(theirs)} "
-            f"classes {theirs}; give data.classes={json.dumps(ours, separators=(',', ':'))} or another checkpoint"
+            f"{cfg.checkpoint} was trained on the {len(ours)} classes {_short(ours)}, the data set has the "
+            f"{len(theirs)} classes {_short(theirs)}; give "
+            + (chosen if set(ours) <= set(theirs) else "a data set that has them, or another checkpoint")
         )

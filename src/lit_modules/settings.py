@@ -23,8 +23,21 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from yaml import YAMLError
 
 from evaluation.files import FULL
-from lit_modules.conf_files import CONF, contains, is_group, loaded, nearest, options, origin, plain, remark, unknown
-from lit_modules.signatures import accepts, constant, describe, parameters, words
+from lit_modules.conf_files import (
+    CONF,
+    contains,
+    is_group,
+    loaded,
+    nearest,
+    options,
+    origin,
+    plain,
+    reference,
+    remark,
+    unknown,
+)
+from lit_modules.scored import match_problems, monitor_problems, scored
+from lit_modules.signatures import accepts, describe, parameters, words
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", None]
 
@@ -62,14 +75,20 @@ class ConfigError(ValueError):
 
 
 def register_resolvers() -> None:
-    """`${num_classes:CLASSES,DEFAULT}`: the length of a list of classes, or the default where it is null."""
+    """`${num_classes:CLASSES,DEFAULT}`: the length of a list of classes, or the default where it is null;
+    `${main_metric:DATA}`: of a validation of that data set, the number by which checkpoints are compared."""
     OmegaConf.register_new_resolver("num_classes", _num_classes, replace=True)
+    OmegaConf.register_new_resolver("main_metric", _main_metric, replace=True)
     # albumentations looks for a newer release over the network whenever it is imported.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 
 def _num_classes(classes: Any, default: int) -> int:
     return default if classes is None else len(classes)
+
+
+def _main_metric(data: str) -> str:
+    return f"val/{scored(data)[0]}"
 
 
 def clear_errors(main: Callable[P, R]) -> Callable[P, R]:
@@ -162,7 +181,10 @@ def _unreadable(line: str) -> Iterator[str]:
         OverridesParser.create().parse_overrides([line])
     except HydraException:
         key, equals, value = line.partition("=")
-        quoted = f"\"{key}='{value}'\"" if equals and "'" not in value else "KEY=VALUE"
+        if not equals:
+            yield f"{line} (command line): expected KEY=VALUE"
+            return
+        quoted = f"\"{key}='{value}'\"" if "'" not in value else "KEY=VALUE"
         yield (
             f"{line} (command line): can't be read; text with braces, brackets, commas, = or spaces needs quotes "
             f"within quotes: {quoted}"
@@ -241,15 +263,9 @@ def check(cfg: DictConfig) -> None:
     annotations of the constructors that it feeds.
     """
     register_resolvers()
-    hydra = HydraConfig.get()
-    choices = [
-        f"{group}={choice}"
-        for group, choice in hydra.runtime.choices.items()
-        if choice is not None and group != "experiment" and not group.startswith("hydra/")
-    ]
-    reference = compose(hydra.job.config_name, choices)
-    problems = list(_Check(cfg, reference).mapping("", plain(cfg), plain(reference)))
-    problems += _monitor_problems(cfg) if not problems else []
+    default = reference()
+    problems = list(_Check(cfg, default).mapping("", plain(cfg), plain(default)))
+    problems += [*match_problems(cfg), *monitor_problems(cfg)] if not problems else []
     if problems:
         raise ConfigError(_listed(problems))
 
@@ -314,32 +330,6 @@ class _Check:
     def said(self, path: str) -> str:
         value = OmegaConf.select(self.cfg, path, throw_on_resolution_failure=False)
         return f"{path}={value!r} ({origin(path)})"
-
-
-def _monitor_problems(cfg: DictConfig) -> Iterator[str]:
-    """Metrics that no validation of this data set produces, and a mode that keeps the worst."""
-    callbacks: dict[str, Any] = dict(cfg.get("callbacks") or {})
-    for name, callback in callbacks.items():
-        monitor: str | None = callback.get("monitor")
-        if monitor is None:
-            continue
-        metrics: tuple[str, ...] = constant("evaluation.truth", "COCO_METRICS")
-        if cfg.data._target_.startswith("datamodules.voc."):
-            metrics += constant("evaluation.truth", "VOC_METRICS")
-        classes: list[str] | None = cfg.data.get("classes")
-        legal = ["val/loss", *(f"val/{metric}" for metric in metrics)]
-        of_classes = [f"val/AP_class/{of_class}" for of_class in classes or ()]
-        free = ("val/loss_",) if classes else ("val/loss_", "val/AP_class/")
-        key, mode = f"callbacks.{name}.monitor", f"callbacks.{name}.mode"
-        if monitor not in legal + of_classes and not monitor.startswith(free):
-            near = nearest(monitor, legal + of_classes)
-            yield (
-                f"{key}={monitor!r} ({origin(key)}): no metric of this data set{near}; "
-                f"there are {', '.join(legal)}, val/loss_*, val/AP_class/*"
-            )
-        best = "min" if monitor.startswith("val/loss") else "max"
-        if callback.get("mode", best) != best:
-            yield f"{mode}={callback.mode!r} ({origin(mode)}): expected {best}, where {monitor} is best"
 
 
 def _resolved(cfg: DictConfig, path: str) -> Any:

@@ -73,11 +73,14 @@ class Skipped:
         for shard in shards:
             self.images["train"] |= shard or {}
 
+    def content(self) -> dict[str, Any]:
+        """As the file has it."""
+        return {**self.images, "annotations": self.annotations, "annotation_counts": self.annotation_counts}
+
     def write(self, folder: Path) -> None:
         """Where nothing was left out, no file is made."""
         if self or (folder / FILE).exists():
-            content = {**self.images, "annotations": self.annotations, "annotation_counts": self.annotation_counts}
-            write(folder / FILE, json.dumps(content, indent=1))
+            write(folder / FILE, json.dumps(self.content(), indent=1))
 
     @classmethod
     def read(cls, folder: Path) -> "Skipped":

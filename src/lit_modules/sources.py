@@ -38,8 +38,9 @@ def find(cfg: DictConfig, output: Path) -> Source:
     """
     path, drawn = Path(cfg.source), (output / DRAWN).resolve()
     if not path.exists():
-        raise ConfigError(f"source={path}: {path.resolve()} does not exist")
-    if cfg.checkpoint is None or not Path(cfg.checkpoint).is_file():
+        hint = "; patterns are not expanded, give the folder" if set("*?[") & set(cfg.source) else ""
+        raise ConfigError(f"source={path}: {path.resolve()} does not exist{hint}")
+    if cfg.checkpoint is None or not Path(cfg.checkpoint).exists():
         raise ConfigError(f"checkpoint={cfg.checkpoint}: no such file, seen from {Path.cwd()}")
     if path.resolve() in (output.resolve(), drawn) or drawn in path.resolve().parents:
         raise ConfigError(

@@ -4,24 +4,29 @@
 # pyright: reportMissingTypeStubs=false
 
 import copy
+import json
 import logging
 import platform
 import subprocess
 import warnings
 from importlib.metadata import version
 from pathlib import Path
+from textwrap import TextWrapper
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
-from lit_modules import runs
-from lit_modules.base import DetectionModule
+from lit_modules import conf_files, runs
 from lit_modules.settings import ConfigError
+from lit_modules.steps import TrainingModule
 
 log = logging.getLogger(__name__)
+
+_WIDTH = 110
 
 
 def choose_precision(asked: str | None, accelerator: str) -> str:
@@ -73,15 +78,17 @@ def _without_source(message: Warning | str, *_: object, **__: object) -> str:
     return f"warning: {message}\n"
 
 
-def announce(run: runs.Run, module: DetectionModule, trainer: pl.Trainer) -> None:
+def announce(composed: DictConfig, run: runs.Run, module: TrainingModule, trainer: pl.Trainer) -> None:
     """Log environment, config and the network's size: what one wants to know of a run years later."""
     if not trainer.is_global_zero:
         return
     cfg = run.config
     log.info("run folder %s", trainer.default_root_dir)
+    if composed.resume is None:  # else the run's own, from which differences were told
+        log.info("config (all of it is in config.yaml):\n%s", chosen(composed))
+        log.info("config:\n%s", whole(cfg), extra=runs.FILE_ONLY)
     log.info("environment: %s", "  ".join(f"{name} {value}" for name, value in environment().items()))
     log.info("devices: %d x %s, precision %s", trainer.world_size, device_name(trainer), trainer.precision)
-    log.info("config:\n%s", OmegaConf.to_yaml(cfg).rstrip())
     parameters = sum(p.numel() for p in module.network.parameters())
     trained = sum(p.numel() for p in module.network.parameters() if p.requires_grad)
     size = image_size(cfg.data.resize, cfg.data.rule)
@@ -92,6 +99,26 @@ def announce(run: runs.Run, module: DetectionModule, trainer: pl.Trainer) -> Non
     if run.checkpoint is not None:
         log.info("resumes from %s", run.checkpoint)
     log.info("batch: %d images a step, rate %g, %d steps", cfg.data.batch_size, module.lr, trainer.max_steps)
+
+
+def chosen(cfg: DictConfig) -> str:
+    """The files chosen of groups, then each setting that is another than there."""
+    default, values, files = runs.flat(conf_files.reference()), runs.flat(runs.resolved(cfg)), conf_files.choices()
+    groups = [f"{group}={files[group]}" for group in sorted(files) if files[group] != "default"]
+    changed = [line for line in conf_files.plain(HydraConfig.get().overrides)["task"] if line.startswith("~")]
+    for key, written in runs.flat(cfg).items():
+        if key not in default or default[key] != written:
+            value = values.get(key, written)
+            changed.append(f"{key}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}")
+    paragraph = TextWrapper(_WIDTH, "  ", "  ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(paragraph.fill("  ".join(items)) for items in (groups, changed) if items)
+
+
+def whole(cfg: DictConfig) -> str:
+    """As YAML, where what is there twice once refers to the other."""
+    plain = runs.plain(cfg)
+    plain["model"] |= {key: f"${{{key}}}" for key in ("optimizer", "schedule") if plain["model"].get(key) == plain[key]}
+    return OmegaConf.to_yaml(OmegaConf.create(plain)).rstrip()
 
 
 def environment() -> dict[str, str]:
@@ -124,11 +151,11 @@ def device_name(trainer: pl.Trainer) -> str:
 
 def image_size(resize: int, rule: str) -> tuple[int, int]:
     """A typical canvas: the square, or a photo of 3 : 4, up to a multiple of 32."""
-    height, width = (resize, resize) if rule == "square" else (resize, resize * 4 / 3)
+    height, width = (resize, resize * 4 / 3) if rule == "short_side" else (resize, resize)
     return int(np.ceil(height / 32) * 32), int(np.ceil(width / 32) * 32)
 
 
-def gflops(module: DetectionModule, size: tuple[int, int]) -> float:
+def gflops(module: TrainingModule, size: tuple[int, int]) -> float:
     """10^9 floating-point operations (two for a multiply-add) of one forward pass, counted without computing it."""
     network = copy.deepcopy(module.network).to("meta").eval()
     counter = FlopCounterMode(display=False)

@@ -7,12 +7,13 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from pytorch_lightning.trainer.states import TrainerFn
 
+from evaluation.metrics import Metrics, headline
 from lit_modules import runs, startup
-from lit_modules.base import DetectionModule
 from lit_modules.callbacks import report
 from lit_modules.callbacks.checkpoints import Checkpoints
-from lit_modules.callbacks.log import ProgressBar, show_bar
+from lit_modules.callbacks.log import ProgressBar, as_text, show_bar, train_seconds
 from lit_modules.checkpoints import (
     FORMAT,
     AtomicCheckpointIO,
@@ -21,6 +22,8 @@ from lit_modules.checkpoints import (
     without_weights,
 )
 from lit_modules.initial import start_from
+from lit_modules.steps import TrainingModule
+from lit_modules.timing import ms_per_image
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +33,15 @@ def make_datamodule(cfg: DictConfig) -> pl.LightningDataModule:
     datamodule: pl.LightningDataModule = instantiate(cfg.data)
     datamodule.prepare_data()
     datamodule.setup("fit")
+    if cfg.test:
+        datamodule.setup("test")
     return datamodule
 
 
-def make_module(cfg: DictConfig, run: runs.Run, datamodule: Any) -> DetectionModule:
-    """The detector's module with its network; it knows its run, which its checkpoints tell of."""
+def make_module(cfg: DictConfig, run: runs.Run, datamodule: Any) -> TrainingModule:
+    """The module with its network; it knows its run, which its checkpoints tell of."""
     replaced = cfg.init_from is not None or run.checkpoint is not None
-    module: DetectionModule = instantiate(without_weights(runs.plain(cfg.model)) if replaced else cfg.model)
+    module: TrainingModule = instantiate(without_weights(runs.plain(cfg.model)) if replaced else cfg.model)
     if run.checkpoint is not None:
         refuse_unresumable(run.checkpoint, module)
     elif cfg.init_from is not None:
@@ -57,17 +62,13 @@ def make_module(cfg: DictConfig, run: runs.Run, datamodule: Any) -> DetectionMod
 
 
 def make_trainer(cfg: DictConfig, run: runs.Run) -> pl.Trainer:
-    """Lightning's Trainer with what exactness needs; see DetectionModule, Checkpoints and datamodules.sampler."""
+    """Lightning's Trainer with what exactness needs; see TrainingModule, Checkpoints and datamodules.sampler."""
     interval, accumulate = cfg.trainer.val_check_interval, cfg.trainer.accumulate_grad_batches
     callbacks: list[pl.Callback] = list(instantiate(cfg.callbacks).values())
     loggers: list[Any] = [instantiate(node, folder=str(run.folder)) for node in cfg.logger.values()]
     step = int(read_checkpoint(run.checkpoint)["global_step"]) if run.checkpoint else 0
-    for logger in loggers:
-        logger.log_hyperparams(runs.plain(run.config))
-        if hasattr(logger, "drop_after"):
-            logger.drop_after(step)
     bar = cfg.trainer.enable_progress_bar and show_bar()
-    return instantiate(
+    trainer: pl.Trainer = instantiate(
         cfg.trainer,
         val_check_interval=1.0 if interval is None else interval * accumulate,
         check_val_every_n_epoch=1 if interval is None else None,
@@ -80,9 +81,14 @@ def make_trainer(cfg: DictConfig, run: runs.Run) -> pl.Trainer:
         callbacks=[*callbacks, *([ProgressBar()] if bar else [])],
         logger=loggers,
     )
+    for logger in loggers:  # only now: what Lightning refuses is no run in a dashboard
+        logger.log_hyperparams(runs.plain(run.config))
+        if hasattr(logger, "drop_after"):
+            logger.drop_after(step)
+    return trainer
 
 
-def finish(run: runs.Run, module: DetectionModule, datamodule: Any, trainer: pl.Trainer) -> float:
+def finish(run: runs.Run, module: TrainingModule, datamodule: Any, trainer: pl.Trainer) -> float:
     """Score the best checkpoint where the test split is another than the validated one, and sum the run up."""
     best = cast(Checkpoints, trainer.checkpoint_callback)
     tested = best.best_metrics if datamodule.test_is_val else {}
@@ -95,12 +101,44 @@ def finish(run: runs.Run, module: DetectionModule, datamodule: Any, trainer: pl.
         "epoch": trainer.current_epoch,
         "score": best.best_score,
         "best_step": best.best_step,
+        "val": best.best_metrics,
+        "test": tested,
+        "train_seconds": train_seconds(trainer),
     }
-    run.finish({**results, "val": best.best_metrics, "test": tested})
-    log.info("best: %s = %.4f at step %d", best.monitor, best.best_score, best.best_step)
-    if tested:
-        log.info("test: %s", "  ".join(f"{name} {value:.4f}" for name, value in tested.items() if value >= 0))
+    run.finish(results)
+    if run.config.test and tested is best.best_metrics:
+        text = as_text(Metrics(best.best_metrics, best.best_per_class))
+        log.info("test is the validation of the best checkpoint\n%s", text)
+    is_loss = best.monitor.startswith("val/loss")
+    score = f"{best.best_score:.4f}" if is_loss else f"{100 * best.best_score:.2f} %"
+    log.info("best: %s %s at step %d", best.monitor, score, best.best_step)
+    if run.config.test and tested:
+        log.info("test: %s", headline(tested))
+    if trainer.is_global_zero:
+        run.finish(results | timed(module, trainer, datamodule))
     log.info("run folder: %s", run.folder)
     if (run.folder / report.FILE).exists():
         log.info("report: %s", run.folder / report.FILE)
     return best.best_score
+
+
+def timed(module: TrainingModule, trainer: pl.Trainer, datamodule: Any) -> dict[str, Any]:
+    """`ms_per_image` of the best weights and how it was taken, for finished.json and the loggers; on rank 0."""
+    best = cast(Checkpoints, trainer.checkpoint_callback)
+    try:
+        if best.best_step >= 0 and trainer.state.fn != TrainerFn.TESTING:  # else they are loaded
+            module.load_state_dict(read_checkpoint(best.best_path)["state_dict"])
+        speed = ms_per_image(module, trainer, datamodule)
+    except Exception as error:  # the run is finished whatever comes of it
+        log.warning("ms per image could not be measured: %s: %s", type(error).__name__, error)
+        return {}
+    milliseconds: float = speed.pop("ms_per_image")
+    log.info(
+        "%.1f ms per image, one at a time (median of %d, %s, %s)",
+        milliseconds, speed["images"], speed["device"], speed["precision"],
+    )  # fmt: skip
+    spent = train_seconds(trainer)
+    cost = {"time/ms_per_image": milliseconds} | ({} if spent is None else {"time/training": spent})
+    for logger in trainer.loggers:
+        logger.log_metrics(cost, step=trainer.global_step)
+    return {"ms_per_image": milliseconds, "timed": speed}

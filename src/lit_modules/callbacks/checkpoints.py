@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
-from lit_modules.base import DetectionModule
+from lit_modules.steps import TrainingModule
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ class Checkpoints(Checkpoint):
         self.best_score = math.inf if mode == "min" else -math.inf
         self.best_step = -1
         self.best_metrics: dict[str, float] = {}
+        self.best_per_class: dict[str, dict[str, float]] = {}
         self._owed = False
         self._stopped = False
         self._saved_step = -1
@@ -61,6 +62,7 @@ class Checkpoints(Checkpoint):
             "best_score": self.best_score,
             "best_step": self.best_step,
             "best_metrics": self.best_metrics,
+            "best_per_class": self.best_per_class,
             "owed": self._owed,
         }
 
@@ -69,6 +71,7 @@ class Checkpoints(Checkpoint):
         if state_dict["monitor"] == self.monitor:  # scores of another metric can't be compared
             self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
             self.best_metrics = state_dict["best_metrics"]
+            self.best_per_class = state_dict.get("best_per_class", {})
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.folder = Path(trainer.default_root_dir, "checkpoints")
@@ -86,9 +89,10 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         refuse_cut_steps(trainer)
-        take_sigterm(trainer, cast(DetectionModule, pl_module))
+        take_sigterm(trainer, cast(TrainingModule, pl_module))
         self._saved_step = trainer.global_step
         if trainer.is_global_zero:
+            self.folder.mkdir(exist_ok=True)  # says that the run has begun
             self._point_best()
         if self._owed:
             self._validate(trainer, pl_module)
@@ -117,10 +121,10 @@ class Checkpoints(Checkpoint):
         self._owed = validation_due(trainer)
         if self._owed or step % self.every_steps == 0 or trainer.should_stop:
             self._save(trainer)
-        self._end_if_told(trainer, cast(DetectionModule, pl_module))
+        self._end_if_told(trainer, cast(TrainingModule, pl_module))
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any) -> None:
-        module = cast(DetectionModule, pl_module)
+        module = cast(TrainingModule, pl_module)
         if module.sigterm and trainer.world_size == 1:  # the state from before this validation is saved
             raise SystemExit(exit_code(module))
 
@@ -136,10 +140,11 @@ class Checkpoints(Checkpoint):
         better = score.item() < self.best_score if self.mode == "min" else score.item() > self.best_score
         if better or self.best_step < 0:
             self.best_score, self.best_step = score.item(), trainer.global_step
-            self.best_metrics = dict(cast(DetectionModule, pl_module).metrics.scalars)
+            metrics = cast(TrainingModule, pl_module).metrics
+            self.best_metrics, self.best_per_class = dict(metrics.scalars), dict(metrics.per_class)
         self._owed = False
         self._save(trainer)
-        self._end_if_told(trainer, cast(DetectionModule, pl_module))
+        self._end_if_told(trainer, cast(TrainingModule, pl_module))
 
     def _save(self, trainer: pl.Trainer) -> None:
         try:
@@ -168,7 +173,7 @@ class Checkpoints(Checkpoint):
         if (self.folder / target).exists():
             point(self.best_path, target)
 
-    def _end_if_told(self, trainer: pl.Trainer, module: DetectionModule) -> None:
+    def _end_if_told(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         if not (module.stop_requested or (module.sigterm and trainer.world_size == 1)):
             return
         if self._saved_step != trainer.global_step:
@@ -179,7 +184,7 @@ class Checkpoints(Checkpoint):
         raise SystemExit(exit_code(module) if trainer.local_rank == 0 else 0)
 
 
-def exit_code(module: DetectionModule) -> int:
+def exit_code(module: TrainingModule) -> int:
     return INTERRUPTED if module.interrupted else REQUEUE
 
 
@@ -193,7 +198,7 @@ def refuse_cut_steps(trainer: pl.Trainer) -> None:
         )
 
 
-def take_sigterm(trainer: pl.Trainer, module: DetectionModule) -> None:
+def take_sigterm(trainer: pl.Trainer, module: TrainingModule) -> None:
     """Note SIGTERM and pass it on to the ranks that this one started; Ctrl-C too, whose second press ends at once.
 
     In place of Lightning's handler of SIGTERM, which communicates between ranks from inside the signal, and ends the

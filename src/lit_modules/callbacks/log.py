@@ -4,7 +4,6 @@ import logging
 import statistics
 import sys
 import time
-from datetime import timedelta
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -16,41 +15,52 @@ from torch import Tensor
 
 from datamodules.batch import Batch
 from evaluation.metrics import Metrics, table
-from lit_modules.base import DetectionModule
 from lit_modules.skipped import FILE, Skipped
+from lit_modules.steps import TrainingModule
 
 log = logging.getLogger(__name__)
+
+_LOSS = "loss (mean)"
+_WIDTHS = {_LOSS: 13, "lr": 8, "eta": 8}
+"""Of columns whose figures are wider than their heading and than 0.123."""
+_LINES = 20
+"""Between two headings."""
+_LISTED = 20
+"""Classes of a validation; the curves have all."""
 
 
 class Log(Callback):
     """Reads losses off the device every `trainer.log_every_n_steps` and writes them to log.txt and the loggers.
 
-    A line gives the median over the last steps and, in brackets, the average since the run (or its resumption)
-    began; loggers get the mean over the last steps, of all ranks. Times are seconds of one optimizer step.
+    A line gives the median over the last steps and, of the whole loss, in brackets, the average since the run (or its
+    resumption) began; loggers get the mean over the last steps, of all ranks. Times are seconds of one optimizer step.
     """
 
     def __init__(self) -> None:
         self._window: list[dict[str, Tensor]] = []
         self._columns: dict[str, list[float]] = {}
-        self._sums: dict[str, float] = {}
-        self._counts = 0
+        self._sum = self._count = 0.0
+        self._lines = 0
         self._step_times: list[float] = []
         self._data_times: list[float] = []
         self._images = 0
         self._validated = False
+        self.seconds = 0.0
+        """Spent in steps, without validations, also before the run was resumed."""
         self.shown: dict[str, str] = {}
-        """The last line's figures, for the progress bar."""
+        """The last line's figures, by the headings of their columns."""
 
     def state_dict(self) -> dict[str, Any]:
         """Losses since the last row, so that a resumed run's next row is that of an uninterrupted one."""
         self._read()
-        return {"columns": {name: list(column) for name, column in self._columns.items()}}
+        columns = {name: list(column) for name, column in self._columns.items()}
+        return {"columns": columns, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._columns = state_dict["columns"]
+        self._columns, self.seconds = state_dict["columns"], state_dict.get("seconds", 0.0)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
-        self._keep_skipped(trainer, cast(DetectionModule, pl_module))  # what comes later, a resumed run meets again
+        self._keep_skipped(trainer, cast(TrainingModule, pl_module))  # what comes later, a resumed run meets again
 
     def _read(self) -> None:
         """Move the losses since the last time off the device, each the mean over ranks."""
@@ -72,7 +82,7 @@ class Log(Callback):
         self._data_time = 0.0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        module = cast(DetectionModule, pl_module)
+        module = cast(TrainingModule, pl_module)
         if trainer.is_global_zero:
             for line in cast(Any, trainer).datamodule.describe().splitlines():
                 log.info("data: %s", line)
@@ -96,20 +106,16 @@ class Log(Callback):
         if trainer.fit_loop._should_accumulate():  # pyright: ignore[reportPrivateUsage]
             return
         self._step_times.append(now - self._last_step)
+        self.seconds += now - self._last_step
         self._data_times.append(self._data_time)
         self._last_step, self._data_time = now, 0.0
         step = trainer.global_step
         if step % cast(Any, trainer).log_every_n_steps == 0 or step == trainer.estimated_stepping_batches:
-            self._report(trainer, cast(DetectionModule, pl_module))
+            self._report(trainer, cast(TrainingModule, pl_module))
 
-    def _report(self, trainer: pl.Trainer, module: DetectionModule) -> None:
+    def _report(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         self._read()
         metrics = {f"train/{name}": statistics.fmean(column) for name, column in self._columns.items()}
-        line = [f"step {trainer.global_step}/{trainer.estimated_stepping_batches}"]
-        self._counts += len(self._columns["loss"])
-        for name, column in self._columns.items():
-            self._sums[name] = self._sums.get(name, 0.0) + sum(column)
-            line.append(f"{name} {statistics.median(column):.4f} ({self._sums[name] / self._counts:.4f})")
         metrics |= {
             "lr": self._rate,
             "epoch": epoch(trainer),
@@ -120,31 +126,39 @@ class Log(Callback):
         }
         if trainer.gradient_clip_val:
             metrics["train/gradient_norm"] = float(module.gradient_norm)
-            line.append(f"gradient {metrics['train/gradient_norm']:.2f}")
-        left = remaining(
-            trainer, (time.perf_counter() - self._started) / max(trainer.global_step - self._first_step, 1)
-        )
-        line += [
-            f"lr {metrics['lr']:.6f}",
-            f"{metrics['images_per_s']:.1f} images/s",
-            f"data {metrics['time/data']:.3f} s",
-            f"{metrics['memory_mb']:.0f} MB",
-            f"eta {left}",
-        ]
-        self.shown = {
-            "step": line[0].removeprefix("step "),
-            **{name: f"{metrics[f'train/{name}']:.3f}" for name in self._columns},
-            "lr": f"{metrics['lr']:.5f}",
-            "images/s": f"{metrics['images_per_s']:.1f}",
-            "data": f"{metrics['time/data']:.3f}s",
-            "memory": f"{metrics['memory_mb']:.0f}MB",
-            "eta": left,
-        }
+        self.shown = self._line(trainer, metrics)
         if trainer.is_global_zero:
-            log.info("  ".join(line))
+            widths = {name: max(len(name), _WIDTHS.get(name, 5)) for name in self.shown}
+            widths["step"] = max(4, 2 * len(self.shown["step"].partition("/")[2]) + 1)
+            if self._lines % _LINES == 0:
+                log.info("  ".join(name.rjust(width) for name, width in widths.items()))
+            log.info("  ".join(self.shown[name].rjust(width) for name, width in widths.items()))
+            self._lines += 1
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
         self._columns, self._step_times, self._data_times, self._images = {}, [], [], 0
+
+    def _line(self, trainer: pl.Trainer, metrics: dict[str, float]) -> dict[str, str]:
+        """By the heading of its column."""
+        medians = {name.removeprefix("loss_"): statistics.median(column) for name, column in self._columns.items()}
+        self._sum += sum(self._columns["loss"])
+        self._count += len(self._columns["loss"])
+        line = {
+            "step": f"{trainer.global_step}/{trainer.estimated_stepping_batches}",
+            "epoch": f"{metrics['epoch']}",
+            _LOSS: f"{medians.pop('loss'):.3f} ({self._sum / self._count:.3f})",
+            **{name: f"{median:.3f}" for name, median in medians.items()},
+        }
+        if "train/gradient_norm" in metrics:
+            line["grad"] = f"{metrics['train/gradient_norm']:.2f}"
+        seconds = (time.perf_counter() - self._started) / max(trainer.global_step - self._first_step, 1)
+        return line | {
+            "lr": f"{metrics['lr']:.3g}",
+            "images/s": f"{metrics['images_per_s']:.1f}",
+            "data s": f"{metrics['time/data']:.3f}",
+            "MB": f"{metrics['memory_mb']:.0f}",
+            "eta": clock(seconds * max(trainer.estimated_stepping_batches - trainer.global_step, 0)),
+        }
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._validation_started = time.perf_counter()
@@ -152,28 +166,30 @@ class Log(Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        module = cast(DetectionModule, pl_module)
+        module = cast(TrainingModule, pl_module)
         self._tell("val", trainer, module, time.perf_counter() - self._validation_started)
-        self._validated = True
+        self._validated, self._lines = True, 0
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._validation_started = time.perf_counter()
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        module = cast(DetectionModule, pl_module)
+        module = cast(TrainingModule, pl_module)
         self._tell("test", trainer, module, time.perf_counter() - self._validation_started)
 
-    def _tell(self, split: str, trainer: pl.Trainer, module: DetectionModule, seconds: float) -> None:
+    def _tell(self, split: str, trainer: pl.Trainer, module: TrainingModule, seconds: float) -> None:
         values = module.metrics.scalars | module.mean_losses
         metrics = {f"{split}/{name}": value for name, value in values.items()}
-        metrics |= {f"{split}/AP_class/{name}": v["AP"] for name, v in module.metrics.per_class.items()}
+        metrics |= {f"{split}/AP_class/{name}": v["AP"] for name, v in module.metrics.per_class.items() if "AP" in v}
         for logger in trainer.loggers:
             logger.log_metrics(metrics | {"epoch": epoch(trainer)}, step=trainer.global_step)
         if trainer.is_global_zero:
-            log.info("%s at step %d took %.1f s\n%s", split, trainer.global_step, seconds, as_text(module.metrics))
+            what = f"val at step {trainer.global_step}" if split == "val" else "test of the best checkpoint"
+            listed = _LISTED if split == "val" else None
+            log.info("%s took %.1f s\n%s", what, seconds, as_text(module.metrics, listed))
         self._keep_skipped(trainer, module)
 
-    def _keep_skipped(self, trainer: pl.Trainer, module: DetectionModule) -> None:
+    def _keep_skipped(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         """List what was left out since the last time, and keep all of it in the run's folder."""
         module.skipped.gather()
         if trainer.is_global_zero:
@@ -191,7 +207,7 @@ class Log(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._step_times:  # the run ended by time, between two rows
-            self._report(trainer, cast(DetectionModule, pl_module))
+            self._report(trainer, cast(TrainingModule, pl_module))
         seconds = time.perf_counter() - self._started
         steps = trainer.global_step - self._first_step
         if trainer.is_global_zero:
@@ -201,21 +217,28 @@ class Log(Callback):
                 clock(seconds),
                 seconds / max(steps, 1),
             )
-        module = cast(DetectionModule, pl_module)
+        module = cast(TrainingModule, pl_module)
         self._keep_skipped(trainer, module)
         if trainer.is_global_zero and module.skipped:
             log.warning("left out (data.on_error=skip): %s; see %s", module.skipped, module.folder / FILE)
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's bar over an epoch, with the figures of `Log`'s last line, which cost nothing to read."""
+    """Lightning's bar over an epoch, with two figures of `Log`'s last line, which cost nothing to read."""
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"epoch {current_epoch}"
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         logs = [callback for callback in cast(Any, trainer).callbacks if isinstance(callback, Log)]
-        return dict(logs[0].shown) if logs else {}
+        shown = logs[0].shown if logs else {}
+        return {name: shown[name] for name in (_LOSS, "eta") if name in shown}
+
+
+def train_seconds(trainer: pl.Trainer) -> float | None:
+    """Spent in steps, without validations; None for a run without `callbacks.log`."""
+    callbacks: list[pl.Callback] = cast(Any, trainer).callbacks
+    return next((callback.seconds for callback in callbacks if isinstance(callback, Log)), None)
 
 
 def show_bar() -> bool:
@@ -223,12 +246,15 @@ def show_bar() -> bool:
     return sys.stdout.isatty()
 
 
-def as_text(metrics: Metrics) -> str:
-    """The tables of an evaluation as they are printed."""
+def as_text(metrics: Metrics, listed: int | None = None) -> str:
+    """The tables of an evaluation as they are printed; of more classes than `listed` the best and the worst."""
     console = Console(width=100, force_terminal=False)
     with console.capture() as capture:
-        console.print(table(metrics))
-    return capture.get().rstrip()
+        console.print(table(metrics, listed))
+    lines = [line.rstrip() for line in capture.get().splitlines() if line.strip()]
+    if listed is not None and "AP" in metrics.scalars and len(metrics.per_class) > listed:
+        lines.append("metrics.csv has all of them")
+    return "\n".join(lines)
 
 
 def epoch(trainer: pl.Trainer) -> int:
@@ -245,9 +271,7 @@ def memory_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def remaining(trainer: pl.Trainer, seconds_per_step: float) -> str:
-    return clock(seconds_per_step * max(trainer.estimated_stepping_batches - trainer.global_step, 0))
-
-
 def clock(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
+    """Hours, minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -19,8 +19,8 @@ from pytorch_lightning.callbacks import Callback
 from evaluation.analysis import Analysis
 from evaluation.drawing import draw
 from evaluation.fonts import runs, spelled
-from lit_modules.base import DetectionModule
 from lit_modules.loggers import WandbLogger
+from lit_modules.steps import TrainingModule
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +74,9 @@ class Pictures(Callback):
         if ((self._validations - 1) % self.every and not last) or not (self.num_fixed or self.num_worst or dashboards):
             return
         with self._forgiven("pictures and tables of validation images"):
-            analysis = cast(DetectionModule, pl_module).analysis
-            assert analysis is not None
+            analysis = cast(TrainingModule, pl_module).analysis
+            if analysis is None:  # there are no boxes to draw
+                return
             shown = self._choose(cast(Any, trainer).datamodule, analysis)
             with self._forgiven("pictures in the run's folder"):
                 self._write(trainer.global_step, analysis, shown)

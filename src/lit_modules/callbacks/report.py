@@ -17,10 +17,11 @@ from pytorch_lightning.callbacks import Callback
 
 from evaluation.analysis import Analysis
 from lit_modules import startup
-from lit_modules.base import DetectionModule
 from lit_modules.callbacks.checkpoints import Checkpoints
 from lit_modules.callbacks.log import clock
-from lit_modules.skipped import Skipped
+from lit_modules.run_folders import has_begun
+from lit_modules.scored import has_whole_images
+from lit_modules.steps import TrainingModule
 
 if TYPE_CHECKING:
     from evaluation.report import About
@@ -73,23 +74,23 @@ class Report(Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any) -> None:
         """Here, not when the validation ends: its checkpoint is saved by now, and the best one known."""
         if self._due and time.perf_counter() - self._written >= _SHARE * self._took:
-            self._write(trainer, cast(DetectionModule, pl_module), "unfinished")
+            self._write(trainer, cast(TrainingModule, pl_module), "unfinished")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._seconds, self._started = self._trained(), None
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._write(trainer, cast(DetectionModule, pl_module), "finished")
+        self._write(trainer, cast(TrainingModule, pl_module), "finished")
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        module = cast(DetectionModule, pl_module)
+        module = cast(TrainingModule, pl_module)
         self._test = dict(module.metrics.scalars)
         self._write(trainer, module, "finished")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        if self._first_step is None or trainer.state.fn != "fit":  # there is nothing to show, or it is shown already
-            return
-        module = cast(DetectionModule, pl_module)
+        module = cast(TrainingModule, pl_module)
+        if self._first_step is None or not has_begun(module.folder) or trainer.state.fn != "fit":
+            return  # there is nothing to show, or it is shown already
         notes: list[str] = []
         if isinstance(exception, Exception):
             reason = type(exception).__name__
@@ -101,7 +102,7 @@ class Report(Callback):
             log.info("report: %s", module.folder / FILE)
 
     def _write(
-        self, trainer: pl.Trainer, module: DetectionModule, state: str, reason: str = "", notes: Sequence[str] = ()
+        self, trainer: pl.Trainer, module: TrainingModule, state: str, reason: str = "", notes: Sequence[str] = ()
     ) -> None:
         file = module.folder / FILE
         if not trainer.is_global_zero or (self._step is None and self._first_step and file.exists()):
@@ -128,7 +129,7 @@ class Report(Callback):
         return self._seconds + (0.0 if self._started is None else time.perf_counter() - self._started)
 
     def _about(
-        self, trainer: pl.Trainer, module: DetectionModule, state: str, reason: str, notes: Sequence[str]
+        self, trainer: pl.Trainer, module: TrainingModule, state: str, reason: str, notes: Sequence[str]
     ) -> "About":
         from evaluation.report import About
 
@@ -139,6 +140,7 @@ class Report(Callback):
             reason = "trainer.max_time"
         remark = f"step {trainer.global_step:,} of {steps:,}"
         notes = list(notes)
+        module.skipped.add_annotations(data)
         if self._step is not None and self._step != best.best_step and best.best_step >= 0:
             notes.append(
                 f"The figures are of the last validation, at step {self._step:,}; the best was at step "
@@ -151,6 +153,7 @@ class Report(Callback):
             state_remark=f"{remark} ({reason})" if reason else remark,
             split="val",
             step=self._step,
+            scores=module.metrics.scalars,
             weights=weights(config),
             best=(best.monitor, best.best_score, best.best_step) if best.best_step >= 0 else None,
             test=self._test,
@@ -158,11 +161,11 @@ class Report(Callback):
             device=startup.device_name(trainer),
             notes=notes,
             history=history(folder / "metrics.csv"),
-            commands=commands(folder, is_finished=state == "finished"),
+            commands=commands(folder, config, is_finished=state == "finished"),
             config=OmegaConf.to_yaml(OmegaConf.create(config)),
             environment=environment(trainer, module.run["versions"]),
             data=data.describe().splitlines(),
-            skipped=left_out(module.skipped, data),
+            skipped=module.skipped.content(),
         )
 
 
@@ -195,7 +198,9 @@ def history(file: Path) -> list[dict[str, str]]:
 def weights(config: Mapping[str, Any]) -> str:
     """Which weights the runs of a config evaluate, in words."""
     decay = config.get("callbacks", {}).get("averaging", {}).get("decay")
-    return "weights as trained" if decay is None else f"averaged weights (decay {decay})"
+    if decay is None:
+        return "weights of that step, not averaged over steps"
+    return f"weights averaged over steps (decay {decay})"
 
 
 def environment(trainer: pl.Trainer, versions: Mapping[str, str]) -> dict[str, str]:
@@ -203,12 +208,7 @@ def environment(trainer: pl.Trainer, versions: Mapping[str, str]) -> dict[str, s
     return {"devices": devices, "precision": str(trainer.precision), **versions}
 
 
-def left_out(skipped: Skipped, datamodule: Any) -> dict[str, Any]:
-    """As skipped.json has it."""
-    return {**skipped.images, "annotations": datamodule.problems, "annotation_counts": datamodule.problem_counts}
-
-
-def commands(folder: Path, is_finished: bool) -> list[tuple[str, str]]:
+def commands(folder: Path, config: Mapping[str, Any], is_finished: bool) -> list[tuple[str, str]]:
     """What a run can be used for next."""
     found: list[tuple[str, str]] = []
     if not is_finished:
@@ -216,11 +216,17 @@ def commands(folder: Path, is_finished: bool) -> list[tuple[str, str]]:
     best = folder / "checkpoints" / "best.ckpt"
     if best.exists():
         found.append(("Score the best checkpoint", f"python evaluate.py {override('checkpoint', shown(best))}"))
-        found.append(detect_command(best))
+        found.append(use_command(best, config))
     return found
 
 
-def detect_command(checkpoint: Path) -> tuple[str, str]:
+def use_command(checkpoint: Path, config: Mapping[str, Any]) -> tuple[str, str]:
+    """What a checkpoint of a run of this config was made for."""
+    if has_whole_images(config["data"]["_target_"]):
+        return (
+            "Train a detector on its backbone",
+            f"python train.py {override('model.backbone.weights', shown(checkpoint))}",
+        )
     return (
         "Detect on images, a folder or a video",
         f"python predict.py {override('checkpoint', shown(checkpoint))} source=FOLDER",
