@@ -3,12 +3,14 @@
     python benchmarks/prediction.py --checkpoint best.ckpt --threads 2
 
 For each precision and number of images in a forward pass: on how many images boxes, scores and labels are equal
-bit for bit, and how far they are apart on the others, paired in the order of their scores within a class.
+bit for bit, and how far they are apart on the others, paired in the order of their scores within a class. Then what it
+would cost to fill short batches with copies of an image, so that every pass has the same number.
 """
 
 import argparse
 import logging
 import tempfile
+import time
 import warnings
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import torch
 from hydra.utils import instantiate
 
 from lit_modules.checkpoints import load_module, read_checkpoint
-from lit_modules.prediction import load_detector
+from lit_modules.prediction import Detector, equal_canvases, load_detector, pixels
 
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -63,6 +65,29 @@ def compared(one: dict[str, Found], other: dict[str, Found]) -> str:
     )
 
 
+def filled(detector: Detector, paths: list[str]) -> str:
+    samples = [detector.sample(pixels(path), place) for place, path in enumerate(paths)]
+    samples.sort(key=lambda sample: sample.canvas)  # whose batches are those of an evaluation then
+    size = detector.batch_size
+    short = list(equal_canvases(samples, size))
+    full = [(batch * size)[:size] for batch in short]
+    seconds = {"short": [], "full": []}
+    for _ in range(5):
+        for name, batches in (("short", short), ("full", full)):
+            start = time.process_time()  # which other processes do not lengthen
+            for batch in batches:
+                detector.detect(batch)
+            seconds[name].append(time.process_time() - start)
+    cost = min(seconds["full"]) / min(seconds["short"]) - 1
+    copies = sum(map(len, full)) - len(samples)
+    alone = {one.image_id: one[1:] for sample in samples for one in detector.detect([sample] * size)}
+    among = {one.image_id: one[1:] for batch in full for one in detector.detect(batch)}
+    return (
+        f"  {len({sample.canvas for sample in samples})} canvases, {copies} copies fill {len(short)} batches: "
+        f"{100 * cost:+.0f} % of processor time; then, among copies and among others: {compared(alone, among)}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True)
@@ -88,7 +113,8 @@ def main() -> None:
         print(f"{precision}: AP {ap:.6f} evaluated {size} at a time, {ap_alone:.6f} one at a time")
         print(f"  detector(list) and {size} at a time: {compared(listed, batched)}")
         print(f"  detector(image) and one at a time: {compared(single, alone)}")
-        print(f"  detector(image) and {size} at a time: {compared(single, batched)}", flush=True)
+        print(f"  detector(image) and {size} at a time: {compared(single, batched)}")
+        print(filled(detector, paths), flush=True)
 
 
 if __name__ == "__main__":

@@ -19,14 +19,16 @@ import pytorch_lightning as pl
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "datamodules"))
-from tiny_data import coco, write_coco  # pyright: ignore[reportMissingImports]
+from tiny_data import coco, write_coco, write_image  # pyright: ignore[reportMissingImports]
 
 from datamodules.batch import Batch
 from datamodules.coco import CocoDataModule
+from datamodules.imagefolder import ImageFolderDataModule
 from detectors.backbones import MobileNetV2
 from detectors.detections import Detections
 from detectors.fcos import FCOS
 from lit_modules import base
+from lit_modules.classifier import ClassifierModule
 from lit_modules.fcos import FCOSModule
 from lit_modules.optimizers import sgd
 from lit_modules.schedules import constant
@@ -68,6 +70,13 @@ def write(folder: Path, kind: str, number: int) -> None:
             (folder / "train" / f"train_{row}.png").write_bytes(b"")
 
 
+def write_classes(root: Path) -> None:
+    """Two pictures of noise in each of seven classes, one of them broken."""
+    for row in range(14):
+        write_image(root / "train" / f"class{row // 2}" / f"{row}.png", (64, 64), seed=row)
+    (root / "train" / "class1" / "3.png").write_bytes(b"")
+
+
 class Detector(FCOSModule):
     """Random weights, biased so that it finds boxes of about 24 px of either class everywhere."""
 
@@ -91,26 +100,46 @@ class Detector(FCOSModule):
         return found
 
 
-def evaluated(ranks: int, datamodule: CocoDataModule, blind: set[int]) -> dict[str, Any]:
-    """All that a rank knows after an evaluation."""
-    trainer = pl.Trainer(
+def trainer(ranks: int) -> pl.Trainer:
+    return pl.Trainer(
         accelerator="cpu", devices=ranks, strategy="ddp" if ranks > 1 else "auto", logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         use_distributed_sampler=False,
     )  # fmt: skip
-    module = Detector(blind)
-    trainer.validate(module, datamodule, verbose=False)
+
+
+def evaluated(ranks: int, datamodule: CocoDataModule, blind: set[int]) -> dict[str, Any]:
+    """All that a rank knows after an evaluation."""
+    module, ours = Detector(blind), trainer(ranks)
+    ours.validate(module, datamodule, verbose=False)
     found = module.predictions
     return {
         "scalars": module.metrics.scalars,
         "per_class": module.metrics.per_class,
         "losses": module.mean_losses,
-        "logged": {name: value.item() for name, value in trainer.callback_metrics.items()},
+        "logged": {name: value.item() for name, value in ours.callback_metrics.items()},
         "seen": module.seen,
         "skipped": module.skipped.images["val"],
         "scored": None if module.truth is None else module.truth.image_ids.tolist(),
         "predictions": found and [found.image_index.tolist(), found.boxes.tolist(), found.scores.tolist()],
     }
+
+
+def classified(ranks: int, root: Path) -> dict[str, Any]:
+    """What a rank knows after the evaluation of a classifier with random weights, one image of which is unreadable."""
+    torch.manual_seed(0)
+    module = ClassifierModule(
+        MobileNetV2(weights=None, norm="gn", frozen_stages=0), 7, partial(sgd), partial(constant)
+    )  # fmt: skip
+    data = ImageFolderDataModule(
+        root=str(root), num_classes=7, resize=64, eval_batch_size=BATCH, num_workers=0, on_error="skip",
+        cache_dir=str(root.parent / "cache"), val_split="train",
+    )  # fmt: skip
+    trainer(ranks).validate(module, data, verbose=False)
+    return {
+        "scalars": module.metrics.scalars, "per_class": module.metrics.per_class, "losses": module.mean_losses,
+        "skipped": module.skipped.images["val"],
+    }  # fmt: skip
 
 
 def all_cases(folder: Path, ranks: int) -> dict[str, Any]:
@@ -120,6 +149,8 @@ def all_cases(folder: Path, ranks: int) -> dict[str, Any]:
         blind = {image_id(row) for row in of_rank_one(number)} if kind == "one rank finds nothing" else set()
         datamodule = coco(data, resize=64, eval_batch_size=BATCH, on_error="skip", cache_dir=str(folder / "cache"))
         answers[f"{kind} {number}"] = evaluated(ranks, datamodule, blind)
+
+    answers["classifier"] = classified(ranks, folder / "classes")
 
     def fail(*_: object) -> None:
         raise ValueError("no score today")
@@ -135,6 +166,7 @@ def all_cases(folder: Path, ranks: int) -> dict[str, Any]:
 def main(folder: Path) -> None:
     for kind, number in CASES:
         write(folder / f"{kind} {number}".replace(" ", "_"), kind, number)
+    write_classes(folder / "classes")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

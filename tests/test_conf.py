@@ -113,10 +113,13 @@ def test_the_defaults_pass_the_check(config_name: str) -> None:
     check(composed(*given, config_name=config_name))
 
 
+PARTNERS = {"model/classifier": ["data=imagefolder"], "data/imagefolder": ["model=classifier"]}
+
+
 @pytest.mark.parametrize("file", GROUPS)
 def test_every_choice_of_every_group_passes_the_check(file: str) -> None:
     group, _, choice = file.rpartition("/")
-    overrides = [f"{group}={choice}"] + ([] if file == "data/shapes" else ["data.root=x"])
+    overrides = [f"{group}={choice}", *PARTNERS.get(file, ())] + ([] if file == "data/shapes" else ["data.root=x"])
     check(composed(*overrides))
 
 

@@ -34,6 +34,18 @@ def test_two_ranks_score_as_one_to_the_last_digit(answers, case):
     assert {f"val/{name}" for name in (*one["scalars"], *one["losses"])} <= one["logged"].keys()
 
 
+def test_two_ranks_score_a_classifier_as_one_to_the_last_digit(answers):
+    one, two, other = (answers[name]["classifier"] for name in ("1_0", "2_0", "2_1"))
+    assert two == one
+    for key in ("scalars", "per_class", "losses"):
+        assert other[key] == one[key], f"{key} on rank 1"
+    assert one["scalars"].keys() == {"top1", "top5"}
+    assert 0 < one["scalars"]["top5"] < 1
+    assert (one["scalars"]["top5"] * 13).is_integer()
+    assert sum(row["num_images"] for row in one["per_class"].values()) == 13
+    assert list(one["skipped"]) == ["3"]
+
+
 @pytest.mark.parametrize("number", SIZES)
 def test_each_image_is_scored_once_however_it_was_dealt(answers, number):
     one, two, other = (answers[name][f"plain {number}"] for name in ("1_0", "2_0", "2_1"))
@@ -59,7 +71,9 @@ def test_unreadable_images_are_listed_and_not_scored(answers, number):
 
 def test_the_compared_numbers_are_worth_comparing(answers):
     """There is something to find, it is found in part, and every case has a score of its own."""
-    scores = {case: answers["1_0"][case]["scalars"]["AP50"] for case in answers["1_0"] if case != "error"}
+    scores = {
+        case: answers["1_0"][case]["scalars"]["AP50"] for case in answers["1_0"] if case not in ("error", "classifier")
+    }
     assert all(0 < scores[f"plain {number}"] < 1 for number in SIZES)
     assert scores["one rank finds nothing 1"] == 0
     assert scores["one rank has no objects 1"] == -1

@@ -71,14 +71,22 @@ def test_exit_code_is_0_without_problems_and_in_sweeps_which_go_on(
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
-    [("data.rezise=3", "nearest is data.resize"), ("sample=many", "expected an integer or null")],
+    ("overrides", "message"),
+    [
+        (["data=shapes", "data.rezise=3"], "nearest is data.resize"),
+        (["data=shapes", "sample=many"], "expected an integer or null"),
+        (["data=coco", "data.root=nowhere"], "No split can be opened"),
+        (["data=imagefolder", "data.root=.", "model=classifier"], "no boxes to inspect"),
+    ],
 )
-def test_exit_code_is_2_for_a_wrong_config(tmp_path: Path, override: str, message: str) -> None:
-    done = run(tmp_path, *SHAPES, override)
+def test_exit_code_is_2_for_a_wrong_config_and_no_folder_is_left(
+    tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    done = run(tmp_path, *overrides)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert {path.name for path in tmp_path.rglob("*")} <= {"runs", "inspect"}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

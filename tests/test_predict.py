@@ -1,22 +1,17 @@
 """`python predict.py checkpoint=... source=...`: what it reads, what it writes, and what it says."""
 
 import json
-import logging
 import os
 import re
-import runpy
-import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 from pycocotools.coco import COCO
+from scripts import Script
 from tiny_checkpoint import CATEGORY_IDS, CLASSES, write_checkpoint
 
 from evaluation.coco_file import CocoFile
@@ -25,42 +20,14 @@ from lit_modules.media import Film, Read, drawn_names
 from lit_modules.prediction import load_detector
 from lit_modules.sources import Source, natural
 
-ROOT = Path(__file__).parents[1]
 BEST = {name: 0.42 + 0.01 * k for k, name in enumerate(CLASSES)}
-
-
-class Ended(NamedTuple):
-    status: int
-    said: str
-    """What was printed and logged."""
 
 
 @pytest.fixture
 def predict(tmp_path, monkeypatch, capfd):
-    """Run predict.py in this process, in the test's own folder."""
-    monkeypatch.chdir(tmp_path)
-    root, threads = logging.getLogger(), torch.get_num_threads()
-    handlers, level = root.handlers[:], root.level
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-
-    def run(*overrides: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["predict.py", *overrides])
-        capfd.readouterr()
-        status = 0
-        try:
-            runpy.run_path(str(ROOT / "predict.py"), run_name="__main__")
-        except SystemExit as ended:
-            status = int(ended.code or 0)
-        finally:
-            GlobalHydra.instance().clear()
-            HydraConfig.instance().cfg = None
-            for handler in set(root.handlers) - set(handlers):
-                handler.close()
-            root.handlers[:] = handlers
-            root.setLevel(level)
-        return Ended(status, "".join(capfd.readouterr()))
-
-    yield run
+    yield Script("predict.py", tmp_path, monkeypatch, capfd)
     torch.set_num_threads(threads)
 
 
@@ -172,6 +139,28 @@ def test_without_stored_thresholds_the_score_is_said(predict, photos, tmp_path):
     assert not Path("x").exists()
 
 
+def test_where_nothing_is_found_thresholds_and_the_highest_score_are_said(predict, checkpoint, photos):
+    assert "the highest is" not in predict(checkpoint, "source=photos/a.jpg", "draw=false", "score_threshold=0").said
+    ended = predict(checkpoint, "source=photos", "draw=false", "score_threshold=0.999", "output=none")
+    assert ended.status == 0
+    said = re.search(
+        r"no score reaches its threshold \(0\.999\); the highest is (\S+) \((\w+)\).* (score_threshold=\S+)", ended.said
+    )
+    assert said, ended.said
+    highest, name, remedy = said.groups()
+    ended = predict(checkpoint, "source=photos", "draw=false", remedy, "output=some")
+    content = json.loads(Path("some/predictions.json").read_text())
+    best = max(content["annotations"], key=lambda one: one["score"])
+    assert f"{best['score']:.3f}" == highest
+    assert dict(zip(CATEGORY_IDS, CLASSES, strict=True))[best["category_id"]] == name
+
+
+def test_thresholds_of_the_classes_are_said_as_a_range(predict, photos, tmp_path):
+    path = write_checkpoint(tmp_path / "high.ckpt", thresholds={**dict.fromkeys(CLASSES, 1.0), "disc": 0.99})
+    ended = predict(f"checkpoint={path}", "source=photos/a.jpg", "draw=false")
+    assert "no score reaches its threshold (0.99 to 1, depending on the class)" in ended.said
+
+
 def test_classes_that_can_never_be_seen_are_named(predict, tmp_path, photos):
     path = write_checkpoint(tmp_path / "one.ckpt", thresholds={**BEST, "star": 1.0})
     ended = predict(f"checkpoint={path}", "source=photos/a.jpg", "draw=false")
@@ -193,6 +182,7 @@ def test_nothing_readable_is_status_1_and_an_older_result_stays(predict, checkpo
     ("overrides", "message"),
     [
         (["source=nowhere"], r"source=nowhere: /\S+/nowhere does not exist"),
+        (["source=photos/*.jpg"], r"does not exist; patterns are not expanded, give the folder"),
         (["source=empty"], r"source=empty: no picture in /\S+/empty or below.*Other files there: none\."),
         (["source=texts"], r"Other files there: a\.txt, b\.txt\. A video is given by itself: source=VIDEO"),
         (["source=photos", "output=photos"], r"output=photos: what is drawn would lie among the pictures"),

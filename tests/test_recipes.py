@@ -4,8 +4,8 @@ import re
 import shlex
 
 import pytest
-import torch
 import retinanet_recipes as retinanet
+import torch
 from composing import RECIPES, built, composed, random_batch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -125,7 +125,7 @@ RATES = {
     for recipe in PUBLISHED
     if recipe.startswith("fcos_")
 } | retinanet.RATES
-RULES = {recipe: "short_side 800 (long side at most 1333)" for recipe in PUBLISHED} | retinanet.RULES
+RULES = dict.fromkeys(PUBLISHED, "short_side 800 (long side at most 1333)") | retinanet.RULES
 
 
 def head(recipe: str) -> str:
@@ -209,3 +209,46 @@ def test_a_recipe_takes_a_real_step(recipe):
     moved = [n for n, p in trained.items() if n.endswith("weight") and not torch.equal(p, before[n])]
     # the coarsest level has so small a gradient that a warm-up's first step may leave it where it was
     assert len(moved) > 0.9 * sum(name.endswith("weight") for name in trained)
+
+
+PRETRAINING = {
+    # reference/SOURCES.md 1.4.1
+    "data.batch_size": 128,
+    "data.resize": 224,
+    "data.crop_area": [0.53, 1.0],
+    "data.color_jitter": 0.03,
+    "data.flip": 0.5,
+    "data.num_classes": 1000,
+    "model._target_": "lit_modules.classifier.ClassifierModule",
+    "model.lr": 0.1,
+    "model.backbone.depth": 50,
+    "model.backbone.weights": None,
+    "model.backbone.norm": "bn",
+    "model.backbone.frozen_stages": 0,
+    "optimizer._target_": "lit_modules.optimizers.sgd",
+    "optimizer.momentum": 0.9,
+    "optimizer.nesterov": False,
+    "optimizer.weight_decay": 0.0001,
+    "optimizer.bias_lr_factor": 1,
+    "optimizer.bias_decay_factor": 1,
+    "optimizer.norm_decay_factor": 1,
+    "optimizer.backbone_lr_factor": 1,
+    "schedule._target_": "lit_modules.schedules.multistep",
+    "schedule.milestones": [150000, 300000],
+    "schedule.gamma": 0.1,
+    "schedule.warmup": None,
+    "trainer.max_steps": 550000,
+    "callbacks.checkpoints.monitor": "val/top1",
+}
+
+
+def test_the_pretraining_recipe_has_the_settings_and_rates_of_its_source():
+    cfg = composed("experiment=pretrain_r50")
+    assert {key: OmegaConf.select(cfg, key) for key in PRETRAINING} == PRETRAINING
+    module = built(cfg, device="meta")
+    optimizer = module._make_optimizer(module.network, module.lr)
+    schedule = module._make_schedule(optimizer, cfg.trainer.max_steps)
+    assert isinstance(schedule, LambdaLR)
+    (base,), (factor,) = schedule.base_lrs, schedule.lr_lambdas
+    rates = {0: 0.1, 149999: 0.1, 150000: 0.01, 299999: 0.01, 300000: 0.001, 549999: 0.001}
+    assert {i: base * factor(i) for i in rates} == pytest.approx(rates)

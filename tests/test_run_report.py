@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from pages import Page, checked
-from running import TINY, assert_equal_bits, curves, only_run, state
+from running import REPORTED, TINY, assert_equal_bits, curves, only_run, state
 
 from lit_modules.callbacks import report
 from lit_modules.callbacks.report import Report, override
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 def folder(train, shapes, tmp_path_factory) -> Path:
     """Where a run of ten steps was made."""
     folder = tmp_path_factory.mktemp("run")
-    (folder / "printed").write_text(train([*TINY, shapes, "callbacks.averaging.decay=0.9"], folder))
+    (folder / "printed").write_text(train([*REPORTED, shapes, "callbacks.averaging.decay=0.9"], folder))
     return folder
 
 
@@ -42,7 +42,7 @@ def test_a_run_ends_by_naming_its_report(folder):
 def test_the_report_of_a_finished_run_is_complete(folder):
     found = page(only_run(folder))
     assert "state finished step 10 of 10" in found.text
-    assert "val split, 6 images, step 10, averaged weights (decay 0.9)" in found.text
+    assert "val split, 6 images, step 10, weights averaged over steps (decay 0.9)" in found.text
     for heading in ("Curves", "Average precision", "Precision and recall", "Confusion", "Pictures", "Config"):
         assert heading in found.headings
     assert len(found.with_class("picture")) == 6
@@ -54,7 +54,7 @@ def test_the_report_of_a_finished_run_is_complete(folder):
 
 
 def test_a_report_changes_nothing_of_the_run(train, shapes, folder, tmp_path):
-    train([*TINY, shapes, "callbacks.averaging.decay=0.9", "~callbacks.report"], tmp_path)
+    train([*TINY, shapes, "callbacks.averaging.decay=0.9"], tmp_path)
     without, run = only_run(tmp_path), only_run(folder)
     assert not (without / "report.html").exists()
     assert curves(without) == curves(run)
@@ -64,7 +64,7 @@ def test_a_report_changes_nothing_of_the_run(train, shapes, folder, tmp_path):
 @pytest.mark.parametrize(("sig", "code", "reason"), [("SIGTERM", 75, "SIGTERM"), ("SIGINT", 130, "Ctrl-C")])
 def test_a_run_that_was_told_to_end_has_a_report_that_says_how_to_go_on(train, shapes, tmp_path, sig, code, reason):
     kill = {"at": "batch_end", "batch": 7, "sig": sig}
-    printed = train([*TINY, shapes, "trainer.max_steps=40"], tmp_path, kill=kill, expect=code)
+    printed = train([*REPORTED, shapes, "trainer.max_steps=40"], tmp_path, kill=kill, expect=code)
     run = only_run(tmp_path)
     found = page(run)
     assert f"state stopped step 7 of 40 ({reason})" in found.text
@@ -75,26 +75,26 @@ def test_a_run_that_was_told_to_end_has_a_report_that_says_how_to_go_on(train, s
 
 def test_a_run_that_ends_before_its_first_validation_has_a_report(train, shapes, tmp_path):
     kill = {"at": "batch_end", "batch": 3, "sig": "SIGTERM"}
-    train([*TINY, shapes], tmp_path, kill=kill, expect=75)
+    train([*REPORTED, shapes], tmp_path, kill=kill, expect=75)
     found = page(only_run(tmp_path))
     assert "There was no validation yet" in found.text
     assert {"Curves", "Config", "Environment"} <= set(found.headings)
 
 
 def test_a_run_that_fails_has_a_report_with_the_reason(train, shapes, tmp_path):
-    train([*TINY, shapes, "model.lr=1e30", "schedule.warmup_steps=0"], tmp_path, expect=1)
+    train([*REPORTED, shapes, "model.lr=1e30", "schedule.warmup_steps=0"], tmp_path, expect=1)
     found = page(only_run(tmp_path))
     assert re.search(r"state stopped step \d+ of 10 \(NonFiniteLossError\)", found.text)
     assert "Lower model.lr" in found.text
 
 
 def test_time_that_is_up_is_a_way_to_finish(train, shapes, tmp_path):
-    train([*TINY, shapes, "trainer.max_steps=100000", "trainer.max_time=00:00:00:02"], tmp_path)
+    train([*REPORTED, shapes, "trainer.max_steps=100000", "trainer.max_time=00:00:00:02"], tmp_path)
     assert re.search(r"state finished step [\d,]+ of 100,000 \(trainer.max_time\)", page(only_run(tmp_path)).text)
 
 
 def test_a_killed_run_has_the_report_of_a_validation_and_goes_on_to_one_of_the_whole(train, shapes, tmp_path):
-    train([*TINY, shapes], tmp_path, kill={"at": "batch_end", "batch": 7})
+    train([*REPORTED, shapes], tmp_path, kill={"at": "batch_end", "batch": 7})
     run = only_run(tmp_path)
     found = page(run)
     assert "state unfinished step 4 of 10" in found.text
@@ -108,7 +108,7 @@ def test_a_killed_run_has_the_report_of_a_validation_and_goes_on_to_one_of_the_w
     train(["resume=last", "name=t"], tmp_path)
     found = page(run)
     assert "state finished step 10 of 10" in found.text
-    assert "step 10, weights as trained" in found.text
+    assert "step 10, weights of that step, not averaged over steps" in found.text
 
 
 def test_evaluate_writes_a_report_of_a_checkpoint_and_of_a_file(folder, shapes):
@@ -131,7 +131,7 @@ for call in {calls}:
     assert f"report: {scored / 'report.html'}" in printed
     assert f"report: {again / 'report.html'}" in printed
     found = page(scored)
-    assert re.search(r"test split, 6 images, step \d+, averaged weights", found.text)
+    assert re.search(r"test split, 6 images, step \d+, weights averaged over steps", found.text)
     assert "Curves" not in found.headings
     assert "python predict.py checkpoint=" in found.text
 

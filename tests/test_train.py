@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,10 +42,48 @@ def test_a_run_leaves_a_complete_folder(folder):
 
 def test_the_log_says_what_one_wants_to_know_later(folder):
     printed = (folder / "printed").read_text()
-    for words in ("environment: ", "commit", "GFLOPs", "M parameters", "devices: 1", "resize: 64", "AP50", "eta",
-                  "images/s", "trained 20 steps", "s/step", "offline"):  # fmt: skip
+    for words in ("environment: ", "commit", "GFLOPs", "M parameters", "devices: 1", "data.resize=64", "AP50", "eta",
+                  "images/s", "centerness", "trained 20 steps", "s/step", "offline"):  # fmt: skip
         assert words in printed, words
-    assert "loss_centerness" in (only_run(folder) / "log.txt").read_text()
+
+
+def test_the_terminal_says_what_was_chosen_and_log_txt_has_the_whole_config(folder):
+    printed, log = (folder / "printed").read_text(), (only_run(folder) / "log.txt").read_text()
+    told = printed.partition("config (all of it is in config.yaml):\n")[2].partition(" environment:")[0].split()
+    assert {"model=fcos", "model/backbone=mobilenet_v2", "data=shapes", "~callbacks.report"} <= set(told)
+    assert {"model.num_convs=1", "trainer.gradient_clip_val=5", "scale_schedule=false"} <= set(told)
+    assert not any(line.startswith(("data.eval_batch_size", "model.num_classes", "model.optimizer")) for line in told)
+    assert "_target_" not in printed
+    assert log.count("_target_: lit_modules.optimizers.sgd") == 1  # for what stands below `model` refers to it
+    assert "optimizer: ${optimizer}" in log
+    assert "eval_batch_size: 4" in log
+    assert set(printed.splitlines()) <= set(log.splitlines())
+
+
+def test_a_line_of_figures_fits_a_terminal_and_stands_below_its_headings(folder):
+    lines = (folder / "printed").read_text().splitlines()
+    headings = [line for line in lines if " step " in line and "loss (mean)" in line]
+    assert len(headings) == 5  # at the start, and after each validation but the last
+    names = re.split(r"\s{2,}", headings[0][9:].strip())
+    assert names == ["step", "epoch", "loss (mean)", "cls", "box", "centerness", "grad", "lr", "images/s", "data s",
+                     "MB", "eta"]  # fmt: skip
+    figures = [line for line in lines if re.search(r" \d+/20 ", line)]
+    assert [int(line.split()[1].partition("/")[0]) for line in figures] == list(range(1, 21))
+    assert {len(line) for line in headings + figures} == {len(headings[0])}
+    assert len(headings[0]) <= 120
+
+
+def test_a_run_ends_with_its_table_and_a_line_in_percent(folder):
+    printed = (folder / "printed").read_text()
+    results = json.loads((only_run(folder) / "finished.json").read_text())
+    table, _, end = printed.rpartition("test is the validation of the best checkpoint")[2].partition(" best: ")
+    assert table.split()[0] == "percent"
+    assert {"AP", "AR100", "AP_small", "disc", "star"} <= set(table.split())
+    test = results["test"]
+    assert end.startswith(f"val/AP {100 * results['score']:.2f} % at step {results['best_step']}\n")
+    assert (
+        f"test: AP {100 * test['AP']:.2f} %  AP50 {100 * test['AP50']:.2f} %  AP75 {100 * test['AP75']:.2f} %\n" in end
+    )
 
 
 def test_curves_have_every_documented_key(folder):
@@ -118,6 +157,22 @@ def test_what_would_change_the_data_stream_is_refused_on_resume(train, shapes, t
     run = only_run(tmp_path)
     printed = train([f"resume={run}", "data.batch_size=6"], tmp_path, expect=2)
     assert "data.batch_size: 4 in the run to resume, 6 on the command line" in printed
+
+
+def test_a_start_that_fails_leaves_no_folder(train, shapes, tmp_path):
+    train([*TINY, shapes, "model.backbone.weights=nowhere.pth"], tmp_path, expect=2)
+    train([*TINY, shapes, "logger=wandb", "trainer.max_steps=-1"], tmp_path, expect=1)
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_a_run_that_cannot_go_on_keeps_its_folder(train, shapes, tmp_path):
+    train([*TINY, shapes], tmp_path, kill={"at": "batch_end", "batch": 1})
+    printed = train(["resume=last", "name=t", f"data.root={tmp_path}"], tmp_path, expect=1)
+    assert "holds other files" in printed
+    printed = train(["resume=last", "name=t", shapes], tmp_path)
+    assert "config" not in printed  # which is that of the run
+    assert f"resumed with a difference: data.root {tmp_path} -> " in printed
+    assert "trained 10 steps" in printed
 
 
 def test_resuming_nothing_is_an_error(train, tmp_path):

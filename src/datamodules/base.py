@@ -1,6 +1,5 @@
 """The data module that every data set shares: splits, loaders, truth, and the position in the stream."""
 
-import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from datamodules.dataset import DetectionDataset, Sample, collate, init_worker
 from datamodules.errors import DataError
@@ -27,9 +26,8 @@ Role = Literal["train", "val", "test"]
 _ROLES: dict[str | None, tuple[Role, ...]] = {
     "fit": ("train", "val"), "validate": ("val",), "test": ("test",), None: ("train", "val", "test"),
 }  # fmt: skip
-_CHOICES = {
-    "rule": ("short_side", "square"), "empty_images": ("keep", "drop"), "on_error": ("raise", "skip"),
-}  # fmt: skip
+_CHOICES = {"empty_images": ("keep", "drop"), "on_error": ("raise", "skip")}
+_LISTED = 10  # images that do not exist
 _HOLD_OUT_STREAM = 2  # keeps the draw of `val_fraction` apart from that of the epochs
 
 
@@ -69,10 +67,11 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
     seed: int = 0
     use_difficult: bool = field(default=False, init=False)
     voc_metric: ClassVar[bool] = False
+    rules: ClassVar[tuple[str, ...]] = ("short_side", "square")
 
     def __post_init__(self) -> None:
         super().__init__()
-        for key, choices in _CHOICES.items():
+        for key, choices in {"rule": self.rules, **_CHOICES}.items():
             if getattr(self, key) not in choices:
                 raise ValueError(f"data.{key}={getattr(self, key)!r}: expected {' or '.join(choices)}")
         if self.val_fraction is not None and not 0 < self.val_fraction < 1:
@@ -149,11 +148,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             settings = f"data.empty_images={self.empty_images}, data.val_fraction={self.val_fraction}"
             reason = f"none of its {len(index)} images is left with {settings}" if len(index) else "it lists no image"
             raise DataError(f"data.{role}_split={name!r} is empty: {reason}")
-        if not any(os.path.exists(index.image_path(row)) for row in rows.tolist()):
-            raise DataError(
-                f"none of the {len(rows)} images of split {name!r} exists any more; the first would be "
-                f"{shown(index.image_path(rows[0]))}. Check data.root, and that its disk is mounted"
-            )
+        self._tell_missing(name, [index.image_path(row) for row in index.missing(rows)], len(rows))
         if role != "train":
             self._refuse_doubles(name, index.image_ids(rows))
         return Split(name, index, rows, split.class_map)
@@ -167,6 +162,22 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         if found.filled:
             filled = ", ".join(f"{key} {count} times" for key, count in found.filled.items())
             rank_zero_warn(f"split {name!r} lacks, and was filled in: {filled}")
+
+    def _tell_missing(self, name: str, missing: list[str], number: int) -> None:
+        if len(missing) == number:
+            raise DataError(
+                f"none of the {number} images of split {name!r} exists; the first would be {shown(missing[0])}. Check "
+                "data.root, where its images lie, and that its disk is mounted"
+            )
+        if not missing:
+            return
+        listed = "".join(f"\n  {shown(path)}" for path in missing[:_LISTED])
+        listed += f"\n  ... {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
+        told = f"split {name!r}, missing image files: {len(missing)} of {number}"
+        if self.on_error == "raise":
+            remedy = "Restore them, remove them from the annotations, or set data.on_error=skip to leave them out"
+            raise DataError(f"{told}{listed}\n{remedy}")
+        rank_zero_warn(f"{told}; they count for nothing{listed}")
 
     def _refuse_doubles(self, name: str, image_ids: np.ndarray) -> None:
         unique, counts = np.unique(image_ids, return_counts=True)
@@ -227,9 +238,11 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         place = np.flatnonzero(part.index.image_ids(part.rows) == image_id)
         if not len(place):
             raise ValueError(f"the {split} split {part.name!r} has no image of id {image_id!r}")
-        row = int(part.rows[place[0]])
-        height, width = part.index.sizes[row].tolist()
-        return decode(part.index.image_path(row), (height, width))
+        return self._picture(part.index, int(part.rows[place[0]]))
+
+    def _picture(self, index: AnnotationIndex, row: int) -> np.ndarray:
+        height, width = index.sizes[row].tolist()
+        return decode(index.image_path(row), (height, width))
 
     def survey(self, split: str) -> Survey:
         """What inspect_data.py says of a split."""
@@ -240,6 +253,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         return Survey(
             part.name, truth, [part.index.image_path(row) for row in part.rows.tolist()], boxes, used,
             other_classes(part.index, part.rows, part.class_map), part.index.findings,
+            np.flatnonzero(np.isin(part.rows, part.index.missing(part.rows))).tolist(),
         )  # fmt: skip
 
     def image_files(self, split: str) -> DataLoader[FileCheck]:
@@ -313,7 +327,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         batches = EvalBatches(split.rows, sizes, self.resize_rule, self.eval_batch_size, *self._rank())
         return DataLoader(self._dataset(split), batch_sampler=batches, **self._loader_options())
 
-    def _dataset(self, split: Split, training: bool = False) -> DetectionDataset:
+    def _dataset(self, split: Split, training: bool = False) -> Dataset[Sample]:
         return DetectionDataset(
             split.index, split.class_map, self.resize_rule, self.min_box, self.use_difficult,
             skip_errors=self.on_error == "skip", training=training, flip=self.flip,

@@ -55,11 +55,7 @@ class DetectionDataset(Dataset[Sample]):
         try:
             image = decode(self.index.image_path(key.row), (height, width))
         except ImageError as error:
-            if not self.skip_errors:
-                raise ImageError(f"image {image_id!r}: {error}, or set data.on_error=skip to leave it out") from error
-            info = ImageInfo(image_id, (height, width), (1.0, 1.0), str(error))
-            nothing = np.zeros((0, 0, 3), np.uint8), np.zeros((0, 4)), np.zeros(0, np.int64)
-            return Sample(*nothing, info, key.canvas)
+            return unread(error, ImageInfo(image_id, (height, width), (1.0, 1.0)), key.canvas, self.skip_errors)
         boxes, labels = self._boxes(key.row)
         if self.training:
             image, boxes, labels = self._augment(image, boxes, labels, key.seed)
@@ -88,6 +84,14 @@ class DetectionDataset(Dataset[Sample]):
         if down < self.vertical_flip:
             image, boxes = mirror(image, boxes, axis=0)
         return image, boxes, labels
+
+
+def unread(error: ImageError, info: ImageInfo, canvas: tuple[int, int], skip: bool) -> Sample:
+    """An empty sample that says why its image is left out; the error itself, naming the image, unless it may be."""
+    if not skip:
+        raise ImageError(f"image {info.image_id!r}: {error}, or set data.on_error=skip to leave it out") from error
+    nothing = np.zeros((0, 0, 3), np.uint8), np.zeros((0, 4)), np.zeros(0, np.int64)
+    return Sample(*nothing, info._replace(error=str(error)), canvas)
 
 
 def collate(samples: list[Sample]) -> Batch:

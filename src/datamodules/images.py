@@ -1,6 +1,8 @@
 """From an image file to pixels: RGB uint8 (h, w, 3)."""
 
+import errno
 import os
+import stat
 
 import cv2
 import numpy as np
@@ -49,6 +51,9 @@ def shown(path: str) -> str:
 
 def _read(path: str) -> bytes:
     try:
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a device may have no end
+            raise OSError(errno.ENODEV, "not a file")
         with open(path, "rb") as file:
             data = file.read()
     except FileNotFoundError as error:

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.errors import DataError
 from datamodules.records import Findings, Records, fingerprint
 
-READER_VERSION = 2  # to be raised when a reader changes what it makes of the same files
+READER_VERSION = 3  # to be raised when a reader changes what it makes of the same files
 _MAGIC = b"boxwright index\n"
 _ALIGNMENT = 64
 
@@ -72,6 +73,19 @@ class AnnotationIndex:
     def image_path(self, row: int) -> str:
         start, stop = self.path_offsets[row : row + 2]
         return os.fsdecode(self.path_bytes[start:stop].tobytes())
+
+    def missing(self, rows: np.ndarray) -> list[int]:
+        """Those of some rows whose image is not there to be read."""
+        data, offsets = self.path_bytes.tobytes(), self.path_offsets.tolist()
+        paths = [data[offsets[row] : offsets[row + 1]] for row in rows.tolist()]
+        parts = [path.rpartition(b"/") for path in paths]
+        # One listing of a folder costs less than a stat of each of its files.
+        listed = {folder: _files_in(folder) for folder in {folder for folder, _, _ in parts}}
+        return [
+            row
+            for row, path, (folder, _, name) in zip(rows.tolist(), paths, parts, strict=True)
+            if name not in listed[folder] and not os.path.isfile(path)
+        ]
 
     def image_id(self, row: int) -> int | str:
         return Path(self.image_path(row)).stem if self.ids is None else int(self.ids[row])
@@ -225,5 +239,17 @@ def _open(path: Path, mark: str, verify: bool = True) -> AnnotationIndex | None:
 def _reopen(path: Path, mark: str) -> AnnotationIndex:
     index = _open(path, mark, verify=False)
     if index is None:
-        raise RuntimeError(f"{path} was replaced while in use: the annotations changed during the run")
+        raise DataError(
+            f"{path} was removed or replaced while in use: it was cleaned up, or the annotations changed and another "
+            "start read them anew. Start again, or go on with resume=last if the annotations are what they were"
+        )
     return index
+
+
+def _files_in(folder: bytes) -> set[bytes]:
+    """Names of plain files; none of a folder that can't be listed."""
+    try:
+        with os.scandir(folder or b"/") as entries:
+            return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+    except OSError:
+        return set()

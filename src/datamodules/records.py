@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from datamodules.errors import DataError
 from datamodules.images import shown
 
 MAX_LISTED = 100
@@ -31,7 +30,7 @@ class Findings:
     filled: Counter[str] = field(default_factory=Counter)
     """Keys that were absent, by name."""
     depends_on: dict[str, str] = field(default_factory=dict)
-    """Fingerprints of the image files whose absence or header had a say."""
+    """Fingerprints of the image files whose header had a say, and of the folders whose listing had."""
 
     def add(self, rule: str, where: str, remedy: str = "correct or remove it") -> None:
         self.counts[rule] += 1
@@ -74,15 +73,11 @@ def fingerprint(files: Iterable[str | Path]) -> str:
     return digest.hexdigest()
 
 
-def _files_in(folder: str) -> set[str]:
-    """Names of what can be read as a file: a link that leads nowhere can't, nor can a device."""
+def _can_exist(path: str) -> bool:
     try:
-        with os.scandir(folder) as entries:
-            return {e.name for e in entries if e.is_file(follow_symlinks=False) or os.path.isfile(e.path)}
-    except PermissionError:
-        raise
-    except (OSError, ValueError):  # no such folder, or a name that none can have
-        return set()
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
 
 
 def header_size(path: str) -> tuple[int, int]:
@@ -111,17 +106,13 @@ class Records:
         self._crowd, self._difficult = bytearray(), bytearray()
 
     def add_images(self, images: Iterable[ImageRecord]) -> list[int]:
-        """Row of each image, or -1 for one that is not on disk or whose size cannot be found out."""
-        images = list(images)
-        # One listing of a folder costs less than a stat of each of its files.
-        listed = {folder: _files_in(folder) for folder in {os.path.dirname(image.path) for image in images}}
+        """Row of each image, or -1 for one whose size cannot be found out. Whether its file exists is asked at each
+        set-up, see `AnnotationIndex.missing`."""
         rows: list[int] = []
         for image in images:
-            folder, name = os.path.split(image.path)
             rows.append(-1)
-            if name not in listed[folder]:
-                self.findings.add("the image file does not exist", f"{image.source}: {shown(image.path)}", "restore it")
-                self.findings.depends_on[image.path] = fingerprint([image.path])
+            if not _can_exist(image.path):
+                self.findings.add("no file can have this name", f"{image.source}: {shown(image.path)}")
                 continue
             if image.size is None or not 0 < min(image.size) <= max(image.size) < 2**31:
                 self.findings.depends_on[image.path] = fingerprint([image.path])
@@ -134,11 +125,6 @@ class Records:
                 self.findings.filled["image size"] += 1
             rows[-1] = len(self.images)
             self.images.append(image)
-        if images and not any(os.path.basename(i.path) in listed[os.path.dirname(i.path)] for i in images):
-            raise DataError(
-                f"none of the {len(images)} images that {images[0].source} lists exists; the first would be "
-                f"{shown(images[0].path)}. Check data.root and where its images lie"
-            )
         return rows
 
     def add_box(

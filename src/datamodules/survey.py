@@ -29,6 +29,8 @@ class Survey:
     others: Mapping[str, tuple[int, str]]
     """Of each class in the annotations that `data.classes` leaves out: how many boxes, and an image that has one."""
     findings: Findings
+    missing: list[int]
+    """Positions in `paths` of those that lead to no file."""
 
 
 class FileCheck(NamedTuple):

@@ -1,5 +1,6 @@
 """What happens to an image and its boxes between the file and the batch. Arrays are RGB uint8 (h, w, 3)."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -140,4 +141,6 @@ class Augmentation:
         parameters = albumentations.BboxParams(
             format="pascal_voc", clip=True, filter_invalid_bboxes=True, label_fields=["labels"]
         )
-        return albumentations.Compose(list(self.transforms.values()), bbox_params=parameters)
+        with warnings.catch_warnings():  # that colours alone leave boxes as they are
+            warnings.filterwarnings("ignore", "Got processor for bboxes, but no transform")
+            return albumentations.Compose(list(self.transforms.values()), bbox_params=parameters)

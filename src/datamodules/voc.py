@@ -16,7 +16,7 @@ from defusedxml.common import DefusedXmlException
 from datamodules.base import DetectionDataModule
 from datamodules.errors import DataError
 from datamodules.index import AnnotationIndex, cached
-from datamodules.records import ImageRecord, Records
+from datamodules.records import ImageRecord, Records, fingerprint
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -96,6 +96,8 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]]) -> Records:
                 add("the annotation file holds something else", f"{file} (<{tree.tag}> instead of <annotation>)")
                 continue
             path = folder / "JPEGImages" / images.get(stem, f"{stem}.jpg")
+            if stem not in images:  # whatever its suffix will be when it is there
+                records.findings.depends_on[str(path.parent)] = fingerprint([path.parent])
             trees.append((ImageRecord(str(path), str(file), size=_size(tree)), tree))
     if absent and len(absent) == sum(len(stems) for _, stems in listed):
         raise DataError(

@@ -182,14 +182,16 @@ BAD_IMAGES: dict[str, tuple[Content, str, set[int]]] = {
         changed("images.2", image(id=30)), "image 30, file_name 'train_1.png' and image 20.*under two ids", {10, 20},
     ),
     **{
-        f"file {name!r:.12}{name[-6:]!r}": (changed("images.1.file_name", name), "the image file does not exist", {10})
-        for name in (
-            "absent.png", "train_0.png/x.png", "a" * 300 + ".png", "a" * 300 + "/x.png", "x\0.png", "x\0/x.png",
-            "half \ud800.png", "..", "./", "/", "/dev/zero",
-        )
+        f"file {name!r}": (changed("images.1.file_name", name), "no file can have this name", {10})
+        for name in ("x\0.png", "x\0/x.png", "half \ud800.png")
     },
 }  # fmt: skip
 """A file's content, what must be said of it, and which images are left."""
+
+NO_FILES = (
+    "absent.png", "train_0.png/x.png", "a" * 300 + ".png", "a" * 300 + "/x.png", "..", "./", "/", "/dev/zero",
+)  # fmt: skip
+"""Names of images that lead to no file."""
 
 _DEEP = '{"images": ' + "[" * 100_000
 BAD_JSON: dict[str, tuple[bytes, str]] = {

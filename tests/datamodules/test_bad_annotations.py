@@ -15,6 +15,7 @@ from corpus_coco import (
     BAD_IMAGES,
     BAD_JSON,
     GOOD_JSON,
+    NO_FILES,
     Kept,
     changed,
     sound_coco,
@@ -122,24 +123,22 @@ def test_a_class_of_which_every_object_was_left_out_is_no_unknown_class(tmp_path
     assert boxes_by_image(skipped(voc(tmp_path, on_error="skip"), "outside the image"))["x"] == ONE
 
 
-def test_an_xml_or_an_image_that_is_missing_is_named_and_found_again(tmp_path: Path) -> None:
+def test_an_xml_that_is_missing_is_named_and_found_again(tmp_path: Path) -> None:
     file = write_xml(tmp_path, xml(SOUND))
-    for missing, says in (
-        (file, f"{file}: an image of the split has no annotation file; write one, {REMEDY}"),
-        (tmp_path / "JPEGImages" / "x.jpg", f"x.jpg: the image file does not exist; restore it, {REMEDY}"),
-    ):
-        missing.rename(tmp_path / "away")
-        (tmp_path / "Annotations" / "sound.xml").touch()  # or the index that was made before would do
-        refused(voc(tmp_path), re.escape(says))
-        assert boxes_by_image(skipped(voc(tmp_path, on_error="skip"), re.escape(says))) == {"sound": ONE}
-        (tmp_path / "away").rename(missing)
-        assert boxes_by_image(read(voc(tmp_path))) == {"sound": ONE, "x": ONE}
+    says = re.escape(f"{file}: an image of the split has no annotation file; write one, {REMEDY}")
+    file.rename(tmp_path / "away")
+    refused(voc(tmp_path), says)
+    assert boxes_by_image(skipped(voc(tmp_path, on_error="skip"), says)) == {"sound": ONE}
+    (tmp_path / "away").rename(file)
+    assert boxes_by_image(read(voc(tmp_path))) == {"sound": ONE, "x": ONE}
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".PNG", ".jpeg"])
-def test_a_stem_finds_its_image_whatever_the_suffix(tmp_path: Path, suffix: str) -> None:
+def test_a_stem_finds_its_image_whatever_the_suffix_also_when_it_comes_later(tmp_path: Path, suffix: str) -> None:
     write_xml(tmp_path, xml(SOUND))
-    (tmp_path / "JPEGImages" / "x.jpg").rename(tmp_path / "JPEGImages" / f"x{suffix}")
+    (tmp_path / "JPEGImages" / "x.jpg").rename(tmp_path / "away")
+    refused(voc(tmp_path), r"missing image files: 1 of 2\n  .*x\.jpg\n")
+    (tmp_path / "away").rename(tmp_path / "JPEGImages" / f"x{suffix}")
     read(voc(tmp_path))
 
 
@@ -183,7 +182,7 @@ def test_a_root_that_is_wrong_or_lacks_folders_is_told_with_what_there_is(tmp_pa
             "Annotations",
             r"none of the 2 annotation files of the split exists; the first would be .*sound\.xml.*data\.root",
         ),
-        ("JPEGImages", r"none of the 2 images that .* lists exists; the first would be .*sound\.jpg.*data\.root"),
+        ("JPEGImages", r"none of the 2 images of split 'trainval' exists; the first would be .*sound\.jpg.*data\.root"),
     ):
         (root / folder).rename(root / "away")
         for on_error in ("raise", "skip"):
@@ -247,6 +246,20 @@ def test_a_bad_image_is_named_once_and_left_out_with_its_annotations(
     assert boxes_by_image(truth) == {image_id: wanted[image_id] for image_id in left}
 
 
+@pytest.mark.parametrize("name", NO_FILES)
+def test_a_file_name_that_leads_to_no_file_is_named_and_counts_for_nothing(tmp_path: Path, name: str) -> None:
+    """It stays in the order of the images, in which a file that comes back takes its place."""
+    write_content(tmp_path, changed("images.1.file_name", name))
+    says = f"missing image files: 1 of 2\n  {re.escape(str(tmp_path))}/train/?{re.escape(name)}\n"
+    refused(coco(tmp_path), says.replace(f"{re.escape(str(tmp_path))}/train/?", "") if name[0] == "/" else says)
+    data = coco(tmp_path, on_error="skip")
+    with pytest.warns(UserWarning, match="missing image files: 1 of 2; they count for nothing\n  .*"):
+        data.setup()
+    assert len(data.truth("train").image_ids) == 2
+    unread = [info for batch in data.val_dataloader() for info in batch.unread]
+    assert [info.image_id for info in unread] == [20]
+
+
 @pytest.mark.parametrize(("content", "says"), BAD_JSON.values(), ids=BAD_JSON)
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 def test_a_file_that_is_no_coco_json_is_refused(tmp_path: Path, content: bytes, says: str, on_error: str) -> None:
@@ -305,8 +318,7 @@ def test_a_link_is_followed_and_one_that_leads_nowhere_is_named(tmp_path: Path) 
     path.symlink_to(tmp_path / "moved.png")
     assert boxes_by_image(read(coco(tmp_path))).keys() == {10, 20}
     (tmp_path / "moved.png").unlink()
-    (tmp_path / "annotations" / "instances_train.json").touch()
-    refused(coco(tmp_path), r"train_1\.png: the image file does not exist")
+    refused(coco(tmp_path), r"missing image files: 1 of 2\n  .*train_1\.png\n")
 
 
 def test_everything_wrong_at_once_is_counted_by_rule_and_the_rest_is_read(tmp_path: Path) -> None:

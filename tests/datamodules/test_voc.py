@@ -149,5 +149,5 @@ def test_missing_annotation_or_image_is_named(tmp_path: Path) -> None:
         voc(tmp_path).setup()
     write_voc(tmp_path, {"x": "", "y": ""})
     (tmp_path / "JPEGImages" / "y.jpg").unlink()
-    with pytest.raises(ValueError, match=r"y\.jpg: the image file does not exist"):
+    with pytest.raises(ValueError, match=r"missing image files: 1 of 2\n  .*y\.jpg\n"):
         voc(tmp_path).setup()

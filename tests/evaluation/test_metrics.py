@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from evaluation.metrics import evaluate, table
+from evaluation.metrics import Metrics, evaluate, headline, table
 from evaluation.truth import COCO_METRICS, VOC_METRICS, Predictions, Truth
 
 
@@ -59,3 +59,33 @@ def test_the_table_shows_percentages_and_a_dash_where_nothing_was_true(
         ["dog", "-", "-", "-", "-", "0"],
         ["[bold]cow", "0.0", "0.0", "0.0", "0.0", "1"],
     ]
+
+
+def test_of_many_classes_the_best_and_the_worst_are_listed() -> None:
+    aps = {f"class {i}": i / 100 for i in range(80)} | {"absent": -1.0}
+    metrics = Metrics(dict.fromkeys(COCO_METRICS, 0.5), {name: {"AP": ap} for name, ap in aps.items()})
+    assert classes(metrics, listed=None) == list(aps)
+    assert classes(metrics, listed=81) == list(aps)
+    listed = classes(metrics, listed=6)
+    assert listed == ["class 79", "class 78", "class 77", "...", "class 2", "class 1", "class 0"]
+    few = Metrics(
+        metrics.scalars, {name: {"AP": ap if name in ("class 3", "class 5") else -1.0} for name, ap in aps.items()}
+    )
+    assert classes(few, listed=6) == ["class 5", "class 3"]
+    assert classes(Metrics(metrics.scalars, {}), listed=6) == []
+
+
+def classes(metrics: Metrics, listed: int | None) -> list[str]:
+    """Those of the table's lines, in their order."""
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(table(metrics, listed))
+    lines = [line.strip().partition("  ")[0] for line in capture.get().splitlines()]
+    return [line for line in lines if line == "..." or line in metrics.per_class]
+
+
+def test_the_headline_is_in_percent_and_leaves_out_what_has_no_value() -> None:
+    assert headline({"AP": 0.45404, "AP50": 0.8, "AP_small": 0.1, "AP75": -1.0}) == "AP 45.40 %  AP50 80.00 %"
+    assert headline({"AP": 0.5, "mAP_voc07": 1.0, "mAP_voc": float("nan")}) == "AP 50.00 %  mAP_voc07 100.00 %"
+    assert headline({"top1": 0.25}) == "top1 25.00 %"
+    assert headline(dict.fromkeys(COCO_METRICS, -1.0)) == "nothing to find"

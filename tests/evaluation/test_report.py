@@ -17,7 +17,7 @@ from evaluation.truth import Predictions, Truth
 NASTY = ("<script>alert(1)</script>", "كرة الدم", "赤血球", 'it\'s & "so"')
 ABOUT = About(
     name="<b>run</b>", folder="runs/a & b", state="finished", state_remark="step 20 of 20", step=16,
-    weights="averaged weights (decay 0.9)", best=("val/AP", 0.4321, 12), time="0:01:02", device="cpu",
+    weights="weights averaged over steps (decay 0.9)", best=("val/AP", 0.4321, 12), time="0:01:02", device="cpu",
     notes=["a note"],
     history=[
         {"step": "4", "train/loss": "3.0", "train/loss_cls": "1.0", "lr": "0.1"},
@@ -91,7 +91,7 @@ def test_the_head_tells_state_best_value_time_and_numbers(found):
 
 
 def test_figures_say_of_which_split_step_and_weights_they_are(found):
-    assert found.text.count("val split, 30 images, step 16, averaged weights (decay 0.9)") == 4
+    assert found.text.count("val split, 30 images, step 16, weights averaged over steps (decay 0.9)") == 4
 
 
 def test_the_tables_hold_the_evaluator_s_numbers(found, few):
@@ -182,6 +182,7 @@ def test_eighty_classes_stay_legible():
     assert "All 80 classes" in found.headings
     assert len([1 for tag, _ in found.tags if tag == "polyline"]) == 80  # a small curve each
     assert found.text.count("class 79") >= 3  # per-class AP, threshold, curve
+    assert found.text.count("80 rows; scroll to see them all.") == 2
 
 
 def test_the_most_confused_pair_comes_first():

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from composing import built, composed
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
@@ -18,7 +19,7 @@ from omegaconf import OmegaConf, open_dict
 from detectors.fcos import grid_points
 from lit_modules import coverage, runs
 from lit_modules.conf_files import CONF
-from lit_modules.coverage import NetworkBoxes, cover, locations_inside
+from lit_modules.coverage import NetworkBoxes, Targets, cover, locations_inside
 from lit_modules.inspection import inspect
 from lit_modules.settings import ConfigError
 
@@ -78,11 +79,13 @@ def test_one_run_shows_every_kind_of_problem(tmp_path: Path, look: Inspect) -> N
     assert problems == 7
     for said in (
         "negative width or height", "outside the image", "not four numbers", "category that the file does not list",
-        "2.jpg: the image file does not exist", "3.jpg ends before its picture does", "4.jpg is 20 x 20 pixels",
+        "2.jpg does not exist; restore it", "3.jpg ends before its picture does", "4.jpg is 20 x 20 pixels",
     ):  # fmt: skip
         assert said in html
         assert said in text
     assert "problems" in text
+    assert look(*COCO, f"data.root={tmp_path}", "read_images=false")[0] == 7  # these images are all in the first batch
+    assert "2.jpg does not exist; restore it" in (tmp_path / "inspection.html").read_text()
     assert f"saved as {tmp_path / 'inspection.html'}" in text
 
 
@@ -213,13 +216,13 @@ def test_locations_inside_are_those_of_the_finest_grid() -> None:
 def test_a_box_is_without_location_where_the_assignment_gives_it_none() -> None:
     """The first holds no point, the second's only point goes to the smaller third."""
     boxes = boxes_on((64, 64), [[5, 5, 11, 11], [8, 8, 17, 17], [9, 9, 16, 16], [20, 20, 60, 60]])
-    assert coverage._unassigned(boxes, np.arange(4)).tolist() == [[True, True, False, False]] * 2
+    assert coverage._unassigned(boxes, np.arange(4), (None, 1.5)).tolist() == [[True, True, False, False]] * 2
 
 
 def test_centre_sampling_can_leave_a_box_without_location_alone() -> None:
     """Both boxes have their centre at (32, 32); the small one takes the four points within 12 pixels of it."""
     boxes = boxes_on((64, 64), [[0, 0, 64, 64], [24, 24, 40, 40]])
-    assert coverage._unassigned(boxes, np.arange(2)).tolist() == [[False, False], [True, False]]
+    assert coverage._unassigned(boxes, np.arange(2), (None, 1.5)).tolist() == [[False, False], [True, False]]
 
 
 def test_everything_but_the_assignment_is_exact_over_all_boxes(tmp_path: Path) -> None:
@@ -230,13 +233,13 @@ def test_everything_but_the_assignment_is_exact_over_all_boxes(tmp_path: Path) -
         cfg = compose("inspect_data", [*COCO, f"data.root={tmp_path}", "data.resize=80", "data.val_split=train"])
     module = instantiate(OmegaConf.to_container(cfg.data, resolve=True))
     survey = module.survey("train")
-    whole = cover(survey, module.resize_rule, "train", None, 0, lambda items, total: items)
+    whole = cover(survey, module.resize_rule, "train", None, 0, lambda items, total: items, Targets.of())
     assert whole.extents.tolist() == [[40, 40], [4, 4], [32, 32], [120, 80]]
     assert whole.locations.tolist()[1:3] == [0, 16]
     assert (whole.images, whole.sampled_images, whole.sample.tolist()) == (3, 3, [0, 1, 2, 3])
     # Centred between cells, the box of 32 lies in the anchor of 32 x 2^(1/3) four pixels beside it.
     assert whole.best_iou["RetinaNet"][2] == pytest.approx(2 ** (-2 / 3))
-    part = cover(survey, module.resize_rule, "train", 1, 0, lambda items, total: items)
+    part = cover(survey, module.resize_rule, "train", 1, 0, lambda items, total: items, Targets.of())
     assert (part.images, part.sampled_images) == (3, 1)
     assert len(part.sample) == len(part.unassigned["anywhere inside"]) < 4
     assert part.recall() == whole.recall()
@@ -244,6 +247,40 @@ def test_everything_but_the_assignment_is_exact_over_all_boxes(tmp_path: Path) -
         "anchors half as large", "anchors twice as large", "ratios 1/3, 1/2, 1, 2, 3", "data.resize=40",
         "data.resize=120", "data.resize=160",
     ]  # fmt: skip
-    doubled = cover(survey, replace(module.resize_rule, resize=160), "train", None, 0, lambda items, total: items)
+    rule = replace(module.resize_rule, resize=160)
+    doubled = cover(survey, rule, "train", None, 0, lambda items, total: items, Targets.of())
     assert whole.alternatives[-1].recall == doubled.recall()
     assert whole.alternatives[-1].without_location == float((doubled.locations == 0).mean())
+
+
+def test_what_the_chosen_model_matches_boxes_with_comes_first_under_its_own_name() -> None:
+    def targets(*overrides: str) -> Targets:
+        return Targets.of(built(composed("data=shapes", "model/backbone=mobilenet_v2", *overrides), device="meta"))
+
+    published = list(coverage.ANCHORS)
+    fcos = targets("model=fcos", "model.center_sampling=1.5")
+    assert list(fcos.anchors) == published
+    assert fcos.assignments == {"this model: centre sampling 1.5": 1.5, "anywhere inside": None}
+    assert next(iter(targets("model=fcos").assignments)) == "this model: anywhere inside"
+    assert next(iter(targets("model=fcos", "model.center_sampling=2.0").assignments.values())) == 2
+    retinanet = targets("model=retinanet")
+    assert list(retinanet.anchors) == [f"this model: {published[0]}", *published[1:]]
+    assert retinanet.assignments == coverage.ASSIGNMENTS
+    own = targets("model=retinanet", "model.anchor_ratios=[0.5,1.0,2.5]").anchors
+    assert list(own) == ["this model", *published]
+    assert own["this model"].ratios == (0.5, 1.0, 2.5)
+
+
+def test_the_chosen_model_is_marked_in_the_tables_and_alone_advised_on(tmp_path: Path, look: Inspect) -> None:
+    """On 64 pixels boxes of 2 x 30 fit no anchor and hold no location."""
+    write_split(tmp_path, "train", [[[5, 2, 2, 30], [30, 2, 2, 30]]])
+    write_split(tmp_path, "val", [[[1, 2, 20, 20]]], seed=1)
+    _, _, text = look(*COCO, f"data.root={tmp_path}")
+    assert "FCOS (this model): share of boxes" in text
+    assert "FCOS: 100.0 % of the boxes hold no location" in text
+    assert "have an anchor of IoU" not in text
+    _, html, text = look(*COCO, f"data.root={tmp_path}", "model=retinanet", "model.anchor_sizes=[8,16,32,64,128]")
+    assert "of each detector's standard anchors and of this model" in text
+    assert "this model: 0.0 % of the boxes have an anchor of IoU 0.5 or more" in text
+    assert "FCOS: 100.0 %" not in text
+    assert "Faster R-CNN, VGG16: 0.0 % of the boxes" in html

@@ -108,6 +108,8 @@ def test_a_mistake_is_named_with_its_origin_and_what_was_expected(override: str,
         "data=voc callbacks.checkpoints.monitor=val/mAP_voc07",
         "data=voc callbacks.checkpoints.monitor=val/AP_class/sheep",
         "resume=last",
+        "model=classifier data=imagefolder",
+        "model=classifier data=imagefolder callbacks.checkpoints.monitor=val/top5",
     ],
 )
 def test_what_is_legal_passes(override: str) -> None:
@@ -131,6 +133,11 @@ def test_a_missing_value_is_asked_for_with_the_words_of_its_file() -> None:
     ("data", "monitor", "says"),
     [
         (
+            "imagefolder model=classifier",
+            "val/AP",
+            "no metric of this data set; there are val/loss, val/top1, val/top5, val/loss_*",
+        ),
+        (
             "coco",
             "val/ap",
             "no metric of this data set; nearest is val/AP; there are val/loss, val/AP, val/AP50",
@@ -149,7 +156,21 @@ def test_a_missing_value_is_asked_for_with_the_words_of_its_file() -> None:
     ],
 )
 def test_a_monitor_that_no_validation_will_produce_is_refused(data: str, monitor: str, says: str) -> None:
-    assert says in problems_of(f"data={data}", f"callbacks.checkpoints.monitor={monitor}")
+    assert says in problems_of(*f"data={data}".split(" "), f"callbacks.checkpoints.monitor={monitor}")
+
+
+def test_boxes_and_classes_of_whole_images_are_not_mixed() -> None:
+    assert "data=imagefolder has a class for each image and no boxes: give model=classifier, or with model=fcos" in (
+        problems_of("data=imagefolder")
+    )
+    assert "model=classifier learns a class for each image: give data=imagefolder" in problems_of("model=classifier")
+    found = problems_of("predictions=x.json", "data=imagefolder", config_name="evaluate")
+    assert "a results file has boxes, and an image folder has none" in found
+
+
+def test_a_setting_of_some_data_sets_names_those_that_have_it() -> None:
+    (problem,) = command_line_problems("train", ["data=imagefolder", "data.min_box=3"])
+    assert "it is a setting of data=coco, data=shapes, data=voc" in problem
 
 
 def test_a_config_without_data_or_callbacks_passes() -> None:
@@ -226,8 +247,8 @@ def test_a_target_that_does_not_exist_is_refused(conf: Path) -> None:
         ("resize=3", "nearest is data.resize"),
         ("modle=fcos", "nearest is model"),
         ("data.resiez=3,4 -m", "nearest is data.resize"),
-        ("model=fcoz", "model (command line, model=fcoz): no such choice; nearest is fcos; there are fcos"),
-        ("data=voc,cooc -m", "no such choice; nearest is coco; there are coco, shapes, voc"),
+        ("model=fcoz", "model (command line, model=fcoz): no such choice; nearest is fcos; there are classifier, fcos"),
+        ("data=voc,cooc -m", "no such choice; nearest is coco; there are coco, imagefolder, shapes, voc"),
         ("model/backbone=resnet51", "nearest is resnet50; there are mobilenet_v2, resnet101, resnet18"),
         ("model/backbon=resnet50", "no such group; nearest is model/backbone"),
         ("experiment=fcos_r51_1x", "no such choice; nearest is fcos_r"),
@@ -268,7 +289,7 @@ def test_what_is_right_or_another_program_s_matter_passes(line: str) -> None:
 
 def test_settings_of_data_that_was_not_chosen_say_what_to_choose() -> None:
     (problem,) = command_line_problems("evaluate", ["data.resize=3"])
-    assert "it is a setting of data=coco, data=shapes, data=voc" in problem
+    assert "it is a setting of data=coco, data=imagefolder, data=shapes, data=voc" in problem
 
 
 @pytest.mark.parametrize(

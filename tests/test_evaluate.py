@@ -1,0 +1,152 @@
+"""`python evaluate.py`: which data it scores, what it prints and writes, what it leaves where it is refused."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scripts import Script
+from tiny_checkpoint import CATEGORY_IDS, CLASSES, write_checkpoint
+
+PATTERNS = [
+    "data=coco", "data.annotations='labels/{split}.json'", "data.images='pics/{split}'", "data.train_split=a",
+    "data.val_split=a", "data.test_split=b", f"data.classes=[{','.join(CLASSES)}]",
+]  # fmt: skip
+
+
+@pytest.fixture
+def evaluate(tmp_path, monkeypatch, capfd):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield Script("evaluate.py", tmp_path, monkeypatch, capfd)
+    torch.set_num_threads(threads)
+
+
+def write_set(root: Path) -> Path:
+    """Splits `a` and `b` of two and three images in a layout of their own; nothing that `star` could be found in."""
+    for split, number in (("a", 2), ("b", 3)):
+        (root / "pics" / split).mkdir(parents=True)
+        (root / "labels").mkdir(exist_ok=True)
+        images, boxes = [], []
+        for row in range(number):
+            pixels = np.random.default_rng(row).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "pics" / split / f"{row}.png")
+            images.append({"id": row, "file_name": f"{row}.png", "height": 40, "width": 60})
+            boxes.append({"id": row, "image_id": row, "category_id": 3, "bbox": [5, 5, 20, 20], "iscrowd": 0})
+        categories = [{"id": n, "name": name} for n, name in zip(CATEGORY_IDS, CLASSES, strict=True)]
+        content = {"images": images, "annotations": boxes, "categories": categories}
+        (root / "labels" / f"{split}.json").write_text(json.dumps(content))
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A folder with `first`, which `best.ckpt` was trained on, and `second`, laid out alike."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_set(folder / "first")
+    write_set(folder / "second")
+    write_checkpoint(folder / "best.ckpt", *PATTERNS, f"data.root={folder / 'first'}", "data.num_workers=0")
+    return folder
+
+
+def test_a_root_alone_is_the_checkpoints_data_set_at_another_place(evaluate, trained, tmp_path):
+    """Its patterns, splits and classes hold there, and its scores are those of the same images at home."""
+    checkpoint = f"checkpoint={trained / 'best.ckpt'}"
+    first = evaluate(checkpoint, "output=first")
+    second = evaluate(checkpoint, f"data.root={trained / 'second'}", "output=second", "data.num_workers=0")
+    third = evaluate(checkpoint, "data=coco", f"data.root={trained / 'second'}", "output=third", "data.num_workers=0")
+    assert [first.status, second.status, third.status] == [0, 0, 0], second.said
+    told = "data settings of the checkpoint: "
+    assert told not in first.said
+    for ended in (second, third):
+        (line,) = re.findall(f"{told}(.*)", ended.said)
+        for said in ("annotations=labels/{split}.json", "images=pics/{split}", "test_split=b", "resize=96"):
+            assert said in line
+        assert "flip" not in line
+        assert "val_split" not in line
+    for ended in (first, second, third):
+        assert "test split (b): 3 images, 3 objects of 5 classes" in ended.said
+    contents = [Path(name, "metrics.json").read_text() for name in ("first", "second", "third")]
+    assert contents[0] == contents[1] == contents[2]
+    assert "labels/{split}.json" in Path("second/report.html").read_text()
+
+
+def test_a_setting_alone_changes_that_setting_of_the_checkpoints_data_set(evaluate, trained):
+    ended = evaluate(f"checkpoint={trained / 'best.ckpt'}", "data.test_split=a", "data.num_workers=0", "output=out")
+    assert ended.status == 0, ended.said
+    assert "test split (a): 2 images" in ended.said
+
+
+def test_metrics_json_holds_fractions_and_null_where_there_is_nothing_to_find(evaluate, tmp_path):
+    """VOC's numbers have no value for a class without an object, and JSON no nan."""
+    root = tmp_path / "voc"
+    for name in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (root / name).mkdir(parents=True)
+    Image.new("RGB", (60, 40)).save(root / "JPEGImages" / "0.jpg")
+    (root / "Annotations" / "0.xml").write_text(
+        "<annotation><filename>0.jpg</filename><size><width>60</width><height>40</height><depth>3</depth></size>"
+        "<object><name>disc</name><bndbox><xmin>5</xmin><ymin>5</ymin><xmax>25</xmax><ymax>25</ymax></bndbox></object>"
+        "</annotation>"
+    )
+    (root / "ImageSets" / "Main" / "test.txt").write_text("0\n")
+    (tmp_path / "found.json").write_text(
+        json.dumps([{"image_id": "0", "category_id": 1, "bbox": [4, 4, 21, 21], "score": 0.9}])
+    )
+    ended = evaluate(
+        "predictions=found.json", "data=voc", "data.root=voc", f"data.classes=[{','.join(CLASSES)}]",
+        "data.val_split=test", "data.test_split=test", "output=out",
+    )  # fmt: skip
+    assert ended.status == 0, ended.said
+    content = json.loads(Path("out/metrics.json").read_text(), parse_constant=pytest.fail)
+    assert content["per_class"]["disc"] == {"AP": 1.0, "AP50": 1.0, "AP_voc07": 1.0, "AP_voc": 1.0, "num_objects": 1.0}
+    assert content["per_class"]["star"]["AP_voc"] is None
+    assert content["scalars"]["mAP_voc"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "status", "message"),
+    [
+        ([], 2, "give either checkpoint=FILE.ckpt or predictions=FILE.json"),
+        (["best.ckpt"], 2, "best.ckpt (command line): expected KEY=VALUE"),
+        (["checkpoint=none.ckpt", "data.root=x"], 2, "none.ckpt does not exist"),
+        (["checkpoint=none.ckpt"], 2, "checkpoint=none.ckpt: no such file"),
+        (["checkpoint=BEST", "data.rot=x"], 2, "no such setting; nearest is data.root"),
+        (["checkpoint=BEST", "accelerator=gqu"], 2, "accelerator=gqu, devices=1: You selected an invalid"),
+        (["checkpoint=BEST", "accelerator=cpu", "devices=0"], 2, "accelerator=cpu, devices=0: "),
+        (["checkpoint=BEST", "data.root=nowhere"], 1, "there is no folder"),
+        (["checkpoint=BEST", "data.rule=round"], 2, "data.rule='round'"),
+        (
+            ["checkpoint=BEST", "data.classes=[cross,star,disc,square,triangle]"],
+            2,
+            """the 5 classes [cross, star, disc, square, triangle]; give 'data.classes=["disc","square","triangle",""",
+        ),
+        (
+            ["predictions=bad.json", "data=coco", "data.root=FIRST", *PATTERNS[1:]],
+            2,
+            "predictions: bad.json is not JSON",
+        ),
+    ],
+)
+def test_what_is_refused_leaves_no_trace(evaluate, trained, tmp_path, overrides, status, message):
+    (tmp_path / "bad.json").write_text("{")
+    places = {
+        "checkpoint=BEST": f"checkpoint={trained / 'best.ckpt'}",
+        "data.root=FIRST": f"data.root={trained / 'first'}",
+    }
+    ended = evaluate(*(places.get(override, override) for override in overrides))
+    assert ended.status == status, ended.said
+    assert message in ended.said
+    assert "Traceback" not in ended.said
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} - {"bad.json"}
+    assert left <= {"runs", "runs/evaluate"}
+
+
+def test_a_folder_that_holds_results_stays_as_it_is_where_the_next_command_is_refused(evaluate, trained, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "metrics.json").write_text("{}")
+    ended = evaluate(f"checkpoint={trained / 'best.ckpt'}", "data.root=nowhere", "output=out")
+    assert ended.status == 1
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["metrics.json"]
