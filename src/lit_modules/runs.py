@@ -317,6 +317,11 @@ def _with_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) -
                     f"{override.input_line}: the run to resume has {before}; leave it out, or start a new run"
                 )
             continue
+        if key == "init_from" and before != chosen:
+            raise ConfigError(
+                f"{override.input_line}: the run to resume goes on from its own last checkpoint; leave it out, or leave "
+                "resume out to start a new run"
+            )
         if before is None and key not in flat(stored):
             raise ConfigError(f"{key}: the stored config of the run to resume has no such key")
         if before == chosen:

@@ -40,15 +40,16 @@ def make_datamodule(cfg: DictConfig) -> pl.LightningDataModule:
 
 def make_module(cfg: DictConfig, run: runs.Run, datamodule: Any) -> TrainingModule:
     """The module with its network; it knows its run, which its checkpoints tell of."""
-    replaced = cfg.init_from is not None or run.checkpoint is not None
+    init_from = cfg.get("init_from")  # which runs of an earlier version lack
+    replaced = init_from is not None or run.checkpoint is not None
     module: TrainingModule = instantiate(without_weights(runs.plain(cfg.model)) if replaced else cfg.model)
     if run.checkpoint is not None:
         refuse_unresumable(run.checkpoint, module)
-    elif cfg.init_from is not None:
-        start_from(module, cfg.init_from, datamodule.class_names)
+    elif init_from is not None:
+        start_from(module, init_from, datamodule.class_names)
     backbone = cfg.model.backbone
     frozen = backbone.get("frozen_stages") or backbone.get("norm") == "frozen_bn"
-    if cfg.init_from is None and backbone.get("weights") is None and frozen:
+    if init_from is None and backbone.get("weights") is None and frozen:
         log.warning(
             "random weights are frozen (model.backbone.weights=null with frozen_stages=%s, norm=%s); to train from "
             "random ones set model.backbone.frozen_stages=0 model.backbone.norm=bn",
