@@ -17,9 +17,10 @@ lint: .venv/installed  ## format, style, types
 	$(BIN)/pyright
 
 .venv/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
+	@echo "Installing into .venv: some minutes, 6 GB with PyTorch's CUDA libraries."
+	@$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	touch $@
+	@touch $@
 
 clean:
 	rm -rf .venv build src/*.egg-info

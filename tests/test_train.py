@@ -191,3 +191,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_it(train, shapes, tmp
     for file in (run / "checkpoints").glob("step_*.ckpt"):
         weights = torch.load(file, weights_only=True)["state_dict"]
         assert all(value.isfinite().all() for value in weights.values() if value.is_floating_point())
+
+
+def test_a_part_of_the_validation_images_is_not_told_as_the_test(train, shapes, tmp_path):
+    overrides = [o for o in TINY if not o.startswith("test=")]
+    printed = train([*overrides, shapes, "trainer.max_steps=4", "trainer.limit_val_batches=1"], tmp_path)
+    assert "test is the validation" not in printed
+    results = json.loads((only_run(tmp_path) / "finished.json").read_text())
+    objects = [int(line.split()[-1]) for line in printed.splitlines() if line.split()[:1] == ["disc"]]
+    assert objects[-1] > objects[0]
+    assert results["val"].keys() == results["test"].keys()

@@ -52,7 +52,8 @@ def _load(file: str) -> dict[str, Any]:
             near = get_close_matches(missing[0].name, [path.name for path in missing[0].parent.iterdir()], n=1)
             found = f"there is no folder {missing[0]}{f'; nearest is {near[0]}' if near else ''}"
         raise DataError(
-            f"{file} does not exist; {found}. Check data.root, data.annotations and the name of the split"
+            f"{file} does not exist; {found}. Check data.root, data.annotations and the "
+            "split's name (data.train_split, data.val_split, data.test_split)"
         ) from error
     except OSError as error:
         raise DataError(f"{file} can't be read ({error.strerror}); check data.root and data.annotations") from error

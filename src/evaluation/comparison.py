@@ -71,8 +71,11 @@ class Row:
 
     @property
     def counted(self) -> list[Result]:
-        """Those that are averaged: the finished ones, or all if there is none."""
-        return [result for result in self.results if result.state == "finished"] or list(self.results)
+        """Those that are averaged: of each seed the last finished one, or all if none is finished."""
+        finished = [result for result in self.results if result.state == "finished"]
+        return list({_text([result.setting(key) for key in SEEDS]): result for result in finished}.values()) or list(
+            self.results
+        )
 
     @property
     def is_finished(self) -> bool:

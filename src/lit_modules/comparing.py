@@ -18,7 +18,7 @@ from lit_modules import runs
 
 FILE = "sweep"
 """The name of the table and the plot."""
-_WIDTH = 140
+_WIDTH = 1000  # of a file or a pipe: nothing is cut
 """Of the table where no terminal shows it."""
 _PARTS = ("model", "data", "trainer", "scale_schedule")
 """What the config of a run has, and that of another program hasn't."""

@@ -319,8 +319,8 @@ def _with_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) -
             continue
         if key == "init_from" and before != chosen:
             raise ConfigError(
-                f"{override.input_line}: the run to resume goes on from its own last checkpoint; leave it out, or leave "
-                "resume out to start a new run"
+                f"{override.input_line}: the run to resume goes on from its own last checkpoint; leave it out, "
+                "or leave resume out to start a new run"
             )
         if before is None and key not in flat(stored):
             raise ConfigError(f"{key}: the stored config of the run to resume has no such key")

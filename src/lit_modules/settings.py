@@ -8,6 +8,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 from hydra import compose, initialize_config_dir
@@ -136,6 +137,7 @@ def _listed(problems: list[str]) -> str:
 def explain_command_line(config_name: str) -> None:
     """Ends with status 2 where the command line names a key or a choice that does not exist."""
     register_resolvers()
+    sys.argv[1:] = [with_quotes(line) for line in sys.argv[1:]]
     if problems := command_line_problems(config_name, sys.argv[1:]):
         print(_listed(problems), file=sys.stderr)
         sys.exit(2)
@@ -174,6 +176,17 @@ def command_line_problems(config_name: str, argv: list[str]) -> list[str]:
     finally:
         GlobalHydra.instance().clear()
     return problems
+
+
+def with_quotes(line: str) -> str:
+    """`KEY=PATH`, quoted for Hydra where it can't read it and the path exists, as in a sweep's `data.resize=64/`."""
+    key, _, value = line.partition("=")
+    try:
+        OverridesParser.create().parse_overrides([line])
+    except HydraException:
+        if value and Path(value).exists():
+            return f"{key}='{value}'" if "'" not in value else line
+    return line
 
 
 def _unreadable(line: str) -> Iterator[str]:

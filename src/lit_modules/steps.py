@@ -36,6 +36,11 @@ class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite; names the step, its images and each part."""
 
 
+def is_limited(batches: int | float) -> bool:
+    """Whether `trainer.limit_*_batches` leaves any out: 1.0 is all of them, 1 is one."""
+    return isinstance(batches, int) or batches < 1.0
+
+
 class TrainingModule(pl.LightningModule):
     """Trains and evaluates one network, which lies in `self.network` and holds every parameter."""
 
@@ -224,10 +229,10 @@ class TrainingModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         if not self.trainer.sanity_checking:
-            self._score("val", limited=self.trainer.limit_val_batches != 1.0)
+            self._score("val", limited=is_limited(self.trainer.limit_val_batches))
 
     def on_test_epoch_end(self) -> None:
-        self._score("test", limited=self.trainer.limit_test_batches != 1.0)
+        self._score("test", limited=is_limited(self.trainer.limit_test_batches))
 
     def _score(self, split: str, limited: bool) -> None:
         """Gather the ranks' predictions, score each image once on rank 0, and tell everyone the numbers."""

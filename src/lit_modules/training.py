@@ -22,7 +22,7 @@ from lit_modules.checkpoints import (
     without_weights,
 )
 from lit_modules.initial import start_from
-from lit_modules.steps import TrainingModule
+from lit_modules.steps import TrainingModule, is_limited
 from lit_modules.timing import ms_per_image
 
 log = logging.getLogger(__name__)
@@ -92,8 +92,9 @@ def make_trainer(cfg: DictConfig, run: runs.Run) -> pl.Trainer:
 def finish(run: runs.Run, module: TrainingModule, datamodule: Any, trainer: pl.Trainer) -> float:
     """Score the best checkpoint where the test split is another than the validated one, and sum the run up."""
     best = cast(Checkpoints, trainer.checkpoint_callback)
-    tested = best.best_metrics if datamodule.test_is_val else {}
-    if run.config.test and not datamodule.test_is_val and best.best_step >= 0:
+    is_val = datamodule.test_is_val and not is_limited(trainer.limit_val_batches)
+    tested = best.best_metrics if is_val else {}
+    if run.config.test and not is_val and best.best_step >= 0:
         module.load_state_dict(read_checkpoint(best.best_path)["state_dict"])
         trainer.test(module, datamodule, verbose=False)
         tested = module.metrics.scalars

@@ -47,6 +47,13 @@ def test_runs_that_differ_only_in_their_seed_are_one_row_with_mean_and_sample_de
     assert "20.0 ± 10.0" in as_markdown(comparison)
 
 
+def test_a_seed_that_was_run_twice_counts_once():
+    comparison = compare([result(0.2, changes={"name": "a"}), result(0.3, changes={"name": "b"})])
+    (row,) = comparison.rows
+    assert row.figures["AP"] == Figure(0.3, None)
+    assert rows(comparison)[0]["n"] == "1"
+
+
 def test_a_single_run_has_no_deviation():
     comparison = compare([result(0.25)])
     assert comparison.rows[0].figures["AP"] == Figure(0.25, None)

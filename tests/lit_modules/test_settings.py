@@ -375,3 +375,11 @@ def test_mistakes_in_a_recipe_are_told_with_its_file(text, said, tmp_path, monke
     if said is not None:
         assert problems[0].startswith("conf/experiment/mine.yaml")
         assert said in problems[0]
+
+
+def test_a_path_that_exists_needs_no_quotes_for_hydra(tmp_path, monkeypatch):
+    (tmp_path / "data.resize=64").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert settings.with_quotes("checkpoint=data.resize=64") == "checkpoint='data.resize=64'"
+    assert settings.with_quotes("checkpoint=data.resize=65") == "checkpoint=data.resize=65"
+    assert settings.with_quotes("data.resize=64") == "data.resize=64"
