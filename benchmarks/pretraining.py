@@ -3,8 +3,8 @@
     python benchmarks/pretraining.py [FOLDER]
 
 Draws a folder of pictures with one of sixteen letters each, in any colour, font and place, trains a classifier on it,
-then FCOS on pictures of several such letters six times, with the same settings but for `model.backbone.weights`. What is
-finished in FOLDER is not done again, and what was interrupted goes on. Exits with 1 unless AP50 is higher from the
+then FCOS on pictures of several such letters six times, with the same settings but for `model.backbone.weights`. What
+is finished in FOLDER is not done again, and what was interrupted goes on. Exits with 1 unless AP50 is higher from the
 pre-trained trunk with every seed.
 """
 
