@@ -1,11 +1,11 @@
-"""Trunks: torchvision's classification networks, cut where the strides are 8, 16 and 32."""
+"""Trunks: torchvision's classification networks, cut where the strides are 4, 8, 16 and 32."""
 
 # torchvision has no type stubs.
 # pyright: reportMissingTypeStubs=false
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Set
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Literal, cast
 
@@ -23,6 +23,8 @@ from detectors.weights import load_backbone, load_published
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Of RGB in 0-1: what torchvision's weights were trained with."""
+CAFFE_MEAN = (122.7717, 115.9465, 102.9801)
+"""Of RGB in 0-255, with a deviation of 1: what Caffe's weights were trained with, though on BGR."""
 
 
 class _SumOverRanks(torch.autograd.Function):
@@ -111,9 +113,8 @@ class Backbone(nn.Module, ABC):
     The pixel scale belongs to the weights: it lies in persistent buffers and travels in checkpoints.
     """
 
-    channels: tuple[int, ...]
-    """Of each feature map."""
-    strides: tuple[int, ...]
+    channels: dict[int, int]
+    """Of the feature map at each stride from 4 to 32."""
     pixel_mean: Tensor
     pixel_std: Tensor
     frozen_stages: int = 0
@@ -124,12 +125,31 @@ class Backbone(nn.Module, ABC):
         self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD))
 
     @abstractmethod
-    def forward(self, x: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
-        """Feature maps of normalised images."""
-
-    @abstractmethod
-    def stages(self) -> list[nn.Module]:
+    def stages(self) -> list[list[nn.Module]]:
         """The layers up to stride 2, those that follow up to stride 4, then 8, 16 and 32."""
+
+    def forward(self, x: Float[Tensor, "B 3 H W"], strides: tuple[int, ...] = (8, 16, 32)) -> list[Tensor]:
+        """Feature maps of normalised images, the finest first; what lies behind the last of them is not run."""
+        maps: list[Tensor] = []
+        for stage, stride in zip(self.stages(), (2, 4, 8, 16, 32), strict=True):
+            if stride > max(strides):
+                break
+            for layer in stage:
+                x = layer(x)
+            if stride in strides:
+                maps.append(x)
+        return maps
+
+    @property
+    def region_channels(self) -> int:
+        """Of what `regions` returns."""
+        return self.channels[32]
+
+    def regions(self, x: Float[Tensor, "N C h w"]) -> Float[Tensor, "N D"]:
+        """What the layers behind stride 16 make of regions cut out of that map (arXiv 1512.03385, appendix A)."""
+        for layer in self.stages()[-1]:
+            x = layer(x)
+        return x.mean(dim=(2, 3))
 
     def normalize(self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"]) -> Float[Tensor, "B 3 H W"]:
         """Pixels as the weights expect them, in the parameters' precision; the padding becomes zero.
@@ -146,25 +166,30 @@ class Backbone(nn.Module, ABC):
     def train(self, mode: bool = True) -> "Backbone":
         """Training mode for all but the frozen stages, whose statistics must not move."""
         super().train(mode)
-        for stage in self.stages()[: self.frozen_stages]:
-            stage.eval()
+        for layer in chain(*self.stages()[: self.frozen_stages]):
+            layer.eval()
         return self
 
-    def _load_and_freeze(self, weights: str | Path | None, published: models.WeightsEnum, frozen_stages: int) -> None:
+    def _load_and_freeze(
+        self, weights: str | Path | None, published: models.WeightsEnum, frozen_stages: int
+    ) -> Set[str]:
+        """The names of the tensors that the weights had."""
         stages = self.stages()
         if not 0 <= frozen_stages <= len(stages):
             raise ValueError(
                 f"frozen_stages={frozen_stages}: expected 0 (all train) to {len(stages)} (none trains); "
                 "n freezes the layers up to stride 2^n"
             )
+        taken: Set[str] = set()
         if weights == "imagenet":
-            load_published(self, published)
+            taken = load_published(self, published)
         elif weights is not None:
-            load_backbone(self, weights)
-        for stage in stages[:frozen_stages]:
-            stage.requires_grad_(False)
+            taken = load_backbone(self, weights)
+        for layer in chain(*stages[:frozen_stages]):
+            layer.requires_grad_(False)
         self.frozen_stages = frozen_stages
         self.train()
+        return taken
 
 
 RESNETS: dict[int, tuple[Callable[..., models.ResNet], models.WeightsEnum]] = {
@@ -177,13 +202,11 @@ RESNETS: dict[int, tuple[Callable[..., models.ResNet], models.WeightsEnum]] = {
 
 
 class ResNet(Backbone):
-    """C3, C4 and C5 of a ResNet (arXiv 1512.03385); strides lie in the 3x3 convolutions, as in torchvision.
+    """C2 to C5 of a ResNet (arXiv 1512.03385); strides lie in the 3x3 convolutions, as in torchvision.
 
     `frozen_stages=2` is fcos_core's FREEZE_CONV_BODY_AT 2: stem and first residual stage. Random weights
     (`weights=null`) with `frozen_bn` have no normalisation at all; train those with `bn`, `sync_bn` or `gn`.
     """
-
-    strides = (8, 16, 32)
 
     def __init__(
         self,
@@ -195,7 +218,7 @@ class ResNet(Backbone):
         super().__init__()
         build, published = RESNETS[depth]
         trunk = build(weights=None, norm_layer=NORMS[norm])
-        self.channels = (128, 256, 512) if depth < 50 else (512, 1024, 2048)
+        self.channels = {stride: stride * (16 if depth < 50 else 64) for stride in (4, 8, 16, 32)}
         self.conv1, self.bn1, self.relu, self.maxpool = trunk.conv1, trunk.bn1, trunk.relu, trunk.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = (
             trunk.layer1,
@@ -205,25 +228,17 @@ class ResNet(Backbone):
         )
         self._load_and_freeze(weights, published, frozen_stages)
 
-    def stages(self) -> list[nn.Module]:
-        return [nn.Sequential(self.conv1, self.bn1), self.layer1, self.layer2, self.layer3, self.layer4]
-
-    def forward(self, x: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        c3 = self.layer2(self.layer1(x))
-        c4 = self.layer3(c3)
-        return [c3, c4, self.layer4(c4)]
+    def stages(self) -> list[list[nn.Module]]:
+        stem = [self.conv1, self.bn1, self.relu]
+        return [stem, [self.maxpool, self.layer1], [self.layer2], [self.layer3], [self.layer4]]
 
 
 class MobileNetV2(Backbone):
-    """Features 6, 13 and 18 of MobileNetV2 (arXiv 1801.04381): the last of stride 8, of 16 and of 32.
+    """Features 3, 6, 13 and 18 of MobileNetV2 (arXiv 1801.04381): the last of stride 4, 8, 16 and 32.
 
     Stages go by stride, as a ResNet's do: features 0-1 (stride 2), 2-3 (4), 4-6 (8), 7-13 (16) and 14-18
     (32). So `frozen_stages=2` keeps features 0-3 as they are.
     """
-
-    channels = (32, 96, 1280)
-    strides = (8, 16, 32)
 
     def __init__(
         self,
@@ -232,18 +247,80 @@ class MobileNetV2(Backbone):
         frozen_stages: int = 2,
     ) -> None:
         super().__init__()
+        self.channels = {4: 24, 8: 32, 16: 96, 32: 1280}
         self.features = models.mobilenet_v2(weights=None, norm_layer=NORMS[norm]).features
         self._load_and_freeze(weights, models.MobileNet_V2_Weights.IMAGENET1K_V1, frozen_stages)
 
-    def stages(self) -> list[nn.Module]:
+    def stages(self) -> list[list[nn.Module]]:
         layers = list(self.features)
-        ends = (0, 2, 4, 7, 14, 19)
-        return [nn.Sequential(*layers[start:end]) for start, end in pairwise(ends)]
+        return [layers[start:end] for start, end in pairwise((0, 2, 4, 7, 14, 19))]
 
-    def forward(self, x: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
-        maps: list[Tensor] = []
-        for index, layer in enumerate(self.features):
-            x = layer(x)
-            if index in (6, 13, 18):
-                maps.append(x)
-        return maps
+
+VGG16S: dict[bool, tuple[Callable[..., models.VGG], models.WeightsEnum]] = {
+    False: (models.vgg16, models.VGG16_Weights.IMAGENET1K_V1),
+    True: (models.vgg16_bn, models.VGG16_BN_Weights.IMAGENET1K_V1),
+}
+"""Without a norm, and with one."""
+
+
+class VGG16(Backbone):
+    """VGG-16 (arXiv 1409.1556): conv3_3, conv4_3, conv5_3 and what pooling makes of that; `norm` as in torchvision's
+    `vgg16_bn`, behind each convolution, or none as published.
+
+    A stage begins with the pooling that leads to its stride. So `frozen_stages=1` keeps conv1 and conv2 as they are,
+    as Faster R-CNN has it (arXiv 1506.01497, section 3.1).
+    """
+
+    def __init__(
+        self,
+        weights: str | Path | None = "imagenet",
+        norm: Norm | None = None,
+        frozen_stages: int = 1,
+        fully_connected: bool = False,
+        dropout: float = 0.0,
+        caffe: bool = False,
+    ) -> None:
+        """`fully_connected` keeps fc6 and fc7 of the weights for `regions`, with `dropout` behind each.
+
+        `caffe` says that the file is Caffe's: its first filters, which were trained on BGR, are turned to RGB, and
+        pixels are scaled as there. A checkpoint of ours holds both already.
+        """
+        super().__init__()
+        if caffe and weights == "imagenet":
+            raise ValueError(
+                "model.backbone.caffe=true with model.backbone.weights=imagenet: these are torchvision's; give the "
+                "file of Caffe's weights, or caffe=false"
+            )
+        build, published = VGG16S[norm is not None]
+        network = build(weights=None, dropout=dropout, init_weights=False)
+        self.channels = {4: 256, 8: 512, 16: 512, 32: 512}
+        layers = list(cast(nn.Sequential, network.features))
+        if norm is not None:
+            layers = [NORMS[norm](x.num_features) if isinstance(x, nn.BatchNorm2d) else x for x in layers]
+        self.features = nn.Sequential(*layers)
+        self.classifier = network.classifier[:6] if fully_connected else None
+        if caffe:
+            self.pixel_mean.copy_(torch.tensor(CAFFE_MEAN) / 255)
+            self.pixel_std.fill_(1 / 255)
+        taken = self._load_and_freeze(weights, published, frozen_stages)
+        if caffe and taken and "pixel_mean" not in taken:
+            first = cast(nn.Conv2d, self.features[0]).weight
+            first.data = first.data.flip(1).contiguous()
+
+    def stages(self) -> list[list[nn.Module]]:
+        layers = list(self.features)
+        pools = [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+        return [layers[start:end] for start, end in pairwise((0, *pools[1:], len(layers)))]
+
+    @property
+    def region_channels(self) -> int:
+        if self.classifier is None:
+            raise ValueError(
+                "model.backbone.fully_connected=false: regions of one map go through fc6 and fc7; set it to true, or "
+                "take a pyramid (model.pyramid_channels=256)"
+            )
+        return 4096
+
+    def regions(self, x: Float[Tensor, "N C h w"]) -> Float[Tensor, "N D"]:
+        """fc6 and fc7 of regions pooled to 7 x 7."""
+        return cast(nn.Module, self.classifier)(x.flatten(1))

@@ -15,10 +15,10 @@ class Classifier(nn.Module):
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.linear = nn.Linear(backbone.channels[-1], num_classes)
+        self.linear = nn.Linear(backbone.channels[32], num_classes)
 
     def forward(self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"]) -> Float[Tensor, "B K"]:
-        x = self.backbone(self.backbone.normalize(images, sizes))[-1]
+        (x,) = self.backbone(self.backbone.normalize(images, sizes), (32,))
         return self.linear(x.mean(dim=(2, 3)))
 
 

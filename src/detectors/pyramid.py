@@ -1,4 +1,4 @@
-"""Feature pyramid P3-P7 of the one-stage detectors."""
+"""Feature pyramids: P3-P7 of the one-stage detectors, P2-P6 of Faster R-CNN."""
 
 import torch
 import torch.nn.functional as F
@@ -8,23 +8,28 @@ from detectors.backbones import Backbone
 
 
 class FeaturePyramid(nn.Module):
-    """FPN (arXiv 1612.03144) with P6 and P7 by strided convolution (RetinaNet, arXiv 1708.02002, section 4).
+    """FPN (arXiv 1612.03144) over a backbone's maps.
 
-    `p6_from` is `p5` in FCOS and `c5` in RetinaNet. torchvision's `LastLevelP6P7` would choose by comparing
-    channel counts, which takes P5 for C5 where they happen to be equal.
+    `p6_from` `p5` (FCOS) or `c5` (RetinaNet) gives P3-P7, the two coarsest by strided convolution (arXiv 1708.02002,
+    section 4); `pool` gives P2-P6, where P6 is every second cell of P5 (arXiv 1612.03144, section 4.1). torchvision's
+    `LastLevelP6P7` would choose by comparing channel counts, which takes P5 for C5 where they happen to be equal.
     """
 
     def __init__(self, backbone: Backbone, num_channels: int = 256, p6_from: str = "p5") -> None:
         super().__init__()
-        if p6_from not in ("p5", "c5"):
-            raise ValueError(f"p6_from={p6_from}: expected p5 or c5")
+        if p6_from not in ("p5", "c5", "pool"):
+            raise ValueError(f"p6_from={p6_from}: expected p5, c5 or pool")
         self.p6_from = p6_from
-        self.strides = (*backbone.strides, 2 * backbone.strides[-1], 4 * backbone.strides[-1])
-        self.lateral = nn.ModuleList(nn.Conv2d(c, num_channels, 1) for c in backbone.channels)
-        self.output = nn.ModuleList(nn.Conv2d(num_channels, num_channels, 3, padding=1) for _ in backbone.channels)
-        top = num_channels if p6_from == "p5" else backbone.channels[-1]
-        self.p6 = nn.Conv2d(top, num_channels, 3, stride=2, padding=1)
-        self.p7 = nn.Conv2d(num_channels, num_channels, 3, stride=2, padding=1)
+        self.inputs = (4, 8, 16, 32) if p6_from == "pool" else (8, 16, 32)
+        """Strides of the maps that it is given."""
+        self.strides = (*self.inputs, 64) if p6_from == "pool" else (*self.inputs, 64, 128)
+        channels = [backbone.channels[stride] for stride in self.inputs]
+        self.lateral = nn.ModuleList(nn.Conv2d(c, num_channels, 1) for c in channels)
+        self.output = nn.ModuleList(nn.Conv2d(num_channels, num_channels, 3, padding=1) for _ in channels)
+        if p6_from != "pool":
+            top = num_channels if p6_from == "p5" else channels[-1]
+            self.p6 = nn.Conv2d(top, num_channels, 3, stride=2, padding=1)
+            self.p7 = nn.Conv2d(num_channels, num_channels, 3, stride=2, padding=1)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d) and layer.bias is not None:
                 nn.init.kaiming_uniform_(layer.weight, a=1)
@@ -36,6 +41,8 @@ class FeaturePyramid(nn.Module):
             size = inner[finer].shape[-2:]  # twice the coarser one, less one where the canvas is odd
             inner[finer] = inner[finer] + F.interpolate(inner[finer + 1], size=size, mode="nearest")
         outputs = [output(x) for output, x in zip(self.output, inner, strict=True)]
+        if self.p6_from == "pool":
+            return [*outputs, outputs[-1][:, :, ::2, ::2]]
         p6 = _halved(self.p6, outputs[-1] if self.p6_from == "p5" else maps[-1])
         return [*outputs, p6, _halved(self.p7, F.relu(p6))]
 

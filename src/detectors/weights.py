@@ -4,7 +4,7 @@
 # pyright: reportMissingTypeStubs=false
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,23 +19,23 @@ SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 CHECKPOINT_PREFIX = "network.backbone."
 """Where a backbone lies in this project's own checkpoints."""
 CLASSIFIERS = ("fc.", "classifier.")
-"""Heads of torchvision's classification models; a backbone has none."""
+"""Heads of torchvision's classification models; a backbone has none, but for VGG-16's first two layers."""
 OPTIONAL = ("pixel_mean", "pixel_std", "num_batches_tracked")
 """Last parts of names that foreign files lack: our pixel scale (a file without one is taken to be trained on
 RGB/255 with ImageNet's mean and deviation), and a counter that nothing here reads."""
 
 
-def load_backbone(backbone: nn.Module, path: str | Path) -> None:
+def load_backbone(backbone: nn.Module, path: str | Path) -> Set[str]:
     """Fill a backbone from a `.pth`, `.pt` or `.safetensors` state dict, or from one of our checkpoints, of a
     classifier or a detector (the averaged weights where its run averaged).
 
     Every tensor of the backbone must be there in its shape, else ValueError; what the file holds beyond
-    them is left out, and the log says so.
+    them is left out, and the log says so. Returns the names of those taken.
     """
-    fill(backbone, *_backbone_part(read_weights(path)), str(path))
+    return fill(backbone, *_backbone_part(read_weights(path), backbone), str(path))
 
 
-def load_published(backbone: nn.Module, weights: WeightsEnum) -> None:
+def load_published(backbone: nn.Module, weights: WeightsEnum) -> Set[str]:
     """Fill a backbone with weights that torchvision publishes, downloaded once to torch's cache."""
     try:
         state = weights.get_state_dict(progress=False, check_hash=True)
@@ -45,7 +45,7 @@ def load_published(backbone: nn.Module, weights: WeightsEnum) -> None:
             "other means and give model.backbone.weights=FILE, or null to start from random ones (with "
             "model.backbone.frozen_stages=0 model.backbone.norm=bn)"
         ) from error
-    fill(backbone, *_backbone_part(state), str(weights.url))
+    return fill(backbone, *_backbone_part(state, backbone), str(weights.url))
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -88,19 +88,20 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _backbone_part(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+def _backbone_part(state: Mapping[str, Tensor], backbone: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
     """The backbone's tensors, and in our own checkpoints the names of all others."""
+    wanted = backbone.state_dict().keys()
     state = {name.removeprefix("module."): value for name, value in state.items()}  # of DataParallel
     own = {n.removeprefix(CHECKPOINT_PREFIX): v for n, v in state.items() if n.startswith(CHECKPOINT_PREFIX)}
     if own:
         return own, [n for n in state if not n.startswith(CHECKPOINT_PREFIX)]
-    return {n: v for n, v in state.items() if not n.startswith(CLASSIFIERS)}, []
+    return {n: v for n, v in state.items() if n in wanted or not n.startswith(CLASSIFIERS)}, []
 
 
-def fill(module: nn.Module, state: Mapping[str, Tensor], others: Sequence[str], source: str) -> None:
+def fill(module: nn.Module, state: Mapping[str, Tensor], others: Sequence[str], source: str) -> Set[str]:
     """Copy a state dict into a module: all of the module's tensors, each in its shape, or ValueError.
 
-    The log names what is left out, the `others` that the file holds too among it.
+    The log names what is left out, the `others` that the file holds too among it. Returns the names of those taken.
     """
     expected = module.state_dict()
     missing = [n for n in expected if n not in state and not n.endswith(OPTIONAL)]
@@ -126,6 +127,7 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], others: Sequence[str], 
         len(expected),
         f"; left out: {_some(left_out)}" if left_out else "",
     )
+    return taken.keys()
 
 
 def _some(names: list[str], most: int = 5) -> str:

@@ -47,11 +47,10 @@ class RetinaNetModule(DetectionModule):
         candidates_per_level: int = 1000,
         max_detections: int = 100,
     ) -> None:
-        levels = (*backbone.strides, 2 * backbone.strides[-1], 4 * backbone.strides[-1])
-        if len(anchor_sizes) != len(levels):
-            raise ValueError(f"model.anchor_sizes={list(anchor_sizes)}: expected {len(levels)}, one for each of P3-P7")
+        if len(anchor_sizes) != 5:
+            raise ValueError(f"model.anchor_sizes={list(anchor_sizes)}: expected 5, one for each of P3-P7")
         anchors = Anchors(
-            strides=levels,
+            strides=(8, 16, 32, 64, 128),
             sizes=tuple(tuple(size * scale for scale in anchor_scales) for size in anchor_sizes),
             ratios=tuple(anchor_ratios),
             grid_offset=grid_offset,

@@ -10,17 +10,12 @@ from detectors.pyramid import FeaturePyramid
 
 
 class Trunk(Backbone):
-    strides = (8, 16, 32)
-
     def __init__(self, *channels: int) -> None:
         super().__init__()
-        self.channels = channels
+        self.channels = dict(zip((32, 16, 8, 4), reversed(channels), strict=False))
 
-    def stages(self) -> list[nn.Module]:
+    def stages(self) -> list[list[nn.Module]]:
         return []
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return [x]
 
 
 def test_it_equals_the_original(golden: Callable[[str], dict[str, Any]]) -> None:
@@ -79,7 +74,7 @@ def test_convolutions_start_uniform_without_bias() -> None:
 
 
 def test_an_unknown_source_of_p6_is_refused() -> None:
-    with pytest.raises(ValueError, match="p6_from=c4: expected p5 or c5"):
+    with pytest.raises(ValueError, match="p6_from=c4: expected p5, c5 or pool"):
         FeaturePyramid(Trunk(4, 8, 16), 16, "c4")
 
 
