@@ -11,7 +11,7 @@ from detectors.losses import BACKGROUND, IGNORED
 
 @torch.no_grad()
 def match_anchors(
-    anchors: Float[Tensor, "R 4"],
+    anchors: Float[Tensor, "R 4"] | Float[Tensor, "B R 4"],
     boxes: Float[Tensor, "B G 4"],
     *,
     background_iou: float,
@@ -26,16 +26,18 @@ def match_anchors(
     anchors of largest IoU with some box are matched as well, to the box of largest IoU with *them*, which may be
     another one, as in Detectron. A box that no anchor overlaps forces none; torchvision, detectron2 and the
     first Faster R-CNN codes then take anchors of IoU 0. Rows of padding, without area, are matched by nothing.
+    Anchors are those of every image, or each image's own; they have an area.
 
     Every anchor is held against every box, so boxes are taken in portions of at most `max_pairs` (image, anchor,
     box) triples, at least one box at a time: 8 MiB for each array alive, and the same result.
     """
     num_boxes = boxes.shape[1]
-    largest = boxes.new_zeros(len(boxes), len(anchors))
+    largest = boxes.new_zeros(len(boxes), anchors.shape[-2])
     row = torch.zeros_like(largest, dtype=torch.int64)
     forced = torch.zeros_like(largest, dtype=torch.bool)
-    x1, y1, x2, y2 = anchors.T.contiguous()  # anchors last: a few boxes there would be slow to reduce over
-    anchor_areas, areas = box_areas(anchors), box_areas(boxes)[..., None]
+    # Anchors last: a few boxes there would be slow to reduce over.
+    x1, y1, x2, y2 = anchors.movedim(-1, 0).contiguous().unsqueeze(-2)
+    anchor_areas, areas = box_areas(anchors).unsqueeze(-2), box_areas(boxes)[..., None]
     portion = max(1, max_pairs // largest.numel())
     for start in range(0, num_boxes, portion):
         part = slice(start, start + portion)

@@ -1,5 +1,6 @@
 """What makes a number independent of ranks, workers and interruptions."""
 
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,12 @@ from evaluation.truth import Truth
 def step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
     """The seed of everything random inside one step; no generator's state has to be stored to resume."""
     return int(np.random.SeedSequence((seed, epoch, batch, rank)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def image_seeds(seed: int, step: int, batch: Batch) -> list[int]:
+    """Of each image, the seed of what is drawn for it in a step: the same on whichever rank it lies."""
+    names = [str(info.image_id) for info in batch.infos] or [""] * len(batch.images)  # "": the stand-in
+    return [step_seed(seed, step, zlib.crc32(name.encode()), 0) for name in names]
 
 
 def in_original_pixels(batch: Batch, detections: Detections) -> list[ImagePredictions]:

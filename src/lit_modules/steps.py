@@ -22,7 +22,7 @@ from datamodules.batch import Batch
 from evaluation.analysis import Analysis
 from evaluation.metrics import Metrics
 from evaluation.truth import Truth
-from lit_modules.exactness import Evaluation, step_seed
+from lit_modules.exactness import Evaluation, image_seeds, step_seed
 from lit_modules.schedules import Plateau
 from lit_modules.skipped import Skipped
 
@@ -144,7 +144,11 @@ class TrainingModule(pl.LightningModule):
 
     @property
     def _seed(self) -> int:
-        return int(getattr(getattr(self.trainer, "datamodule", None), "seed", 0))
+        return int(getattr(getattr(self._trainer, "datamodule", None), "seed", 0))
+
+    def sampling_seeds(self, batch: Batch) -> list[int]:
+        """Of each image, for what a loss draws from it: by step in training, the same each time in evaluation."""
+        return image_seeds(self._seed, self.global_step + 1 if torch.is_grad_enabled() else 0, batch)
 
     def _raise_flags(self, total: Tensor, losses: dict[str, Tensor], batch: Batch, batch_idx: int) -> None:
         """Agree over ranks whether the loss is finite and whether to stop; read it without waiting.

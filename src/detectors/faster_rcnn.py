@@ -1,0 +1,220 @@
+"""Faster R-CNN (arXiv 1506.01497) over one map, or over a pyramid (FPN, arXiv 1612.03144); proposals are in `rpn`."""
+
+# torchvision has no type stubs.
+# pyright: reportMissingTypeStubs=false
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from detectors.anchors import Anchors
+from detectors.backbones import Backbone
+from detectors.boxes import Weights, box_areas, boxes_to_deltas, clip_boxes, deltas_to_boxes
+from detectors.detections import Detections, best_detections
+from detectors.losses import BACKGROUND, IGNORED, mean_over_ranks
+from detectors.matching import gather_matched, match_anchors
+from detectors.roi_pooling import align_regions, max_pool_regions
+from detectors.rpn import RPN
+from detectors.sampling import balanced_sample, uniform_noise
+
+POOLINGS = ("align", "max")
+
+
+@dataclass(frozen=True)
+class RegionOutputs:
+    """What the head says of each region, padded ones included."""
+
+    logits: Float[Tensor, "B P K+1"]
+    """Column 0 is background, label k is column k + 1."""
+    deltas: Float[Tensor, "B P K+1 4"]
+    """From region to box, for each column; nothing looks at those of background, which the original has too."""
+
+
+class FasterRCNN(RPN):
+    """The proposal network, and a head that looks again at regions of its maps.
+
+    Over a pyramid the head is two fully connected layers of `head_channels` (FPN, section 4.2); over one map it is
+    what the backbone has behind it: fc6 and fc7 of VGG-16, the last stage of a ResNet.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        anchors: Anchors,
+        *,
+        pyramid_channels: int | None = 256,
+        head_channels: int = 1024,
+        pooling: str = "align",
+        pooled_size: int = 7,
+        aligned: bool = True,
+    ) -> None:
+        super().__init__(backbone, anchors, pyramid_channels=pyramid_channels)
+        if pooling not in POOLINGS or (pooling == "max" and pyramid_channels is not None):
+            raise ValueError(
+                f"pooling={pooling}, pyramid_channels={pyramid_channels}: expected align, or max over one map"
+            )
+        self.pooling, self.pooled_size, self.aligned = pooling, pooled_size, aligned
+        self.num_classes = num_classes
+        self.head: nn.Sequential | None = None
+        if pyramid_channels is None:
+            channels = backbone.region_channels
+        else:
+            channels = head_channels
+            hidden = nn.Linear(pyramid_channels * pooled_size**2, channels), nn.Linear(channels, channels)
+            self.head = nn.Sequential(nn.Flatten(), hidden[0], nn.ReLU(), hidden[1], nn.ReLU())
+            for layer in hidden:
+                nn.init.kaiming_uniform_(layer.weight, a=1)
+                nn.init.zeros_(layer.bias)
+        self.logits = nn.Linear(channels, num_classes + 1)
+        self.deltas = nn.Linear(channels, (num_classes + 1) * 4)
+        for layer, std in ((self.logits, 0.01), (self.deltas, 0.001)):
+            nn.init.normal_(layer.weight, std=std)
+            nn.init.zeros_(layer.bias)
+
+    def refine(self, maps: Sequence[Tensor], boxes: Float[Tensor, "B P 4"]) -> RegionOutputs:
+        """Look again at the regions of these boxes, which lie in the pixels of the network input."""
+        num_images, num_regions = boxes.shape[:2]
+        image = torch.arange(num_images, device=boxes.device).repeat_interleave(num_regions)
+        boxes = boxes.flatten(0, 1)
+        if self.head is None:
+            x = maps[0]
+            if self.pooling == "max":
+                pooled = max_pool_regions(x, 16, image, boxes, self.pooled_size)
+            else:
+                pooled = align_regions([x], [16], image, boxes, self.pooled_size, self.aligned)
+            x = self.backbone.regions(pooled)
+        else:  # P6 is for proposals alone
+            x = self.head(align_regions(maps[:-1], (4, 8, 16, 32), image, boxes, self.pooled_size, self.aligned))
+        return RegionOutputs(
+            logits=self.logits(x).reshape(num_images, num_regions, -1),
+            deltas=self.deltas(x).reshape(num_images, num_regions, -1, 4),
+        )
+
+
+@dataclass(frozen=True)
+class RegionSamples:
+    """The regions that the head is trained on."""
+
+    regions: Float[Tensor, "B S 4"]
+    labels: Int[Tensor, "B S"]
+    """The class of the box that a region answers for, BACKGROUND, or IGNORED where an image had too few."""
+    boxes: Float[Tensor, "B S 4"]
+    """The box that it answers for; the region itself where there is none."""
+
+
+@dataclass(frozen=True)
+class RegionSampler:
+    """Proposals held against the truth, whose boxes are added to them (Fast R-CNN, arXiv 1504.08083, section 2.3).
+
+    A region answers for the box of largest IoU, from `foreground_iou` on; all others are background, where
+    Fast R-CNN asks for an IoU of 0.1 or more.
+    """
+
+    foreground_iou: float = 0.5
+    num_samples: int = 512
+    positive_fraction: float = 0.25
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        proposals: Detections,
+        boxes: Float[Tensor, "B G 4"],
+        labels: Int[Tensor, "B G"],
+        seeds: Sequence[int],
+    ) -> RegionSamples:
+        regions = torch.cat((proposals.boxes, boxes), dim=1)
+        padded = torch.cat((proposals.labels, labels), dim=1) < 0
+        regions = regions + F.pad(padded[..., None].float().expand(-1, -1, 2), (2, 0))  # 0 0 1 1: an area to divide by
+        matched = match_anchors(
+            regions, boxes, background_iou=self.foreground_iou, foreground_iou=self.foreground_iou, low_quality=False
+        )
+        assigned, target = gather_matched(torch.where(padded, IGNORED, matched), boxes, labels)
+        rows, sampled = balanced_sample(
+            assigned,
+            uniform_noise(seeds, assigned.shape[1], assigned.device),
+            num_samples=self.num_samples,
+            positive_fraction=self.positive_fraction,
+        )
+        rows = rows[..., None].expand(-1, -1, 4)
+        regions, target = regions.gather(1, rows), target.gather(1, rows)
+        return RegionSamples(regions, sampled, torch.where(sampled[..., None] >= 0, target, regions))
+
+
+@dataclass(frozen=True)
+class RegionLoss:
+    """Cross-entropy over sampled regions, and smooth L1 over those that answer for a box (Fast R-CNN, equation 1).
+
+    Both are divided by the number of sampled regions, a mean over ranks, so that N ranks take the step of one.
+    """
+
+    box_weights: Weights = (10.0, 10.0, 5.0, 5.0)
+    """Of the deltas, as in `boxes.boxes_to_deltas`; those of the decoder."""
+    smooth_l1_beta: float = 1.0
+    """Where the square turns into the line; Fast R-CNN's is 1, torchvision's 1 / 9."""
+
+    def __call__(self, outputs: RegionOutputs, samples: RegionSamples) -> dict[str, Tensor]:
+        positive = samples.labels >= 0
+        num_samples = mean_over_ranks((samples.labels != IGNORED).sum().float()).clamp(min=1)
+        column = samples.labels - BACKGROUND
+        loss_cls = F.cross_entropy(
+            outputs.logits.float().flatten(0, 1), column.flatten(), ignore_index=IGNORED - BACKGROUND, reduction="sum"
+        )
+        own = column.clamp(min=0)[..., None, None].expand(-1, -1, 1, 4)
+        deltas = outputs.deltas.gather(2, own).squeeze(2).float()
+        # Regions without a box get equal deltas: a loss of 0 that no weight can turn into a NaN.
+        target = boxes_to_deltas(samples.regions, samples.boxes, self.box_weights)
+        loss_loc = F.smooth_l1_loss(
+            deltas.where(positive[..., None], 0.0),
+            target.where(positive[..., None], 0.0),
+            reduction="sum",
+            beta=self.smooth_l1_beta,
+        )
+        return {"loss_roi_cls": loss_cls / num_samples, "loss_roi_loc": loss_loc / num_samples}
+
+
+@dataclass(frozen=True)
+class RegionDecoder:
+    """The best boxes of each image, clipped to it and padded to `max_detections`; a box suppresses those of its class.
+
+    Boxes that clipping leaves without area are dropped. It waits for the device in each image, for the candidates,
+    for those with an area and around the NMS.
+    """
+
+    box_weights: Weights = (10.0, 10.0, 5.0, 5.0)
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.5
+    """Of two boxes whose IoU is larger, the lower score goes."""
+    max_detections: int = 100
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.score_threshold < 1:
+            raise ValueError(f"score_threshold={self.score_threshold}: expected 0 <= score_threshold < 1")
+
+    @torch.no_grad()
+    def __call__(self, outputs: RegionOutputs, proposals: Detections, sizes: Int[Tensor, "B 2"]) -> Detections:
+        images = [self._decode(outputs, proposals, image, size) for image, size in enumerate(sizes)]
+        boxes, scores, labels = zip(*images, strict=True)
+        return Detections(torch.stack(boxes), torch.stack(scores), torch.stack(labels))
+
+    def _decode(
+        self, outputs: RegionOutputs, proposals: Detections, image: int, size: Int[Tensor, "2"]
+    ) -> tuple[Float[Tensor, "D 4"], Float[Tensor, " D"], Int[Tensor, " D"]]:
+        scores = outputs.logits[image].float().softmax(dim=1)[:, 1:]
+        candidate = (scores > self.score_threshold) & (proposals.labels[image] >= 0)[:, None]
+        row, label = candidate.nonzero(as_tuple=True)
+        deltas = outputs.deltas[image, row, label + 1].float()
+        boxes = clip_boxes(deltas_to_boxes(proposals.boxes[image, row], deltas, self.box_weights), size)
+        inside = box_areas(boxes) > 0
+        row, label = row[inside], label[inside]
+        return best_detections(
+            boxes[inside],
+            scores[row, label],
+            label,
+            nms_threshold=self.nms_threshold,
+            max_detections=self.max_detections,
+        )

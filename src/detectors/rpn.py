@@ -1,0 +1,261 @@
+"""Region proposal network: Faster R-CNN, section 3 (arXiv 1506.01497); over a pyramid as in FPN (arXiv 1612.03144)."""
+
+# torchvision has no type stubs.
+# pyright: reportMissingTypeStubs=false
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+
+from detectors.anchors import Anchors
+from detectors.backbones import Backbone
+from detectors.boxes import Weights, boxes_to_deltas, clip_boxes, deltas_to_boxes
+from detectors.detections import Detections, best_detections
+from detectors.losses import IGNORED, mean_over_ranks
+from detectors.matching import gather_matched, match_anchors
+from detectors.pyramid import FeaturePyramid
+from detectors.sampling import balanced_sample, uniform_noise
+
+WEIGHTS: Weights = (1.0, 1.0, 1.0, 1.0)
+"""Of the deltas between anchors and boxes."""
+
+
+@dataclass(frozen=True)
+class RPNOutputs:
+    """What the network says of each anchor, finest level first, row by row, the anchors of a cell together."""
+
+    logits: Float[Tensor, "B R"]
+    """Of there being an object; in the precision of the convolutions, like `deltas`."""
+    deltas: Float[Tensor, "B R 4"]
+    """From anchor to box; see `boxes.boxes_to_deltas`."""
+    anchors: Float[Tensor, "R 4"]
+    level_sizes: tuple[int, ...]
+    """Anchors of each level; they sum to R."""
+    maps: tuple[Tensor, ...]
+    """Feature maps that it looked at, for a head that looks again at parts of them."""
+
+
+class RPNHead(nn.Module):
+    """A 3 x 3 convolution that slides over all levels, and two 1 x 1 ones (figure 3).
+
+    The original has two logits for each anchor and a softmax; the difference of the two is our one.
+    """
+
+    def __init__(self, num_channels: int, num_anchors: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(num_channels, num_channels, 3, padding=1)
+        self.logits = nn.Conv2d(num_channels, num_anchors, 1)
+        self.deltas = nn.Conv2d(num_channels, num_anchors * 4, 1)
+        for layer in (self.conv, self.logits, self.deltas):
+            nn.init.normal_(layer.weight, std=0.01)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Logits (B, anchors) and deltas (B, anchors, 4) of each level."""
+        hidden = [F.relu(self.conv(x)) for x in maps]
+        logits = [self.logits(x).permute(0, 2, 3, 1).flatten(1) for x in hidden]
+        deltas = [self.deltas(x).permute(0, 2, 3, 1).reshape(len(x), -1, 4) for x in hidden]
+        return logits, deltas
+
+
+class RPN(nn.Module):
+    """Backbone, its maps and the head over them; uint8 images in, raw outputs out.
+
+    The maps are the pyramid's P2-P6, or, without `pyramid_channels`, the backbone's one map of stride 16.
+    """
+
+    def __init__(self, backbone: Backbone, anchors: Anchors, *, pyramid_channels: int | None = 256) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pyramid = None if pyramid_channels is None else FeaturePyramid(backbone, pyramid_channels, "pool")
+        strides = (16,) if self.pyramid is None else self.pyramid.strides
+        if anchors.strides != strides:
+            raise ValueError(f"anchors at strides {anchors.strides}: expected those of the maps, {strides}")
+        self.anchors = anchors
+        self.num_channels = pyramid_channels or backbone.channels[16]
+        self.rpn = RPNHead(self.num_channels, anchors.per_cell)
+
+    def features(self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"]) -> list[Tensor]:
+        x = self.backbone.normalize(images, sizes)
+        if self.pyramid is None:
+            return self.backbone(x, (16,))
+        return self.pyramid(self.backbone(x, self.pyramid.inputs))
+
+    def forward(self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"]) -> RPNOutputs:
+        maps = self.features(images, sizes)
+        logits, deltas = self.rpn(maps)
+        return RPNOutputs(
+            logits=torch.cat(logits, dim=1),
+            deltas=torch.cat(deltas, dim=1),
+            anchors=self.anchors.grid((images.shape[2], images.shape[3]), images.device),
+            level_sizes=tuple(x.shape[1] for x in logits),
+            maps=tuple(maps),
+        )
+
+
+@dataclass(frozen=True)
+class AnchorSamples:
+    """The anchors that the loss looks at."""
+
+    rows: Int[Tensor, "B S"]
+    labels: Int[Tensor, "B S"]
+    """The class of the box that the anchor answers for, BACKGROUND, or IGNORED where an image had too few."""
+    boxes: Float[Tensor, "B S 4"]
+    """The box that it answers for; the anchor itself where there is none."""
+
+
+def assign_rpn(
+    anchors: Float[Tensor, "R 4"],
+    boxes: Float[Tensor, "B G 4"],
+    labels: Int[Tensor, "B G"],
+    sizes: Int[Tensor, "B 2"],
+    *,
+    background_iou: float = 0.3,
+    foreground_iou: float = 0.7,
+    inside_only: bool = False,
+) -> tuple[Int[Tensor, "B R"], Float[Tensor, "B R 4"]]:
+    """Label (-1: background, -2: ignored) and box that each anchor answers for (section 3.1.2).
+
+    With `inside_only`, as in the paper, anchors that stick out of their image are ignored, and a box is answered for
+    by the best of the others; FPN and its successors keep them. The original forces every anchor of IoU 0 on a box
+    that overlaps none; here such a box forces none.
+    """
+    if inside_only:
+        inside = anchors_inside(anchors, sizes)
+        own = torch.where(inside[..., None], anchors, _far_away(anchors))
+        matched = match_anchors(
+            own, boxes, background_iou=background_iou, foreground_iou=foreground_iou, low_quality=True
+        )
+        matched = torch.where(inside, matched, IGNORED)
+    else:
+        matched = match_anchors(
+            anchors, boxes, background_iou=background_iou, foreground_iou=foreground_iou, low_quality=True
+        )
+    labels, target = gather_matched(matched, boxes, labels)
+    return labels, torch.where(labels[..., None] >= 0, target, anchors)
+
+
+def anchors_inside(anchors: Float[Tensor, "R 4"], sizes: Int[Tensor, "B 2"]) -> Bool[Tensor, "B R"]:
+    """Whether an anchor lies in its image, its border included."""
+    limit = sizes.flip(1)[:, None].to(anchors.dtype)
+    return (anchors[:, :2] >= 0).all(dim=1) & (anchors[:, 2:] <= limit).all(dim=2)
+
+
+def _far_away(anchors: Float[Tensor, "R 4"]) -> Float[Tensor, "R 4"]:
+    """Where they overlap no box, their areas kept."""
+    return anchors - 1e6
+
+
+@dataclass(frozen=True)
+class RPNLoss:
+    """Cross-entropy over sampled anchors, and smooth L1 over those of them that answer for a box (equation 1).
+
+    Both are divided by the number of sampled anchors, a mean over ranks, so that N ranks take the step of one. It is
+    the original's and torchvision's normaliser; the paper's, number of positions over lambda = 10, comes near it.
+    """
+
+    background_iou: float = 0.3
+    foreground_iou: float = 0.7
+    inside_only: bool = False
+    num_samples: int = 256
+    positive_fraction: float = 0.5
+    smooth_l1_beta: float = 1 / 9
+    """Where the square turns into the line: 1 / sigma^2 of the original's sigma = 3."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.background_iou <= self.foreground_iou <= 1:
+            raise ValueError(
+                f"background_iou={self.background_iou}, foreground_iou={self.foreground_iou}: expected "
+                "0 < background_iou <= foreground_iou <= 1"
+            )
+
+    def sample(
+        self,
+        outputs: RPNOutputs,
+        boxes: Float[Tensor, "B G 4"],
+        labels: Int[Tensor, "B G"],
+        sizes: Int[Tensor, "B 2"],
+        seeds: Sequence[int],
+    ) -> AnchorSamples:
+        assigned, target = assign_rpn(
+            outputs.anchors,
+            boxes,
+            labels,
+            sizes,
+            background_iou=self.background_iou,
+            foreground_iou=self.foreground_iou,
+            inside_only=self.inside_only,
+        )
+        noise = uniform_noise(seeds, assigned.shape[1], assigned.device)
+        rows, sampled = balanced_sample(
+            assigned, noise, num_samples=self.num_samples, positive_fraction=self.positive_fraction
+        )
+        return AnchorSamples(rows, sampled, _rows(target, rows))
+
+    def __call__(self, outputs: RPNOutputs, samples: AnchorSamples) -> dict[str, Tensor]:
+        positive, counted = samples.labels >= 0, samples.labels != IGNORED
+        num_samples = mean_over_ranks(counted.sum().float()).clamp(min=1)
+        logits = outputs.logits.gather(1, samples.rows).float()
+        loss_cls = F.binary_cross_entropy_with_logits(logits, positive.float(), reduction="none") * counted
+        # Anchors without a box get equal deltas: a loss of 0 that no weight can turn into a NaN.
+        deltas = _rows(outputs.deltas, samples.rows).float().where(positive[..., None], 0.0)
+        target = boxes_to_deltas(outputs.anchors[samples.rows], samples.boxes, WEIGHTS)
+        loss_loc = F.smooth_l1_loss(
+            deltas, target.where(positive[..., None], 0.0), reduction="sum", beta=self.smooth_l1_beta
+        )
+        return {"loss_rpn_cls": loss_cls.sum() / num_samples, "loss_rpn_loc": loss_loc / num_samples}
+
+
+def _rows(x: Float[Tensor, "B R 4"], rows: Int[Tensor, "B S"]) -> Float[Tensor, "B S 4"]:
+    return x.gather(1, rows[..., None].expand(-1, -1, 4))
+
+
+@dataclass(frozen=True)
+class RPNDecoder:
+    """The best boxes of each image, clipped to it, of the one class 0, padded to `max_proposals` (section 3.3).
+
+    A level keeps its best anchors; boxes suppress those of their own level. Ranks are those of the logits. It waits
+    for the device in each image, once for the boxes that are large enough and around the NMS.
+    """
+
+    candidates_per_level: int = 1000
+    nms_threshold: float = 0.7
+    """Of two boxes whose IoU is larger, the lower score goes."""
+    max_proposals: int = 1000
+    min_size: float = 0.0
+    """Pixels of the network input: boxes with a shorter side are dropped, and those without area."""
+
+    @torch.no_grad()
+    def __call__(self, outputs: RPNOutputs, sizes: Int[Tensor, "B 2"]) -> Detections:
+        images = [self._decode(outputs, image, size) for image, size in enumerate(sizes)]
+        boxes, scores, labels = zip(*images, strict=True)
+        return Detections(torch.stack(boxes), torch.stack(scores), torch.stack(labels))
+
+    def _decode(
+        self, outputs: RPNOutputs, image: int, size: Int[Tensor, "2"]
+    ) -> tuple[Float[Tensor, "P 4"], Float[Tensor, " P"], Int[Tensor, " P"]]:
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        start = 0
+        for level, num_anchors in enumerate(outputs.level_sizes):
+            logits = outputs.logits[image, start : start + num_anchors].float()
+            best, row = logits.topk(min(num_anchors, self.candidates_per_level))
+            found.append((row + start, best, torch.full_like(row, level)))
+            start += num_anchors
+        rows, logits, levels = (torch.cat(parts) for parts in zip(*found, strict=True))
+        boxes = deltas_to_boxes(outputs.anchors[rows], outputs.deltas[image, rows].float(), WEIGHTS)
+        boxes = clip_boxes(boxes, size)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        large = ((sides > 0) & (sides >= self.min_size)).all(dim=1)
+        boxes, logits, levels = best_detections(
+            boxes[large],
+            logits[large],
+            levels[large],
+            nms_threshold=self.nms_threshold,
+            max_detections=self.max_proposals,
+        )
+        return boxes, logits.sigmoid().where(levels >= 0, 0.0), levels.clamp(max=0)

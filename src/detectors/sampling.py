@@ -1,0 +1,34 @@
+"""The random part of a two-stage detector: which anchors and regions its losses look at."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from detectors.losses import BACKGROUND, IGNORED
+
+
+def uniform_noise(seeds: Sequence[int], num: int, device: torch.device) -> Float[Tensor, "B num"]:
+    """Of each image, numbers in [0, 1) that follow from its seed alone: no other image and no rank changes them."""
+    generator = torch.Generator(device)
+    return torch.stack([torch.rand(num, generator=generator.manual_seed(seed), device=device) for seed in seeds])
+
+
+@torch.no_grad()
+def balanced_sample(
+    labels: Int[Tensor, "B R"], noise: Float[Tensor, "B R"], *, num_samples: int, positive_fraction: float
+) -> tuple[Int[Tensor, "B S"], Int[Tensor, "B S"]]:
+    """Rows drawn from each image, and their labels (arXiv 1506.01497, section 3.1.3, "Training RPNs").
+
+    At most `positive_fraction` of the samples have a class; background fills the rest. An image that has too little of
+    both has fewer: its last rows are labelled IGNORED. What is drawn are the rows of largest noise, so that nothing
+    waits for the device.
+    """
+    num_rows = labels.shape[1]
+    most = min(int(num_samples * positive_fraction), num_rows)
+    drawn, row = torch.where(labels >= 0, noise, -1.0).topk(most)
+    order = torch.where(labels == BACKGROUND, noise, -1.0)
+    order = order.scatter(1, row, torch.where(drawn >= 0, 2.0, order.gather(1, row)))
+    rank, row = order.topk(min(num_samples, num_rows))
+    return row, torch.where(rank >= 0, labels.gather(1, row), IGNORED)

@@ -1,0 +1,122 @@
+"""Faster R-CNN on Lightning: features, proposals, sampling against the truth, refinement."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from datamodules.batch import Batch
+from detectors.backbones import Backbone
+from detectors.detections import Detections
+from detectors.faster_rcnn import FasterRCNN, RegionDecoder, RegionLoss, RegionSampler
+from detectors.rpn import RPNDecoder, RPNLoss, RPNOutputs
+from lit_modules.base import DetectionModule, MakeOptimizer, MakeSchedule
+from lit_modules.rpn import proposal_anchors
+
+
+class FasterRCNNModule(DetectionModule):
+    """Faster R-CNN (arXiv 1506.01497), by default over a pyramid (arXiv 1612.03144), trained in one go."""
+
+    network: FasterRCNN
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        optimizer: MakeOptimizer,
+        schedule: MakeSchedule,
+        lr: float = 0.02,
+        pyramid_channels: int | None = 256,
+        anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0),
+        anchor_scales: tuple[float, ...] = (1.0,),
+        anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
+        grid_offset: float = 0.5,
+        round_anchors: bool = False,
+        rpn_background_iou: float = 0.3,
+        rpn_foreground_iou: float = 0.7,
+        rpn_inside_only: bool = False,
+        rpn_samples: int = 256,
+        rpn_positive_fraction: float = 0.5,
+        rpn_smooth_l1_beta: float = 0.1111111111111111,
+        train_candidates_per_level: int = 2000,
+        train_proposals: int = 2000,
+        candidates_per_level: int = 1000,
+        proposals: int = 1000,
+        proposal_nms_threshold: float = 0.7,
+        proposal_min_size: float = 0.0,
+        pooling: Literal["align", "max"] = "align",
+        pooled_size: int = 7,
+        aligned: bool = True,
+        head_channels: int = 1024,
+        roi_foreground_iou: float = 0.5,
+        roi_samples: int = 512,
+        roi_positive_fraction: float = 0.25,
+        roi_smooth_l1_beta: float = 1.0,
+        box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
+        score_threshold: float = 0.05,
+        nms_threshold: float = 0.5,
+        max_detections: int = 100,
+    ) -> None:
+        anchors = proposal_anchors(
+            pyramid_channels, anchor_sizes, anchor_scales, anchor_ratios, grid_offset, round_anchors
+        )
+        network = FasterRCNN(
+            backbone,
+            num_classes,
+            anchors,
+            pyramid_channels=pyramid_channels,
+            head_channels=head_channels,
+            pooling=pooling,
+            pooled_size=pooled_size,
+            aligned=aligned,
+        )
+        super().__init__(network, optimizer, schedule, lr)
+        self.rpn_loss = RPNLoss(
+            background_iou=rpn_background_iou,
+            foreground_iou=rpn_foreground_iou,
+            inside_only=rpn_inside_only,
+            num_samples=rpn_samples,
+            positive_fraction=rpn_positive_fraction,
+            smooth_l1_beta=rpn_smooth_l1_beta,
+        )
+        self.train_proposals, self.proposals = (
+            RPNDecoder(
+                candidates_per_level=candidates,
+                nms_threshold=proposal_nms_threshold,
+                max_proposals=most,
+                min_size=proposal_min_size,
+            )
+            for candidates, most in (
+                (train_candidates_per_level, train_proposals),
+                (candidates_per_level, proposals),
+            )
+        )
+        self.sample_regions = RegionSampler(
+            foreground_iou=roi_foreground_iou,
+            num_samples=roi_samples,
+            positive_fraction=roi_positive_fraction,
+        )
+        x, y, width, height = box_weights
+        self.roi_loss = RegionLoss(box_weights=(x, y, width, height), smooth_l1_beta=roi_smooth_l1_beta)
+        self.decoder = RegionDecoder(
+            box_weights=self.roi_loss.box_weights,
+            score_threshold=score_threshold,
+            nms_threshold=nms_threshold,
+            max_detections=max_detections,
+        )
+
+    def propose(self, features: RPNOutputs, batch: Batch) -> Detections:
+        """More in training, whose samples are drawn from them; those of an evaluation serve its loss as well."""
+        return (self.train_proposals if torch.is_grad_enabled() else self.proposals)(features, batch.sizes)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        features, seeds = self.outputs(batch), self.sampling_seeds(batch)
+        anchors = self.rpn_loss.sample(features, batch.boxes, batch.labels, batch.sizes, seeds)
+        regions = self.sample_regions(self.propose(features, batch), batch.boxes, batch.labels, seeds)
+        refined = self.network.refine(features.maps, regions.regions)
+        return self.rpn_loss(features, anchors) | self.roi_loss(refined, regions)
+
+    def detect(self, batch: Batch) -> Detections:
+        features = self.outputs(batch)
+        proposals = self.propose(features, batch)
+        return self.decoder(self.network.refine(features.maps, proposals.boxes), proposals, batch.sizes)
