@@ -2,9 +2,9 @@
 
     python benchmarks/bccd_steps.py --data FOLDER --weights FILE [--recipe RECIPE] [--rounds 12] [OVERRIDE ...]
 
-Both take the same batches of `small_dataset` (FCOS) or `small_dataset_retinanet`; a step is forward, loss, backward,
-clipping and AdamW. Prints the median of each and the median, and quartiles, of the ratios of neighbours, in bf16 and in
-float32.
+Both take the same batches of `small_dataset` (FCOS), `small_dataset_retinanet` or `small_dataset_faster_rcnn`; a step
+is forward, loss, backward, clipping and AdamW. Prints the median of each and the median, and quartiles, of the ratios
+of neighbours, in bf16 and in float32.
 """
 
 import argparse

@@ -34,13 +34,13 @@ SMALL = [
 ]  # fmt: skip
 PRETRAIN = [
     *SMALL, "model=classifier", "data=imagefolder", f"data.num_classes={len(LETTERS)}", "data.resize=64",
-    "data.batch_size=32", "optimizer=sgd", "model.lr=0.05", "schedule=cosine", "schedule.warmup_steps=50",
-    "trainer.max_steps=800", "trainer.val_check_interval=200",
+    "data.crop_area=[0.8,1.0]", "data.batch_size=32", "optimizer=adamw", "model.lr=1.0e-3", "schedule=cosine",
+    "schedule.warmup_steps=50", "trainer.max_steps=800", "trainer.val_check_interval=200",
 ]  # fmt: skip
 DETECT = [
     *SMALL, "model=fcos", "data=coco", "data.train_split=train", "data.val_split=val", "data.test_split=val",
-    f"data.num_classes={len(LETTERS)}", "data.resize=128", "data.batch_size=8", "optimizer=sgd", "model.lr=0.01",
-    "schedule=cosine", "schedule.warmup_steps=50", "schedule.warmup_factor=0.1", "model.backbone.norm=bn",
+    f"data.num_classes={len(LETTERS)}", "data.resize=128", "data.batch_size=8", "optimizer=adamw",
+    "model.lr=5.0e-4", "schedule=cosine", "schedule.warmup_steps=50", "model.backbone.norm=bn",
     "model.backbone.frozen_stages=0", "model.pyramid_channels=128", "model.num_convs=2", "model.center_sampling=1.5",
     "model.normalize_targets=true", "model.centerness_on_box=true", "model.box_loss=giou",
     "trainer.gradient_clip_val=10", "trainer.max_steps=200", "trainer.val_check_interval=100",

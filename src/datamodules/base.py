@@ -74,6 +74,9 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         for key, choices in {"rule": self.rules, **_CHOICES}.items():
             if getattr(self, key) not in choices:
                 raise ValueError(f"data.{key}={getattr(self, key)!r}: expected {' or '.join(choices)}")
+        for key, least in (("resize", 1), ("batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0)):
+            if getattr(self, key) < least:
+                raise ValueError(f"data.{key}={getattr(self, key)}: expected {least} or more")
         if self.val_fraction is not None and not 0 < self.val_fraction < 1:
             raise ValueError(f"data.val_fraction={self.val_fraction}: expected a number between 0 and 1, or null")
         scale = self.multi_scale

@@ -149,7 +149,7 @@ def _against_cost(axes: Axes, along: _Axis, key: str | None, series: Sequence[_S
         _draw(axes, one, up, x, is_joined=key == RESIZE)
         if key is not None and points:
             _label(axes, points, key, one.color, above=any(point.y == highest for point in points))
-    axes.margins(x=0.42, y=0.16)  # room for the labels
+    axes.margins(x=0.2, y=0.16)  # room for the labels
 
 
 def _label(axes: Axes, points: Sequence[_Point], key: str, color: str, above: bool) -> None:
@@ -157,10 +157,9 @@ def _label(axes: Axes, points: Sequence[_Point], key: str, color: str, above: bo
     rises = points[-1].y >= points[0].y
     side, sign = ("right", -1) if rises == above else ("left", 1)
     for point in points:
-        text = point.row.size if key == RESIZE and point.row.size else shown(point.row.setting(key))
-        axes.annotate(
-            text, (point.x, point.y), xytext=(4 * sign, 4 if above else -4), textcoords="offset points", ha=side,
-            va="bottom" if above else "top", size=7.5, color=color, zorder=4,
+        axes.annotate(  # the rule of a size is in the legend
+            shown(point.row.setting(key)), (point.x, point.y), xytext=(4 * sign, 4 if above else -4),
+            textcoords="offset points", ha=side, va="bottom" if above else "top", size=8, color=color, zorder=4,
             path_effects=[withStroke(linewidth=2, foreground="white")],
         )  # fmt: skip
 

@@ -189,6 +189,8 @@ def test_a_held_out_part_is_seeded_disjoint_and_scored_instead_of_the_val_split(
         {"on_error": "ignore"},
         {"empty_images": "no"},
         {"val_fraction": 1.5},
+        {"eval_batch_size": 0},
+        {"num_workers": -1},
         {"multi_scale": [1.0, 0.8]},
     ],
 )
