@@ -26,9 +26,11 @@ from datamodules.coco import CocoDataModule
 from datamodules.imagefolder import ImageFolderDataModule
 from detectors.backbones import MobileNetV2
 from detectors.detections import Detections
+from detectors.faster_rcnn import FasterRCNN
 from detectors.fcos import FCOS
 from lit_modules import base
 from lit_modules.classifier import ClassifierModule
+from lit_modules.faster_rcnn import FasterRCNNModule
 from lit_modules.fcos import FCOSModule
 from lit_modules.optimizers import sgd
 from lit_modules.schedules import constant
@@ -142,6 +144,26 @@ def classified(ranks: int, root: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def proposed(ranks: int, root: Path) -> dict[str, Any]:
+    """What a rank knows after the evaluation of a two-stage detector with random weights."""
+    torch.manual_seed(0)
+    module = FasterRCNNModule(
+        MobileNetV2(weights=None, norm="gn", frozen_stages=0), 2, partial(sgd), partial(constant),
+        pyramid_channels=32, anchor_sizes=(24.0,) * 5, proposals=1000, head_channels=64,
+        rpn_samples=64, roi_samples=64, score_threshold=0.0,
+    )  # fmt: skip
+    network = cast(FasterRCNN, module.network)
+    for layer in (network.rpn.logits, network.logits):  # something of everything is said
+        torch.nn.init.normal_(layer.weight, std=1.0)
+    torch.nn.init.zeros_(network.rpn.deltas.weight)  # proposals are anchors, some of which fit
+    datamodule = coco(root, resize=64, eval_batch_size=BATCH, cache_dir=str(root.parent / "cache"))
+    trainer(ranks).validate(module, datamodule, verbose=False)
+    return {
+        "scalars": module.metrics.scalars, "losses": module.mean_losses,
+        "confusions": {name: part.counts.tolist() for name, part in module.metrics.confusions.items()},
+    }  # fmt: skip
+
+
 def all_cases(folder: Path, ranks: int) -> dict[str, Any]:
     answers: dict[str, Any] = {}
     for kind, number in CASES:
@@ -150,6 +172,8 @@ def all_cases(folder: Path, ranks: int) -> dict[str, Any]:
         datamodule = coco(data, resize=64, eval_batch_size=BATCH, on_error="skip", cache_dir=str(folder / "cache"))
         answers[f"{kind} {number}"] = evaluated(ranks, datamodule, blind)
 
+    for number in SIZES:
+        answers[f"two stages {number}"] = proposed(ranks, folder / f"plain_{number}")
     answers["classifier"] = classified(ranks, folder / "classes")
 
     def fail(*_: object) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ranks import CASES, SIZES, UNREADABLE, image_id, of_rank_one
 
@@ -44,6 +45,18 @@ def test_two_ranks_score_a_classifier_as_one_to_the_last_digit(answers):
     assert (one["scalars"]["top5"] * 13).is_integer()
     assert sum(row["num_images"] for row in one["per_class"].values()) == 13
     assert list(one["skipped"]) == ["3"]
+
+
+@pytest.mark.parametrize("number", SIZES)
+def test_two_ranks_count_confusions_and_score_proposals_as_one_to_the_last_digit(answers, number):
+    """Of one image the second rank has a copy, which counts for nothing."""
+    one, two, other = (answers[name][f"two stages {number}"] for name in ("1_0", "2_0", "2_1"))
+    assert two == other == one
+    assert np.sum(one["confusions"]["rpn"]) == 64 * number
+    assert np.shape(one["confusions"]["roi_head"]) == (3, 3)
+    assert np.count_nonzero(one["confusions"]["rpn"]) == 4
+    assert np.count_nonzero(one["confusions"]["roi_head"]) >= 5
+    assert 0 < one["scalars"]["AR100_proposals"] < one["scalars"]["AR1000_proposals"] <= 1
 
 
 @pytest.mark.parametrize("number", SIZES)

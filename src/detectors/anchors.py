@@ -1,6 +1,7 @@
 """Anchors of RetinaNet and Faster R-CNN, and how well the best of them fits a box."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -55,6 +56,30 @@ class Anchors:
             half = self.shapes(level).to(device, non_blocking=torch.cuda.is_available()) / 2
             levels.append(torch.cat((centres - half, centres + half), dim=-1).flatten(0, 1))
         return torch.cat(levels)
+
+
+def scaled_anchors(
+    strides: tuple[int, ...],
+    sizes: Sequence[int | float],
+    scales: Sequence[int | float],
+    ratios: Sequence[int | float],
+    *,
+    grid_offset: float,
+    round_anchors: bool,
+) -> Anchors:
+    """As configs have them: of each level one size, times the same scales."""
+    if len(sizes) != len(strides):
+        levels = ", ".join(map(str, strides))
+        raise ValueError(
+            f"model.anchor_sizes={list(sizes)}: expected {len(strides)}, one for each map, of stride {levels}"
+        )
+    return Anchors(
+        strides=strides,
+        sizes=tuple(tuple(float(size * scale) for scale in scales) for size in sizes),
+        ratios=tuple(float(ratio) for ratio in ratios),
+        grid_offset=grid_offset,
+        round_anchors=round_anchors,
+    )
 
 
 def _octave(size: float) -> tuple[float, ...]:

@@ -118,6 +118,8 @@ class Backbone(nn.Module, ABC):
     pixel_mean: Tensor
     pixel_std: Tensor
     frozen_stages: int = 0
+    region_size: int | None = None
+    """Cells in x and in y that `regions` needs; None: any number."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -268,7 +270,7 @@ class VGG16(Backbone):
     `vgg16_bn`, behind each convolution, or none as published.
 
     A stage begins with the pooling that leads to its stride. So `frozen_stages=1` keeps conv1 and conv2 as they are,
-    as Faster R-CNN has it (arXiv 1506.01497, section 3.1).
+    as Faster R-CNN has it (arXiv 1506.01497, section 3.1); fc6 and fc7 are in no stage, and train.
     """
 
     def __init__(
@@ -299,6 +301,7 @@ class VGG16(Backbone):
             layers = [NORMS[norm](x.num_features) if isinstance(x, nn.BatchNorm2d) else x for x in layers]
         self.features = nn.Sequential(*layers)
         self.classifier = network.classifier[:6] if fully_connected else None
+        self.region_size = 7
         if caffe:
             self.pixel_mean.copy_(torch.tensor(CAFFE_MEAN) / 255)
             self.pixel_std.fill_(1 / 255)

@@ -19,7 +19,7 @@ from detectors.losses import BACKGROUND, IGNORED, mean_over_ranks
 from detectors.matching import gather_matched, match_anchors
 from detectors.roi_pooling import align_regions, max_pool_regions
 from detectors.rpn import RPN
-from detectors.sampling import balanced_sample, uniform_noise
+from detectors.sampling import balanced_sample, check_sampling, uniform_noise
 
 POOLINGS = ("align", "max")
 
@@ -28,10 +28,13 @@ POOLINGS = ("align", "max")
 class RegionOutputs:
     """What the head says of each region, padded ones included."""
 
-    logits: Float[Tensor, "B P K+1"]
+    logits: Float[Tensor, "B P columns"]
     """Column 0 is background, label k is column k + 1."""
-    deltas: Float[Tensor, "B P K+1 4"]
+    deltas: Float[Tensor, "B P columns 4"]
     """From region to box, for each column; nothing looks at those of background, which the original has too."""
+
+
+torch.export.register_dataclass(RegionOutputs)
 
 
 class FasterRCNN(RPN):
@@ -63,6 +66,8 @@ class FasterRCNN(RPN):
         self.head: nn.Sequential | None = None
         if pyramid_channels is None:
             channels = backbone.region_channels
+            if backbone.region_size not in (None, pooled_size):
+                raise ValueError(f"pooled_size={pooled_size}: this backbone's head needs {backbone.region_size}")
         else:
             channels = head_channels
             hidden = nn.Linear(pyramid_channels * pooled_size**2, channels), nn.Linear(channels, channels)
@@ -118,6 +123,11 @@ class RegionSampler:
     foreground_iou: float = 0.5
     num_samples: int = 512
     positive_fraction: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not 0 < self.foreground_iou <= 1:
+            raise ValueError(f"foreground_iou={self.foreground_iou}: expected 0 < foreground_iou <= 1")
+        check_sampling(self.num_samples, self.positive_fraction)
 
     @torch.no_grad()
     def __call__(
@@ -209,7 +219,7 @@ class RegionDecoder:
         row, label = candidate.nonzero(as_tuple=True)
         deltas = outputs.deltas[image, row, label + 1].float()
         boxes = clip_boxes(deltas_to_boxes(proposals.boxes[image, row], deltas, self.box_weights), size)
-        inside = box_areas(boxes) > 0
+        (inside,) = (box_areas(boxes) > 0).nonzero(as_tuple=True)
         row, label = row[inside], label[inside]
         return best_detections(
             boxes[inside],

@@ -19,7 +19,7 @@ SAMPLES = 2
 def pyramid_levels(boxes: Float[Tensor, "N 4"], strides: Sequence[int]) -> Int[Tensor, " N"]:
     """Which of the maps a region is cut out of (FPN, arXiv 1612.03144, equation 1): 224 x 224 pixels of stride 16.
 
-    Rounded down a millionth above the border, as in Detectron and torchvision.
+    A region a millionth of a level below the border counts as on it, as in Detectron and torchvision.
     """
     side = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
     level = (4 + (side / 224).log2() + 1e-6).floor() - math.log2(strides[0])
@@ -78,7 +78,7 @@ def _weighted_sum(
     pooled = F.embedding_bag(
         cell.reshape(-1, corners), table, per_sample_weights=weight.reshape(-1, corners), mode="sum"
     )
-    return pooled.view(len(boxes), size, size, -1).permute(0, 3, 1, 2)
+    return pooled.view(len(boxes), size, size, table.shape[1]).permute(0, 3, 1, 2)
 
 
 def _bilinear(
@@ -99,7 +99,7 @@ def _bilinear(
     part = at - below
     cell = torch.stack((below, above), dim=-1)
     weight = torch.stack((1 - part, part), dim=-1) * (inside[..., None] / SAMPLES)
-    return cell.view(len(low), size, -1), weight.view(len(low), size, -1)
+    return cell.view(len(low), size, 2 * SAMPLES), weight.view(len(low), size, 2 * SAMPLES)
 
 
 def max_pool_regions(

@@ -18,7 +18,7 @@ from detectors.detections import Detections, best_detections
 from detectors.losses import IGNORED, mean_over_ranks
 from detectors.matching import gather_matched, match_anchors
 from detectors.pyramid import FeaturePyramid
-from detectors.sampling import balanced_sample, uniform_noise
+from detectors.sampling import balanced_sample, check_sampling, uniform_noise
 
 WEIGHTS: Weights = (1.0, 1.0, 1.0, 1.0)
 """Of the deltas between anchors and boxes."""
@@ -37,6 +37,9 @@ class RPNOutputs:
     """Anchors of each level; they sum to R."""
     maps: tuple[Tensor, ...]
     """Feature maps that it looked at, for a head that looks again at parts of them."""
+
+
+torch.export.register_dataclass(RPNOutputs)
 
 
 class RPNHead(nn.Module):
@@ -63,6 +66,11 @@ class RPNHead(nn.Module):
         return logits, deltas
 
 
+def map_strides(pyramid_channels: int | None) -> tuple[int, ...]:
+    """Of P2-P6; without a pyramid, of the one map that Faster R-CNN has over VGG-16 and over a ResNet's C4."""
+    return (16,) if pyramid_channels is None else (4, 8, 16, 32, 64)
+
+
 class RPN(nn.Module):
     """Backbone, its maps and the head over them; uint8 images in, raw outputs out.
 
@@ -73,7 +81,7 @@ class RPN(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.pyramid = None if pyramid_channels is None else FeaturePyramid(backbone, pyramid_channels, "pool")
-        strides = (16,) if self.pyramid is None else self.pyramid.strides
+        strides = map_strides(pyramid_channels)
         if anchors.strides != strides:
             raise ValueError(f"anchors at strides {anchors.strides}: expected those of the maps, {strides}")
         self.anchors = anchors
@@ -83,7 +91,7 @@ class RPN(nn.Module):
     def features(self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"]) -> list[Tensor]:
         x = self.backbone.normalize(images, sizes)
         if self.pyramid is None:
-            return self.backbone(x, (16,))
+            return self.backbone(x, self.anchors.strides)
         return self.pyramid(self.backbone(x, self.pyramid.inputs))
 
     def forward(self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"]) -> RPNOutputs:
@@ -173,6 +181,7 @@ class RPNLoss:
                 f"background_iou={self.background_iou}, foreground_iou={self.foreground_iou}: expected "
                 "0 < background_iou <= foreground_iou <= 1"
             )
+        check_sampling(self.num_samples, self.positive_fraction)
 
     def sample(
         self,
@@ -250,7 +259,7 @@ class RPNDecoder:
         boxes = deltas_to_boxes(outputs.anchors[rows], outputs.deltas[image, rows].float(), WEIGHTS)
         boxes = clip_boxes(boxes, size)
         sides = boxes[:, 2:] - boxes[:, :2]
-        large = ((sides > 0) & (sides >= self.min_size)).all(dim=1)
+        (large,) = ((sides > 0) & (sides >= self.min_size)).all(dim=1).nonzero(as_tuple=True)
         boxes, logits, levels = best_detections(
             boxes[large],
             logits[large],

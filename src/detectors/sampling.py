@@ -32,3 +32,11 @@ def balanced_sample(
     order = order.scatter(1, row, torch.where(drawn >= 0, 2.0, order.gather(1, row)))
     rank, row = order.topk(min(num_samples, num_rows))
     return row, torch.where(rank >= 0, labels.gather(1, row), IGNORED)
+
+
+def check_sampling(num_samples: int, positive_fraction: float) -> None:
+    if num_samples < 1 or not 0 <= positive_fraction <= 1:
+        raise ValueError(
+            f"num_samples={num_samples}, positive_fraction={positive_fraction}: expected 1 or more, and a share "
+            "between 0 and 1"
+        )

@@ -31,20 +31,11 @@ def coco_metrics(
     """
     # Images are numbered by the order of their ids, as pycocotools goes through them: equal scores rank so.
     order = np.unique(truth.image_ids, return_inverse=True)[1]
-    num_images, num_classes = len(truth.image_ids), len(truth.class_names)
+    numbers = len(truth.image_ids), len(truth.class_names)
     truth_boxes, boxes = to_xywh(truth.boxes), to_xywh(predictions.boxes)
-
-    def as_coco(**columns: np.ndarray) -> COCO:
-        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-        # Ids from 1: both evaluators take a match with id 0 for none.
-        annotations = [dict(zip(columns, row, strict=True), id=number) for number, row in enumerate(rows, 1)]
-        images = [{"id": image} for image in range(num_images)]
-        categories = [{"id": label} for label in range(num_classes)]
-        dataset = {"images": images, "categories": categories, "annotations": annotations}
-        return COCO(dataset, print_function=_silent)
-
     evaluator = COCOeval_faster(
         as_coco(
+            *numbers,
             image_id=order[truth.image_index],
             category_id=truth.labels,
             bbox=truth_boxes,
@@ -52,6 +43,7 @@ def coco_metrics(
             iscrowd=(truth.crowd | truth.difficult).astype(int),
         ),
         as_coco(
+            *numbers,
             image_id=order[predictions.image_index],
             category_id=predictions.labels,
             bbox=boxes,
@@ -59,7 +51,7 @@ def coco_metrics(
             score=predictions.scores.astype(np.float64),
         ),
         iouType="bbox",
-        print_function=_silent,
+        print_function=silent,
     )
     evaluator.evaluate()
     precision = evaluator.eval["precision"]  # IoU thresholds, recalls, classes, area ranges, most detections
@@ -82,11 +74,22 @@ def coco_metrics(
     return dict(zip(COCO_METRICS, scalars, strict=True)), per_class, curves
 
 
+def as_coco(num_images: int, num_classes: int, **columns: np.ndarray) -> COCO:
+    """Annotations for the evaluator, of images and classes that are numbered from 0."""
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    # Ids from 1: both evaluators take a match with id 0 for none.
+    annotations = [dict(zip(columns, row, strict=True), id=number) for number, row in enumerate(rows, 1)]
+    images = [{"id": image} for image in range(num_images)]
+    categories = [{"id": label} for label in range(num_classes)]
+    dataset = {"images": images, "categories": categories, "annotations": annotations}
+    return COCO(dataset, print_function=silent)
+
+
 def _mean(values: np.ndarray) -> float:
     """Over what exists: -1 marks classes without objects."""
     values = values[values > -1]
     return float(values.mean()) if values.size else -1.0
 
 
-def _silent(*_: Any) -> None:
+def silent(*_: Any) -> None:
     pass

@@ -11,8 +11,16 @@ from rich.table import Column, Table
 
 from evaluation.classification import accuracy_table
 from evaluation.coco import coco_metrics
+from evaluation.confusions import Confusion
 from evaluation.curves import Curve
-from evaluation.truth import CLASSIFICATION_METRICS, COCO_METRICS, VOC_METRICS, Predictions, Truth
+from evaluation.truth import (
+    CLASSIFICATION_METRICS,
+    COCO_METRICS,
+    PROPOSAL_METRICS,
+    VOC_METRICS,
+    Predictions,
+    Truth,
+)
 from evaluation.voc import voc_metrics
 
 _HEADLINE = ("AP", "AP50", "AP75", *VOC_METRICS, *CLASSIFICATION_METRICS)
@@ -23,13 +31,15 @@ class Metrics:
     """Fractions of 1. -1 (COCO) or nan (VOC) where the truth holds nothing to find."""
 
     scalars: dict[str, float]
-    """By the names of `COCO_METRICS`, and of `VOC_METRICS` for a truth of VOC; of a classifier, of
-    `CLASSIFICATION_METRICS`. The first is the one to compare by."""
+    """By the names of `COCO_METRICS`, of `VOC_METRICS` for a truth of VOC, and of `PROPOSAL_METRICS` for a detector
+    that has proposals; of a classifier, of `CLASSIFICATION_METRICS`. The first is the one to compare by."""
     per_class: dict[str, dict[str, float]]
     """Of each class by name: `AP`, `AP50`, for VOC `AP_voc07`, `AP_voc`; `num_objects`, difficult and crowds
     left out. Of a classifier see `evaluation.classification.accuracy`."""
     curves: dict[str, Curve] = field(default_factory=dict[str, Curve], compare=False)
     """Precision against recall of each class by name."""
+    confusions: dict[str, Confusion] = field(default_factory=dict[str, Confusion], compare=False)
+    """What parts of the model counted of themselves, by short names."""
 
 
 def evaluate(truth: Truth, predictions: Predictions) -> Metrics:
@@ -53,10 +63,11 @@ def table(metrics: Metrics, listed: int | None = None) -> Group:
     """
     if CLASSIFICATION_METRICS[0] in metrics.scalars:
         return accuracy_table(metrics.scalars, metrics.per_class)
-    rows = (*COCO_METRICS[:6], *VOC_METRICS), COCO_METRICS[6:]
+    rows = (*COCO_METRICS[:6], *VOC_METRICS), COCO_METRICS[6:], PROPOSAL_METRICS
     overall = []
     for names in rows:
-        present = [name for name in names if name in metrics.scalars]
+        if not (present := [name for name in names if name in metrics.scalars]):
+            continue
         overall.append(Table(*(Column(name, justify="right") for name in present), box=SIMPLE_HEAD))
         overall[-1].add_row(*(_percent(metrics.scalars[name]) for name in present))
 

@@ -109,9 +109,9 @@ def mean_precision_recall(curves: Sequence[Curve]) -> Figure:
     return figure
 
 
-def matrix(shares: Float[np.ndarray, "K1 K1"]) -> Figure:
+def matrix(shares: Float[np.ndarray, "K1 K1"], rows: str, columns: str) -> Figure:
     """A confusion matrix of many classes; the last row and column are the background."""
-    figure, axes = empty("confusion matrix", "detected as (last column: missed)", "true class (last row: none)", 4.6)
+    figure, axes = empty("confusion matrix", columns, rows, 4.6)
     red, green, blue = (value / 255 for value in (46, 109, 212))  # seen on light and on dark ground
     image = np.empty((*shares.shape, 4))
     image[..., :3] = red, green, blue

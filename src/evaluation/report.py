@@ -12,8 +12,8 @@ from evaluation.analysis import Analysis
 from evaluation.page import code, details, facts, figure, legend, page, paragraph, table, tiles
 from evaluation.page import plots as side_by_side
 from evaluation.plots import Line
-from evaluation.report_analysis import MAX_BYTES, confusion, per_class, pictures, precision_and_recall
-from evaluation.truth import CLASSIFICATION_METRICS, COCO_METRICS, VOC_METRICS
+from evaluation.report_analysis import MAX_BYTES, confusion, of_part, per_class, pictures, precision_and_recall
+from evaluation.truth import CLASSIFICATION_METRICS, COCO_METRICS, PROPOSAL_METRICS, VOC_METRICS
 
 MEANINGS = {
     "AP": "IoU 0.50 to 0.95",
@@ -30,6 +30,8 @@ MEANINGS = {
     "AR_large": "over 96\u00b2",
     "mAP_voc07": "11 points, IoU 0.5",
     "mAP_voc": "area, IoU 0.5",
+    "AR100_proposals": "100 proposals, any class",
+    "AR1000_proposals": "1000 proposals",
 }
 _LISTED = 100
 """Images and problems that are listed at most of each split."""
@@ -83,7 +85,7 @@ def report(
         sections += [
             ("Average precision", of + _average_precision(about, analysis)),
             ("Precision and recall", of + precision_and_recall(analysis)),
-            ("Confusion", of + confusion(analysis)),
+            ("Confusion", of + _confusions(analysis)),
         ]
         gallery = len(sections)
     sections.append(("Left out", _left_out(about.skipped)))
@@ -158,6 +160,9 @@ def _curves(about: About) -> str:
         _curve(about, name, f"val/{name}", _color(number), dots=True)
         for number, name in enumerate(("AP", "AP50", "AP75"))
     ]
+    recalls = [
+        _curve(about, name, f"val/{name}", _color(number), dots=True) for number, name in enumerate(PROPOSAL_METRICS)
+    ]
     shares = [
         _curve(about, name, f"val/{name}", _color(number), dots=True)
         for number, name in enumerate(CLASSIFICATION_METRICS)
@@ -166,6 +171,7 @@ def _curves(about: About) -> str:
         _plot("Loss", "loss", losses),
         _plot("Parts of the loss", "loss", [*trained, *validated]),
         _plot("Average precision of the validation", "AP", scores, fraction=True),
+        _plot("Recall of the proposals in the validation", "AR", recalls, fraction=True),
         _plot("Accuracy of the validation", "share of images", shares, fraction=True),
         _plot("Learning rate", "rate", [_curve(about, "", "lr", "series1")]),
     ]
@@ -195,7 +201,7 @@ def _plot(title: str, y: str, lines: Sequence[Line], fraction: bool = False) -> 
 
 def _average_precision(about: About, analysis: Analysis) -> str:
     scalars = analysis.metrics.scalars
-    names = [name for name in (*COCO_METRICS, *VOC_METRICS) if name in scalars]
+    names = [name for name in (*COCO_METRICS, *VOC_METRICS, *PROPOSAL_METRICS) if name in scalars]
     columns = ["measure", about.split, *(["test (best)"] if about.test else [])]
     rows: list[list[object]] = []
     for name in names:
@@ -203,6 +209,12 @@ def _average_precision(about: About, analysis: Analysis) -> str:
         rows.append([*row, _or_none(about.test.get(name))] if about.test else row)
     overall = table(columns, rows, columns[1:], sortable=False)
     return side_by_side([f"<h3>All classes</h3>{overall}", f"<h3>Each class</h3>{per_class(analysis)}"])
+
+
+def _confusions(analysis: Analysis) -> str:
+    """Of the detections, and of parts of the model."""
+    parts = "".join(of_part(part) for part in analysis.metrics.confusions.values())
+    return ("<h3>Detections</h3>" if parts else "") + confusion(analysis) + parts
 
 
 def _number_left_out(skipped: Mapping[str, Any]) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 
 from evaluation import plots
 from evaluation.analysis import KINDS, Analysis
+from evaluation.confusions import Confusion
 from evaluation.curves import RECALLS, Curve
 from evaluation.drawing import class_color
 from evaluation.markup import css, escape
@@ -108,26 +109,45 @@ def confusion(analysis: Analysis) -> str:
         "IoU 0.5, detections at or over the best-F1 threshold of their class; crowds and difficult objects left out. "
         "Shares are of a row."
     )
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     if number <= _CELLS:
-        rows, columns = [*names, "background"], [*names, "missed"]
         counts = counts.copy()
         counts[-1, -1] = -1  # what is neither there nor detected has no number
-        return paragraph(said) + matrix(rows, columns, counts, shares, "true class", "detected as")
+    return paragraph(said) + _matrix(names, ("background", "missed"), counts, ("true class", "detected as"), "objects")
+
+
+def of_part(confusion: Confusion) -> str:
+    """What a part of the model counted of itself."""
+    counts, (title, names) = confusion.counts, confusion.matrix
+    right, samples = int(np.trace(counts)), int(counts.sum())
+    said = (
+        f"{right:,} of {samples:,} samples ({100 * right / max(samples, 1):.1f} %) are told right. They are those that "
+        "the loss of this evaluation looked at, the same of an image each time. Shares are of a row."
+    )
+    drawn = _matrix(names[:-1], (names[-1], names[-1]), counts, ("true", "told as"), "samples")
+    return f"<h3>{escape(title)}</h3>{paragraph(said)}{drawn}"
+
+
+def _matrix(
+    names: Sequence[str], last: tuple[str, str], counts: np.ndarray, titles: tuple[str, str], things: str
+) -> str:
+    """Of few classes in numbers, of many drawn, with the pairs that are confused most; `last` row and column."""
+    number = len(names)
+    shares = counts.clip(0) / np.maximum(counts.clip(0).sum(axis=1, keepdims=True), 1)
+    if number <= _CELLS:
+        return matrix([*names, last[0]], [*names, last[1]], counts, shares, *titles)
     pairs = counts[:number, :number] * (1 - np.eye(number, dtype=np.int64))
     first = np.argsort(-pairs, axis=None, kind="stable")[:40]
     cells: list[list[object]] = []
     for true, found in zip(*np.unravel_index(first, pairs.shape), strict=True):
         if pairs[true, found]:
             cells.append([names[true], names[found], int(pairs[true, found]), float(shares[true, found])])
-    listed = table(["true class", "detected as", "objects", "share of class"], cells, ["share of class"], tall=13)
-    listed = listed if cells else paragraph("No object was taken for one of another class.")
-    drawn = figure(plots.matrix(shares)) + paragraph(
+    listed = table([*titles, things, "share of class"], cells, ["share of class"], tall=13)
+    listed = listed if cells else paragraph("No class was taken for another.")
+    axes = f"{titles[0]} (last row: {last[0]})", f"{titles[1]} (last column: {last[1]})"
+    drawn = figure(plots.matrix(shares, *axes)) + paragraph(
         "Classes in their order; the darker, the larger the share.", "muted"
     )
-    return paragraph(said) + side_by_side(
-        [f"<h3>Most confused pairs</h3>{listed}", f"<h3>All {number} classes</h3>{drawn}"]
-    )
+    return side_by_side([f"<h3>Most confused pairs</h3>{listed}", f"<h3>All {number} classes</h3>{drawn}"])
 
 
 def pictures(analysis: Analysis, image: Callable[[int | str], np.ndarray], number: int, room: int) -> str:

@@ -10,6 +10,7 @@ COCO_METRICS = (
     "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large",
 )  # fmt: skip
 VOC_METRICS = ("mAP_voc07", "mAP_voc")
+PROPOSAL_METRICS = ("AR100_proposals", "AR1000_proposals")
 CLASSIFICATION_METRICS = ("top1", "top5")
 
 

@@ -14,7 +14,7 @@ from detectors.detections import Detections
 from evaluation.analysis import Analysis, analyse
 from evaluation.curves import best_thresholds
 from evaluation.metrics import Metrics, evaluate
-from evaluation.results import ImagePredictions, collect
+from evaluation.results import collect
 from evaluation.truth import Predictions, Truth
 from lit_modules.exactness import in_original_pixels
 from lit_modules.steps import MakeOptimizer, MakeSchedule, TrainingModule
@@ -35,10 +35,11 @@ class DetectionModule(TrainingModule):
     def detect(self, batch: Batch) -> Detections:
         """Detections in pixels of the network input."""
 
-    def entries(self, batch: Batch) -> list[ImagePredictions]:
+    def entries(self, batch: Batch) -> Sequence[Any]:
+        """`ImagePredictions`; a module that keeps more gives `score` its part."""
         return in_original_pixels(batch, self.detect(batch))
 
-    def score(self, truth: Truth, entries: Sequence[ImagePredictions]) -> Metrics:
+    def score(self, truth: Truth, entries: Sequence[Any]) -> Metrics:
         self.predictions = collect(entries, truth)
         return evaluate(truth, self.predictions)
 

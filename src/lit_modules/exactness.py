@@ -1,7 +1,7 @@
 """What makes a number independent of ranks, workers and interruptions."""
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from datamodules.batch import Batch
 from detectors.detections import Detections
+from evaluation.confusions import Confusion, Matrix, summed
 from evaluation.results import ImagePredictions
 from evaluation.truth import Truth
 
@@ -48,10 +49,18 @@ class Evaluation:
     """Each with an `image_id`."""
     losses: dict[Any, tuple[int, dict[str, float]]] = field(default_factory=dict[Any, tuple[int, dict[str, float]]])
     """(images, loss by name) of each batch, keyed by the first image's id: batches are never cut."""
+    pairs: dict[Any, dict[str, np.ndarray[Any, Any]]] = field(default_factory=dict[Any, dict[str, Any]])
+    """By name of a confusion matrix, as `evaluation.confusions.pairs` has them, of each batch, keyed as its losses."""
     unread: dict[Any, str] = field(default_factory=dict[Any, str])
     """Images that could not be read, with the reason; they count for nothing."""
 
-    def add(self, batch: Batch, losses: dict[str, Tensor], entries: Iterable[Any]) -> None:
+    def add(
+        self,
+        batch: Batch,
+        losses: dict[str, Tensor],
+        entries: Iterable[Any],
+        pairs: dict[str, np.ndarray[Any, Any]] | None = None,
+    ) -> None:
         """Take one batch."""
         self.unread |= {info.image_id: str(info.error) for info in batch.unread}
         if not batch.infos:  # none of it could be read
@@ -59,6 +68,7 @@ class Evaluation:
         self.entries += entries
         values = {"loss": float(sum(v.item() for v in losses.values()))} | {k: v.item() for k, v in losses.items()}
         self.losses[batch.infos[0].image_id] = (len(batch.infos), values)
+        self.pairs[batch.infos[0].image_id] = pairs or {}
 
     @staticmethod
     def merged(shards: Sequence["Evaluation"]) -> "Evaluation":
@@ -66,6 +76,7 @@ class Evaluation:
         for shard in shards:
             whole.entries += shard.entries
             whole.losses |= shard.losses
+            whole.pairs |= shard.pairs
             whole.unread |= shard.unread
         return whole
 
@@ -84,3 +95,7 @@ class Evaluation:
         ordered = [self.losses[key] for key in sorted(self.losses)]
         count = sum(number for number, _ in ordered)
         return {name: sum(n * values[name] for n, values in ordered) / count for name in ordered[0][1]}
+
+    def confusions(self, matrices: Mapping[str, Matrix]) -> dict[str, Confusion]:
+        """Each batch counted once, whichever ranks it was dealt to."""
+        return {name: summed(matrix, (of[name] for of in self.pairs.values())) for name, matrix in matrices.items()}

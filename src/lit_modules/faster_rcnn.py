@@ -1,21 +1,44 @@
 """Faster R-CNN on Lightning: features, proposals, sampling against the truth, refinement."""
 
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from datamodules.batch import Batch
+from detectors.anchors import scaled_anchors
 from detectors.backbones import Backbone
 from detectors.detections import Detections
-from detectors.faster_rcnn import FasterRCNN, RegionDecoder, RegionLoss, RegionSampler
-from detectors.rpn import RPNDecoder, RPNLoss, RPNOutputs
+from detectors.faster_rcnn import FasterRCNN, RegionDecoder, RegionLoss, RegionOutputs, RegionSampler, RegionSamples
+from detectors.losses import BACKGROUND, IGNORED
+from detectors.rpn import RPNDecoder, RPNLoss, RPNOutputs, map_strides
+from evaluation.confusions import Matrix
+from evaluation.metrics import Metrics
+from evaluation.proposals import ImageProposals, proposal_recall
+from evaluation.results import ImagePredictions
+from evaluation.truth import Truth
 from lit_modules.base import DetectionModule, MakeOptimizer, MakeSchedule
-from lit_modules.rpn import proposal_anchors
+from lit_modules.exactness import in_original_pixels
+from lit_modules.rpn import ANCHORS, anchors_told
+
+
+class Entry(NamedTuple):
+    """What an evaluation keeps of an image."""
+
+    image_id: int | str
+    found: ImagePredictions
+    proposals: ImageProposals
 
 
 class FasterRCNNModule(DetectionModule):
-    """Faster R-CNN (arXiv 1506.01497), by default over a pyramid (arXiv 1612.03144), trained in one go."""
+    """Faster R-CNN (arXiv 1506.01497), by default over a pyramid (arXiv 1612.03144), trained in one go.
+
+    An evaluation also scores the proposals, and counts what the two parts say of the samples of its loss. Those are
+    drawn by the images' ids, so that the counts depend neither on ranks nor on interruptions;
+    simple-faster-rcnn-pytorch, from which the idea is, adds up the samples of an epoch of training.
+    """
 
     network: FasterRCNN
 
@@ -57,8 +80,13 @@ class FasterRCNNModule(DetectionModule):
         nms_threshold: float = 0.5,
         max_detections: int = 100,
     ) -> None:
-        anchors = proposal_anchors(
-            pyramid_channels, anchor_sizes, anchor_scales, anchor_ratios, grid_offset, round_anchors
+        anchors = scaled_anchors(
+            map_strides(pyramid_channels),
+            anchor_sizes,
+            anchor_scales,
+            anchor_ratios,
+            grid_offset=grid_offset,
+            round_anchors=round_anchors,
         )
         network = FasterRCNN(
             backbone,
@@ -109,14 +137,45 @@ class FasterRCNNModule(DetectionModule):
         """More in training, whose samples are drawn from them; those of an evaluation serve its loss as well."""
         return (self.train_proposals if torch.is_grad_enabled() else self.proposals)(features, batch.sizes)
 
+    def matrices(self, class_names: Sequence[str]) -> dict[str, Matrix]:
+        regions = Matrix("Sampled regions of the head", (*class_names, "background"))
+        return {"rpn": ANCHORS, "roi_head": regions}
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         features, seeds = self.outputs(batch), self.sampling_seeds(batch)
         anchors = self.rpn_loss.sample(features, batch.boxes, batch.labels, batch.sizes, seeds)
         regions = self.sample_regions(self.propose(features, batch), batch.boxes, batch.labels, seeds)
         refined = self.network.refine(features.maps, regions.regions)
+        self.count("rpn", *anchors_told(features, anchors))
+        self.count("roi_head", *regions_told(refined, regions))
         return self.rpn_loss(features, anchors) | self.roi_loss(refined, regions)
 
     def detect(self, batch: Batch) -> Detections:
         features = self.outputs(batch)
-        proposals = self.propose(features, batch)
+        return self.refined(features, self.propose(features, batch), batch)
+
+    def refined(self, features: RPNOutputs, proposals: Detections, batch: Batch) -> Detections:
         return self.decoder(self.network.refine(features.maps, proposals.boxes), proposals, batch.sizes)
+
+    def entries(self, batch: Batch) -> list[Entry]:
+        features = self.outputs(batch)
+        proposals = self.propose(features, batch)
+        found = in_original_pixels(batch, self.refined(features, proposals, batch))
+        proposed = in_original_pixels(batch, proposals)
+        return [
+            Entry(one.image_id, one, ImageProposals(one.image_id, every.boxes, every.scores))
+            for one, every in zip(found, proposed, strict=True)
+        ]
+
+    def score(self, truth: Truth, entries: Sequence[Entry]) -> Metrics:
+        metrics = super().score(truth, [entry.found for entry in entries])
+        recall = proposal_recall(truth, [entry.proposals for entry in entries])
+        return replace(metrics, scalars=metrics.scalars | recall)
+
+
+def regions_told(outputs: RegionOutputs, samples: RegionSamples) -> tuple[Tensor, Tensor]:
+    """Row and column of each sampled region in the head's matrix, whose last is background."""
+    background = outputs.logits.shape[2] - 1
+    said = outputs.logits.argmax(dim=2) - 1
+    rows = samples.labels.where(samples.labels != BACKGROUND, background).where(samples.labels != IGNORED, -1)
+    return rows, said.where(said >= 0, background)

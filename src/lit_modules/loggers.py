@@ -19,7 +19,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.loggers import WandbLogger as LightningWandbLogger
 from pytorch_lightning.utilities import rank_zero_only  # pyright: ignore[reportPrivateImportUsage]
 
-from evaluation.truth import CLASSIFICATION_METRICS, COCO_METRICS, VOC_METRICS
+from evaluation.truth import CLASSIFICATION_METRICS, COCO_METRICS, PROPOSAL_METRICS, VOC_METRICS
 from lit_modules import runs
 from lit_modules.wandb_file import cut
 
@@ -185,7 +185,7 @@ class WandbLogger(LightningWandbLogger):
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """The config, nested, with the command line as `overrides`; and that a metric's best value counts."""
         super().log_hyperparams({**params, "overrides": self._overrides})
-        for name in (*COCO_METRICS, *VOC_METRICS, *CLASSIFICATION_METRICS):
+        for name in (*COCO_METRICS, *VOC_METRICS, *PROPOSAL_METRICS, *CLASSIFICATION_METRICS):
             self._run.define_metric(f"val/{name}", step_metric="trainer/global_step", summary="max,last")
 
     @rank_zero_only

@@ -8,6 +8,7 @@ import wandb
 from PIL import Image
 
 from evaluation.analysis import KINDS, Analysis
+from evaluation.confusions import Confusion
 from evaluation.curves import RECALLS
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def panels(analysis: Analysis, shown: Mapping[str, Sequence["Picture"]]) -> dict
         "analysis/per_class": per_class(analysis),
         "analysis/pr_curves": pr_curves(analysis),
         "analysis/confusion": confusion(analysis),
+        **{f"analysis/confusion_{name}": of_part(part) for name, part in analysis.metrics.confusions.items()},
     }
 
 
@@ -119,9 +121,19 @@ def pr_curves(analysis: Analysis) -> Any:
 def confusion(analysis: Analysis) -> Any:
     """Counts at IoU 0.5; where there are more classes than W&B takes, the cells with the highest."""
     names = [*analysis.truth.class_names, _unlike("background", analysis.truth.class_names)]
+    return _matrix("Detections at IoU 0.5", names, analysis.confusion)
+
+
+def of_part(part: Confusion) -> Any:
+    """What a part of the model counted of itself."""
+    *classes, background = part.matrix.names
+    return _matrix(part.matrix.title, [*classes, _unlike(background, classes)], part.counts)
+
+
+def _matrix(title: str, names: Sequence[str], counts: np.ndarray) -> Any:
     cells = [
         [actual, predicted, int(count)]
-        for actual, row in zip(names, analysis.confusion, strict=True)
+        for actual, row in zip(names, counts, strict=True)
         for predicted, count in zip(names, row, strict=True)
     ]
     if len(cells) > _CELLS:
@@ -130,7 +142,7 @@ def confusion(analysis: Analysis) -> Any:
         "wandb/confusion_matrix/v1",
         wandb.Table(columns=["Actual", "Predicted", "nPredictions"], data=cells),
         {"Actual": "Actual", "Predicted": "Predicted", "nPredictions": "nPredictions"},
-        {"title": "Detections at IoU 0.5"},
+        {"title": title},
         split_table=True,
     )
 

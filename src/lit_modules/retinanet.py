@@ -5,7 +5,7 @@ from typing import Literal
 from torch import Tensor
 
 from datamodules.batch import Batch
-from detectors.anchors import Anchors
+from detectors.anchors import scaled_anchors
 from detectors.backbones import Backbone
 from detectors.detections import Detections
 from detectors.retinanet import RetinaNet, RetinaNetDecoder, RetinaNetLoss
@@ -47,12 +47,11 @@ class RetinaNetModule(DetectionModule):
         candidates_per_level: int = 1000,
         max_detections: int = 100,
     ) -> None:
-        if len(anchor_sizes) != 5:
-            raise ValueError(f"model.anchor_sizes={list(anchor_sizes)}: expected 5, one for each of P3-P7")
-        anchors = Anchors(
-            strides=(8, 16, 32, 64, 128),
-            sizes=tuple(tuple(size * scale for scale in anchor_scales) for size in anchor_sizes),
-            ratios=tuple(anchor_ratios),
+        anchors = scaled_anchors(
+            (8, 16, 32, 64, 128),
+            anchor_sizes,
+            anchor_scales,
+            anchor_ratios,
             grid_offset=grid_offset,
             round_anchors=round_anchors,
         )

@@ -1,13 +1,20 @@
 """A region proposal network alone, which detects objects of one class, on Lightning."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from datamodules.batch import Batch
-from detectors.anchors import Anchors
+from detectors.anchors import scaled_anchors
 from detectors.backbones import Backbone
 from detectors.detections import Detections
-from detectors.rpn import RPN, RPNDecoder, RPNLoss
+from detectors.losses import IGNORED
+from detectors.rpn import RPN, AnchorSamples, RPNDecoder, RPNLoss, RPNOutputs, map_strides
+from evaluation.confusions import Matrix
 from lit_modules.base import DetectionModule, MakeOptimizer, MakeSchedule
+
+ANCHORS = Matrix("Sampled anchors of the proposal network", ("object", "background"))
+"""Counted of the samples of an evaluation's loss."""
 
 
 class RPNModule(DetectionModule):
@@ -42,8 +49,13 @@ class RPNModule(DetectionModule):
                 f"model=rpn with {num_classes} classes: it tells objects from background and knows no classes. Give it "
                 "data of one class (data.classes=[NAME] data.other_classes=drop of VOC), or take model=faster_rcnn"
             )
-        anchors = proposal_anchors(
-            pyramid_channels, anchor_sizes, anchor_scales, anchor_ratios, grid_offset, round_anchors
+        anchors = scaled_anchors(
+            map_strides(pyramid_channels),
+            anchor_sizes,
+            anchor_scales,
+            anchor_ratios,
+            grid_offset=grid_offset,
+            round_anchors=round_anchors,
         )
         super().__init__(RPN(backbone, anchors, pyramid_channels=pyramid_channels), optimizer, schedule, lr)
         self.loss = RPNLoss(
@@ -61,32 +73,20 @@ class RPNModule(DetectionModule):
             min_size=min_size,
         )
 
+    def matrices(self, class_names: Sequence[str]) -> dict[str, Matrix]:
+        return {"rpn": ANCHORS}
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         outputs = self.outputs(batch)
         samples = self.loss.sample(outputs, batch.boxes, batch.labels, batch.sizes, self.sampling_seeds(batch))
+        self.count("rpn", *anchors_told(outputs, samples))
         return self.loss(outputs, samples)
 
     def detect(self, batch: Batch) -> Detections:
         return self.decoder(self.outputs(batch), batch.sizes)
 
 
-def proposal_anchors(
-    pyramid_channels: int | None,
-    sizes: tuple[float, ...],
-    scales: tuple[float, ...],
-    ratios: tuple[float, ...],
-    grid_offset: float,
-    round_anchors: bool,
-) -> Anchors:
-    """Those of P2-P6, or of the one map of stride 16."""
-    strides = (16,) if pyramid_channels is None else (4, 8, 16, 32, 64)
-    if len(sizes) != len(strides):
-        where = "the map of stride 16" if pyramid_channels is None else "each of P2-P6"
-        raise ValueError(f"model.anchor_sizes={list(sizes)}: expected {len(strides)}, one for {where}")
-    return Anchors(
-        strides=strides,
-        sizes=tuple(tuple(size * scale for scale in scales) for size in sizes),
-        ratios=tuple(ratios),
-        grid_offset=grid_offset,
-        round_anchors=round_anchors,
-    )
+def anchors_told(outputs: RPNOutputs, samples: AnchorSamples) -> tuple[Tensor, Tensor]:
+    """Row and column of each sampled anchor in the matrix `ANCHORS`: an object is said where the logit is over 0."""
+    is_background = (samples.labels < 0).long().masked_fill(samples.labels == IGNORED, -1)
+    return is_background, (outputs.logits.gather(1, samples.rows) <= 0).long()

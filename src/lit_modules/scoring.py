@@ -17,7 +17,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from evaluation.analysis import Analysis, analyse
-from evaluation.metrics import evaluate, headline
+from evaluation.metrics import Metrics, evaluate, headline
 from evaluation.results import read_predictions, write_predictions
 from evaluation.truth import Predictions, Truth
 from lit_modules import runs, startup
@@ -79,10 +79,7 @@ def score(cfg: DictConfig) -> float:
         if isinstance(module, DetectionModule) and module.truth is not None and module.predictions is not None:
             write_predictions(folder / "predictions.json", module.truth, module.predictions)
     if runs.is_rank_zero():
-        runs.write(
-            folder / "metrics.json",
-            json.dumps({"scalars": _valid(metrics.scalars), "per_class": _valid(metrics.per_class)}, indent=1),
-        )
+        runs.write(folder / "metrics.json", json.dumps(_content(metrics), indent=1))
         log.info("%s split\n%s", cfg.split, text)
         log.info("%s: %s", cfg.split, headline(metrics.scalars))
         log.info("saved in %s", folder)
@@ -165,6 +162,16 @@ def _tell_data(datamodule: Any, split: str) -> None:
 
 def _short(value: Any) -> str:
     return f"[{few([str(item) for item in cast('list[Any]', value)])}]" if isinstance(value, list) else str(value)
+
+
+def _content(metrics: Metrics) -> dict[str, Any]:
+    """Of metrics.json; confusions where a model counts them."""
+    content: dict[str, Any] = {"scalars": _valid(metrics.scalars), "per_class": _valid(metrics.per_class)}
+    confusions = {
+        name: {"names": list(part.matrix.names), "counts": part.counts.tolist()}
+        for name, part in metrics.confusions.items()
+    }
+    return content | ({"confusions": confusions} if confusions else {})
 
 
 def _valid(scores: Any) -> Any:

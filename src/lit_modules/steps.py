@@ -8,9 +8,11 @@ import logging
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
@@ -20,6 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from datamodules.batch import Batch
 from evaluation.analysis import Analysis
+from evaluation.confusions import Matrix, pairs
 from evaluation.metrics import Metrics
 from evaluation.truth import Truth
 from lit_modules.exactness import Evaluation, image_seeds, step_seed
@@ -69,6 +72,7 @@ class TrainingModule(pl.LightningModule):
         self._evaluation = Evaluation()
         self._pending: tuple[Tensor, dict[str, Tensor], Batch, str] | None = None
         self._kept: tuple[Batch, Any] | None = None
+        self._pairs: dict[str, np.ndarray[Any, Any]] = {}
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -81,6 +85,20 @@ class TrainingModule(pl.LightningModule):
     @abstractmethod
     def score(self, truth: Truth, entries: Sequence[Any]) -> Metrics:
         """The numbers of a split from what all ranks kept, in any order and with copies; on rank 0 alone."""
+
+    def matrices(self, class_names: Sequence[str]) -> dict[str, Matrix]:
+        """The confusion matrices that `losses` counts, by short names."""
+        return {}
+
+    def count(self, name: str, true: Tensor, said: Tensor) -> None:
+        """Of a batch of an evaluation, the rows and columns that its samples have in a matrix; row -1: not counted.
+
+        In training nothing is counted: sums over an epoch would have to be kept in checkpoints, and would wait for the
+        device at each step.
+        """
+        if not torch.is_grad_enabled():
+            row, column = torch.stack((true.flatten(), said.flatten())).cpu().numpy()
+            self._pairs[name] = pairs(row, column)
 
     @property
     def analysis(self) -> Analysis | None:
@@ -220,7 +238,8 @@ class TrainingModule(pl.LightningModule):
         losses = self.losses(batch)
         entries = self.entries(batch) if batch.infos else ()
         self._kept = None
-        self._evaluation.add(batch, losses, entries)
+        self._evaluation.add(batch, losses, entries, self._pairs)
+        self._pairs = {}
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self.validation_step(batch, batch_idx)
@@ -254,7 +273,9 @@ class TrainingModule(pl.LightningModule):
                 self.truth = whole.scored_part(truth, limited)
                 self.skipped.images[split] = {str(image_id): why for image_id, why in whole.unread.items()}
                 self.skipped.add_annotations(data)
-                answer = [(self.score(self.truth, whole.entries), whole.mean_losses())]
+                confusions = whole.confusions(self.matrices(self.truth.class_names))
+                metrics = replace(self.score(self.truth, whole.entries), confusions=confusions)
+                answer = [(metrics, whole.mean_losses())]
             except Exception as error:  # sent to the other ranks, which would wait for ever
                 answer = [error]
         if dist.is_initialized():

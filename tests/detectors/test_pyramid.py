@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from detectors.backbones import Backbone
 from detectors.pyramid import FeaturePyramid
@@ -50,6 +51,30 @@ def test_maps_of_any_size_give_five_levels(p6_from: str) -> None:
     assert pyramid.strides == (8, 16, 32, 64, 128)
     torch.testing.assert_close(levels[3], pyramid.p6(levels[2] if p6_from == "p5" else maps[2]))
     torch.testing.assert_close(levels[4], pyramid.p7(levels[3].clamp(min=0)))
+
+
+def test_levels_from_a_pool_equal_torchvision() -> None:
+    """P2-P6; P6 is every second cell of P5, also where their number is odd."""
+    torch.manual_seed(0)
+    theirs = FeaturePyramidNetwork([4, 8, 16, 32], 24, LastLevelMaxPool())
+    pyramid = FeaturePyramid(Trunk(4, 8, 16, 32), 24, "pool")
+    places = {"inner_blocks": "lateral", "layer_blocks": "output"}
+    state: dict[str, Tensor] = {}
+    for name, value in theirs.state_dict().items():
+        place, level, _, kind = name.split(".")
+        state[f"{places[place]}.{level}.{kind}"] = nn.init.normal_(value)
+    pyramid.load_state_dict(state)
+    maps = [
+        torch.randn(2, c, *size) for c, size in zip((4, 8, 16, 32), ((40, 24), (20, 12), (10, 6), (5, 3)), strict=True)
+    ]
+    levels = pyramid(maps)
+    expected = theirs({str(i): x for i, x in enumerate(maps)})
+    for ours, other in zip(levels, expected.values(), strict=True):
+        torch.testing.assert_close(ours, other, rtol=1e-5, atol=1e-5)
+    assert levels[4].shape == (2, 24, 3, 2)
+    assert torch.equal(levels[4], levels[3][:, :, [0, 2, 4]][..., [0, 2]])
+    assert pyramid.inputs == (4, 8, 16, 32)
+    assert pyramid.strides == (4, 8, 16, 32, 64)
 
 
 def test_a_coarse_cell_is_repeated_over_the_finer_ones() -> None:

@@ -9,12 +9,16 @@ import retinanet_cases
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from faster_rcnn_cases import proposals_of, random_boxes, random_region_outputs, random_rpn_outputs
 from torch import Tensor, nn
 
 from detectors.backbones import SyncBatchNorm
+from detectors.detections import Detections
+from detectors.faster_rcnn import RegionLoss, RegionOutputs, RegionSampler
 from detectors.fcos import FCOSLoss
 from detectors.losses import mean_over_ranks
 from detectors.retinanet import RetinaNetLoss
+from detectors.rpn import RPNLoss, RPNOutputs
 
 
 def _losses(part: slice) -> dict[str, Tensor]:
@@ -25,10 +29,25 @@ def _losses(part: slice) -> dict[str, Tensor]:
     boxes, labels = fcos_cases.random_truth(2, 4, 3)
     boxes[1], labels[1] = 0, -1
     results: dict[str, Tensor] = {}
+    seeds = (3, 4)[part]
+
+    def proposing(outputs: RPNOutputs, boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """The first image has fewer anchors than are asked for, since some are ignored."""
+        loss = RPNLoss(num_samples=4000)
+        return loss(outputs, loss.sample(outputs, boxes, labels, torch.full((len(boxes), 2), 128), seeds))
+
+    def refining(outputs: RegionOutputs, boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """The second image has fewer proposals than are asked for."""
+        both = proposals_of(random_boxes(40), random_boxes(10, seed=1))
+        own = Detections(both.boxes[part], both.scores[part], both.labels[part])
+        return RegionLoss()(outputs, RegionSampler(num_samples=16)(own, boxes, labels, seeds))
+
     kinds: list[tuple[Any, Any]] = [
         (FCOSLoss(), fcos_cases.random_outputs(2, 3)),
         (RetinaNetLoss(), retinanet_cases.random_outputs(2, 3)),
         (RetinaNetLoss(box_loss="giou"), retinanet_cases.random_outputs(2, 3)),
+        (proposing, random_rpn_outputs(2)),
+        (refining, random_region_outputs(2, 16, 3)),
     ]
     for number, (loss, outputs) in enumerate(kinds):
         leaves = {k: v[part].detach().requires_grad_() for k, v in vars(outputs).items() if _is_leaf(v)}
@@ -78,7 +97,7 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
     assert first["alone"].tolist() == [5.0]
 
     whole = _losses(slice(2))
-    assert len(whole) == 3 + 3 + 2 * (2 + 2)
+    assert len(whole) == 3 + 3 + 4 * (2 + 2)
     for name, expected in whole.items():
         # each rank divides by the mean over ranks, so the mean of their losses is the loss of both
         a, b = first["losses"][name], second["losses"][name]

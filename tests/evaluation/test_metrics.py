@@ -38,14 +38,19 @@ def test_crowds_and_difficult_objects_are_not_counted(truth_of: Callable[..., Tr
     assert [row["num_objects"] for row in metrics.per_class.values()] == [1, 0, 1]
 
 
+def printed(metrics: Metrics) -> list[list[str]]:
+    """Words of the table's lines, without rules."""
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(table(metrics))
+    return [line.split() for line in capture.get().splitlines() if line.strip(" ─")]
+
+
 def test_the_table_shows_percentages_and_a_dash_where_nothing_was_true(
     truth_of: Callable[..., Truth], predictions: Predictions
 ) -> None:
     metrics = evaluate(truth_of(OBJECTS, class_names=NAMES, voc=True), predictions)
-    console = Console(width=80)
-    with console.capture() as capture:
-        console.print(table(metrics))
-    rows = [line.split() for line in capture.get().splitlines() if line.strip(" ─")]
+    rows = printed(metrics)
     assert rows[:5] == [
         ["percent"],
         ["AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "mAP_voc07", "mAP_voc"],
@@ -59,6 +64,13 @@ def test_the_table_shows_percentages_and_a_dash_where_nothing_was_true(
         ["dog", "-", "-", "-", "-", "0"],
         ["[bold]cow", "0.0", "0.0", "0.0", "0.0", "1"],
     ]
+
+
+def test_recall_of_proposals_has_a_row_where_there_is_any() -> None:
+    plain = dict.fromkeys(COCO_METRICS, 0.5)
+    lines = printed(Metrics(plain | {"AR100_proposals": 0.25, "AR1000_proposals": 1.0}, {}))
+    assert lines[-2:] == [["AR100_proposals", "AR1000_proposals"], ["25.0", "100.0"]]
+    assert lines[:-2] == printed(Metrics(plain, {}))
 
 
 def test_of_many_classes_the_best_and_the_worst_are_listed() -> None:

@@ -9,6 +9,7 @@ from pages import Page, checked
 
 from evaluation import plots
 from evaluation.analysis import Analysis, analyse
+from evaluation.confusions import Confusion, Matrix
 from evaluation.metrics import evaluate
 from evaluation.plots import Line
 from evaluation.report import About, report
@@ -109,6 +110,39 @@ def test_the_matrix_is_the_analysis_confusion_with_a_background_row(found, few):
     assert re.search(rf"background {few.confusion[3, 0]} ", found.text)
     missed = int(few.confusion[:3, 3].sum())
     assert f"and {missed} not at all" in found.text
+
+
+def counting(analysis: Analysis, confusion: Confusion) -> Analysis:
+    """Of a model that scores its proposals, and counts what a part of it says."""
+    metrics = analysis.metrics
+    scalars = metrics.scalars | {"AR100_proposals": 0.4321, "AR1000_proposals": 0.5678}
+    return dataclasses.replace(
+        analysis, metrics=dataclasses.replace(metrics, scalars=scalars, confusions={"head": confusion})
+    )
+
+
+def test_what_a_part_of_the_model_counted_stands_behind_the_detections(few):
+    counts = np.array([[5, 0, 1, 2], [0, 4, 0, 1], [0, 0, 0, 3], [1, 2, 0, 981]])
+    analysis = counting(few, Confusion(Matrix("Regions & <b>", ("cat", "dog", "bird", "background")), counts))
+    history = [{"step": "4", "val/AR100_proposals": "0.3", "val/AR1000_proposals": "0.4"}]
+    found = checked(report(dataclasses.replace(ABOUT, history=history), analysis, grey, num_pictures=0))
+    assert {"Detections", "Regions & <b>", "Recall of the proposals in the validation"} <= set(found.headings)
+    assert "990 of 1,000 samples (99.0 %) are told right" in found.text
+    assert "cat 5 62 % 0 1 12 % 2 25 %" in found.text
+    assert "background 1 0 % 2 0 % 0 981 100 %" in found.text
+    assert re.search(r"AR100_proposals \(.{0,40}\) 0.432", found.text)
+    assert re.search(r"AR1000_proposals \(.{0,40}\) 0.568", found.text)
+
+
+def test_of_many_classes_a_part_shows_the_pairs_and_a_drawing():
+    names = tuple(f"c{number}" for number in range(30))
+    counts = np.diag(np.full(31, 50))
+    counts[7, 11] = 9
+    analysis = counting(made_up(40, names), Confusion(Matrix("Regions", (*names, "background")), counts))
+    found = checked(report(ABOUT, analysis, grey, num_pictures=0))
+    assert found.headings.count("Most confused pairs") == 2
+    assert "share of class c7 c11 9 0.153" in found.text
+    assert "told as (last column: background)" in found.text
 
 
 def test_pictures_are_the_worst_the_best_and_others_none_twice(found, few):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from running import wandb_config, wandb_records, wandb_rows, wandb_summary
 from validated import BOX, CLASSES, FOUND, OBJECTS, OTHER, Run, analysed
 
 from evaluation.analysis import Analysis
-from evaluation.truth import COCO_METRICS
+from evaluation.confusions import Confusion, Matrix
+from evaluation.truth import COCO_METRICS, PROPOSAL_METRICS
 from lit_modules import loggers, panels
 from lit_modules.loggers import WandbLogger
 from lit_modules.wandb_file import cut
@@ -156,6 +158,17 @@ def test_the_confusion_matrix_counts_background_too(row, file, analysis):
     assert cells["background", CLASSES[0]] == 1
 
 
+def test_what_parts_of_a_model_counted_has_a_chart_each(analysis):
+    counts = np.array([[5, 0, 1, 2], [0, 4, 0, 1], [0, 0, 0, 3], [1, 2, 0, 90]])
+    part = Confusion(Matrix("Sampled regions", ("background", *CLASSES[:2], "background")), counts)
+    parts = replace(analysis, metrics=replace(analysis.metrics, confusions={"roi_head": part}))
+    shown = panels.panels(parts, {})
+    assert shown.keys() - panels.panels(analysis, {}).keys() == {"analysis/confusion_roi_head"}
+    cells = {(true, said): count for true, said, count in shown["analysis/confusion_roi_head"].table.data}
+    names = ["background", *CLASSES[:2], "(background)"]
+    assert [[cells[true, said] for said in names] for true in names] == counts.tolist()
+
+
 def test_many_classes_give_no_more_lines_and_cells_than_w_and_b_shows(monkeypatch, analysis):
     monkeypatch.setattr(panels, "_CURVES", 1)
     monkeypatch.setattr(panels, "_CELLS", 3)
@@ -225,7 +238,7 @@ def test_the_summary_has_the_best_of_each_metric_and_of_the_best_checkpoint(file
     assert (summary["best/AP"], summary["best/AP50"], summary["best/step"]) == (0.25, 0.5, 40)
     assert summary["val/AP"] == {"max": 0.25, "last": 0.125}
     defined = {record.metric.name: record.metric for record in wandb_records(file) if record.metric.name}
-    for name in COCO_METRICS:
+    for name in (*COCO_METRICS, *PROPOSAL_METRICS):
         assert defined[f"val/{name}"].summary.max
         assert defined[f"val/{name}"].step_metric == "trainer/global_step"
 

@@ -1,0 +1,92 @@
+import pytest
+import torch
+from torch import Tensor
+
+from detectors.losses import BACKGROUND, IGNORED
+from detectors.sampling import balanced_sample, uniform_noise
+
+CPU = torch.device("cpu")
+
+
+def labels_of(positives: int, background: int, ignored: int) -> Tensor:
+    """One image's, mixed."""
+    labels = torch.tensor([7] * positives + [BACKGROUND] * background + [IGNORED] * ignored)
+    return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))][None]
+
+
+def counts(sampled: Tensor) -> tuple[int, int, int]:
+    return tuple(int(x.sum()) for x in (sampled >= 0, sampled == BACKGROUND, sampled == IGNORED))  # pyright: ignore[reportReturnType]
+
+
+@pytest.mark.parametrize(
+    ("given", "num_samples", "fraction", "expected"),
+    [
+        ((50, 50, 20), 40, 0.5, (20, 20, 0)),
+        ((50, 50, 20), 40, 0.25, (10, 30, 0)),
+        ((50, 50, 20), 39, 0.25, (9, 30, 0)),  # 9.75 is cut off
+        ((5, 100, 20), 40, 0.5, (5, 35, 0)),  # background fills up
+        ((100, 5, 20), 40, 0.5, (20, 5, 15)),  # positives do not
+        ((3, 4, 100), 40, 0.5, (3, 4, 33)),
+        ((0, 100, 20), 40, 0.5, (0, 40, 0)),
+        ((0, 0, 50), 40, 0.5, (0, 0, 40)),
+        ((10, 10, 5), 256, 0.5, (10, 10, 5)),  # more than there are rows
+        ((10, 10, 5), 40, 0.25, (10, 10, 5)),
+        ((10, 10, 5), 20, 1.0, (10, 10, 0)),
+        ((10, 10, 5), 20, 0.0, (0, 10, 10)),
+        ((1, 0, 0), 1, 0.5, (0, 0, 1)),  # half of one is none
+    ],
+)
+def test_so_many_are_drawn_of_each_kind(
+    given: tuple[int, int, int], num_samples: int, fraction: float, expected: tuple[int, int, int]
+) -> None:
+    labels = labels_of(*given)
+    for seed in range(20):
+        noise = uniform_noise([seed], labels.shape[1], CPU)
+        rows, sampled = balanced_sample(labels, noise, num_samples=num_samples, positive_fraction=fraction)
+        assert rows.shape == sampled.shape == (1, min(num_samples, sum(given)))
+        assert counts(sampled) == expected
+        assert len(rows.unique()) == rows.numel()
+        drawn = sampled != IGNORED
+        assert torch.equal(labels.gather(1, rows)[drawn], sampled[drawn])
+
+
+def test_noise_of_zero_is_drawn_like_any_other() -> None:
+    labels = torch.tensor([[3, BACKGROUND, IGNORED]])
+    _, sampled = balanced_sample(labels, torch.zeros(1, 3), num_samples=3, positive_fraction=0.5)
+    assert counts(sampled) == (1, 1, 1)
+
+
+def test_every_row_of_a_kind_is_drawn_equally_often() -> None:
+    """Chi squared of 2000 draws; with 59 and 39 degrees of freedom it is above 110 once in 10000 or less."""
+    labels, num_draws = labels_of(60, 40, 10), 2000
+    noise = uniform_noise(range(num_draws), 110, CPU)
+    rows, sampled = balanced_sample(labels.expand(num_draws, -1), noise, num_samples=24, positive_fraction=0.5)
+    assert counts(sampled) == (12 * num_draws, 12 * num_draws, 0)
+    drawn = torch.bincount(rows.flatten(), minlength=110).double()
+    for kind in (labels[0] >= 0, labels[0] == BACKGROUND):
+        expected = 12 * num_draws / kind.sum()
+        assert ((drawn[kind] - expected) ** 2 / expected).sum() < 110
+    assert drawn[labels[0] == IGNORED].sum() == 0
+
+
+def test_what_is_drawn_follows_from_the_images_seed_alone() -> None:
+    together = uniform_noise([5, 2**62, 5, 0], 100, CPU)
+    assert torch.equal(together[0], together[2])
+    assert not torch.equal(together[0], together[1])
+    assert torch.equal(uniform_noise([2**62], 100, CPU)[0], together[1])
+    assert together.min() >= 0
+    assert together.max() < 1
+
+    labels = torch.cat([labels_of(50, 50, 10), labels_of(0, 100, 10)])
+    noise = uniform_noise([5, 6], 110, CPU)
+    both = balanced_sample(labels, noise, num_samples=32, positive_fraction=0.5)
+    for image in range(2):
+        part = slice(image, image + 1)
+        alone = balanced_sample(labels[part], noise[part], num_samples=32, positive_fraction=0.5)
+        assert all(torch.equal(a, b[part]) for a, b in zip(alone, both, strict=True))
+
+
+def test_drawing_leaves_the_global_generator_as_it_was() -> None:
+    before = torch.get_rng_state()
+    uniform_noise([1, 2], 10, CPU)
+    assert torch.equal(torch.get_rng_state(), before)
