@@ -266,9 +266,10 @@ def scaled(cfg: DictConfig, quiet: bool = False) -> DictConfig:
         OmegaConf.update(new, key, value)
 
     change("model.lr", cfg.model.lr * factor)
-    for key in ("trainer.max_steps", "trainer.val_check_interval", "schedule.warmup_steps"):
+    counts = ("trainer.max_steps", "trainer.val_check_interval", "schedule.warmup_steps", "callbacks.back_to_best.at")
+    for key in counts:
         value = OmegaConf.select(cfg, key)
-        if value is not None and value > 0:
+        if isinstance(value, int) and value > 0:  # a float is a fraction of the run
             change(key, max(1, round(value / factor)))
     for where in ("schedule", "model.schedule"):
         milestones = OmegaConf.select(cfg, f"{where}.milestones")

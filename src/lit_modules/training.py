@@ -111,9 +111,7 @@ def finish(run: runs.Run, module: TrainingModule, datamodule: Any, trainer: pl.T
     if run.config.test and tested is best.best_metrics:
         text = as_text(Metrics(best.best_metrics, best.best_per_class))
         log.info("test is the validation of the best checkpoint\n%s", text)
-    is_loss = best.monitor.startswith("val/loss")
-    score = f"{best.best_score:.4f}" if is_loss else f"{100 * best.best_score:.2f} %"
-    log.info("best: %s %s at step %d", best.monitor, score, best.best_step)
+    log.info("best: %s at step %d", best.best_told, best.best_step)
     if run.config.test and tested:
         log.info("test: %s", headline(tested))
     if trainer.is_global_zero:

@@ -269,6 +269,10 @@ def test_what_the_chosen_model_matches_boxes_with_comes_first_under_its_own_name
     own = targets("model=retinanet", "model.anchor_ratios=[0.5,1.0,2.5]").anchors
     assert list(own) == ["this model", *published]
     assert own["this model"].ratios == (0.5, 1.0, 2.5)
+    for faster_rcnn in (["model=faster_rcnn"], ["model=rpn", "data.num_classes=1"]):
+        assert list(targets(*faster_rcnn).anchors) == [f"this model: {published[1]}", published[0], published[2]]
+    one_map = ["model.pyramid_channels=null", "model.anchor_sizes=[128.0]", "model.anchor_scales=[1.0,2.0,4.0]"]
+    assert next(iter(targets("model=faster_rcnn", *one_map).anchors)) == f"this model: {published[2]}"
 
 
 def test_the_chosen_model_is_marked_in_the_tables_and_alone_advised_on(tmp_path: Path, look: Inspect) -> None:

@@ -37,6 +37,12 @@ def test_eight_images_a_step_take_half_the_rate_and_twice_the_steps():
         assert schedule.milestones == [120000, 160000, 0.5]  # a fraction of the run stays one
 
 
+@pytest.mark.parametrize(("at", "scaled"), [(500, 1000), (0.5, 0.5), (None, None)])
+def test_the_step_at_which_a_run_goes_back_to_its_best_is_scaled_and_a_fraction_is_not(at, scaled):
+    cfg = runs.scaled(config(data__batch_size=8, callbacks={"back_to_best": {"at": at}}))
+    assert cfg.callbacks.back_to_best.at == scaled
+
+
 def test_sixty_four_images_a_step_take_four_times_the_rate():
     cfg = runs.scaled(config(data__batch_size=64))
     assert cfg.model.lr == pytest.approx(0.04)

@@ -56,6 +56,12 @@ class Checkpoints(Checkpoint):
     def best_path(self) -> Path:
         return self.folder / "best.ckpt"
 
+    @property
+    def best_told(self) -> str:
+        """Metric and score of the best checkpoint, in percent unless it is a loss."""
+        is_loss = self.monitor.startswith("val/loss")
+        return f"{self.monitor} " + (f"{self.best_score:.4f}" if is_loss else f"{100 * self.best_score:.2f} %")
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "monitor": self.monitor,
