@@ -62,7 +62,6 @@ class FasterRCNN(RPN):
                 f"pooling={pooling}, pyramid_channels={pyramid_channels}: expected align, or max over one map"
             )
         self.pooling, self.pooled_size, self.aligned = pooling, pooled_size, aligned
-        self.num_classes = num_classes
         self.head: nn.Sequential | None = None
         if pyramid_channels is None:
             channels = backbone.region_channels
@@ -83,22 +82,27 @@ class FasterRCNN(RPN):
 
     def refine(self, maps: Sequence[Tensor], boxes: Float[Tensor, "B P 4"]) -> RegionOutputs:
         """Look again at the regions of these boxes, which lie in the pixels of the network input."""
-        num_images, num_regions = boxes.shape[:2]
-        image = torch.arange(num_images, device=boxes.device).repeat_interleave(num_regions)
-        boxes = boxes.flatten(0, 1)
-        if self.head is None:
-            x = maps[0]
-            if self.pooling == "max":
-                pooled = max_pool_regions(x, 16, image, boxes, self.pooled_size)
-            else:
-                pooled = align_regions([x], [16], image, boxes, self.pooled_size, self.aligned)
-            x = self.backbone.regions(pooled)
-        else:  # P6 is for proposals alone
-            x = self.head(align_regions(maps[:-1], (4, 8, 16, 32), image, boxes, self.pooled_size, self.aligned))
-        return RegionOutputs(
-            logits=self.logits(x).reshape(num_images, num_regions, -1),
-            deltas=self.deltas(x).reshape(num_images, num_regions, -1, 4),
-        )
+        image = torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])
+        logits, deltas = self.judge(self.cut_out(maps, image, boxes.flatten(0, 1)))
+        regions = boxes.shape[:2]
+        return RegionOutputs(logits.reshape(*regions, *logits.shape[1:]), deltas.reshape(*regions, *deltas.shape[1:]))
+
+    def cut_out(
+        self, maps: Sequence[Tensor], image: Int[Tensor, " N"], boxes: Float[Tensor, "N 4"]
+    ) -> Float[Tensor, "N C s s"]:
+        if self.pyramid is not None:  # P6 is for proposals alone
+            return align_regions(maps[:-1], (4, 8, 16, 32), image, boxes, self.pooled_size, self.aligned)
+        if self.pooling == "max":
+            return max_pool_regions(maps[0], 16, image, boxes, self.pooled_size)
+        return align_regions(maps, (16,), image, boxes, self.pooled_size, self.aligned)
+
+    def judge(
+        self, pooled: Float[Tensor, "N C s s"]
+    ) -> tuple[Float[Tensor, "N columns"], Float[Tensor, "N columns 4"]]:
+        """Logits and deltas of regions cut out of the maps."""
+        x = self.backbone.regions(pooled) if self.head is None else self.head(pooled)
+        logits = self.logits(x)
+        return logits, self.deltas(x).reshape(*logits.shape, 4)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules.batch import Batch
 from detectors.anchors import scaled_anchors
@@ -132,6 +132,11 @@ class FasterRCNNModule(DetectionModule):
             nms_threshold=nms_threshold,
             max_detections=max_detections,
         )
+
+    def behind_network(self, network: nn.Module) -> None:
+        cells = self.network.pooled_size
+        regions = torch.empty(self.proposals.max_proposals, self.network.num_channels, cells, cells)
+        cast(FasterRCNN, network).judge(regions.to(next(network.parameters()).device))
 
     def propose(self, features: RPNOutputs, batch: Batch) -> Detections:
         """More in training, whose samples are drawn from them; those of an evaluation serve its loss as well."""

@@ -162,9 +162,10 @@ def image_size(resize: int, rule: str) -> tuple[int, int]:
 
 
 def gflops(module: TrainingModule, size: tuple[int, int]) -> float:
-    """10^9 floating-point operations (two for a multiply-add) of one forward pass, counted without computing it."""
+    """10^9 floating-point operations (two for a multiply-add) of one image, counted without computing it."""
     network = copy.deepcopy(module.network).to("meta").eval()
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         network(torch.empty(1, 3, *size, dtype=torch.uint8, device="meta"), torch.tensor([size], device="meta"))
+        module.behind_network(network)
     return counter.get_total_flops() / 1e9

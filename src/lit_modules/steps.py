@@ -114,6 +114,9 @@ class TrainingModule(pl.LightningModule):
             self._kept = (batch, self.network(batch.images, batch.sizes))
         return self._kept[1]
 
+    def behind_network(self, network: nn.Module) -> None:
+        """On the device of `network`, what an image passes through beside its forward pass; for counting operations."""
+
     def configure_optimizers(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         optimizer = self._make_optimizer(self.network, self.lr)
         total = self.trainer.max_steps if self.trainer.max_steps > 0 else self.trainer.estimated_stepping_batches
