@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src"
 PACKAGES = ("detectors", "datamodules", "evaluation", "lit_modules")
 MODULES = sorted(SRC.rglob("*.py"))
-DETECTORS = {"fcos", "retinanet", "rpn", "faster_rcnn", "classifier"}
+DETECTORS = {file.stem for file in (ROOT / "conf" / "model").glob("*.yaml")}
 BUILT_ON = {"faster_rcnn": {"rpn"}}
 
 MAY_IMPORT = {

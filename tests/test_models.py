@@ -16,6 +16,7 @@ import cv2
 import pytest
 import torch
 from composing import BACKBONES, MODELS, built, composed, random_batch
+from hydra.errors import InstantiationException
 from torch import Tensor
 
 from datamodules.base import DetectionDataModule
@@ -200,6 +201,50 @@ def test_images_without_objects_train(model, smallest_backbone):
     assert not without
     first, *_, last = [sum(losses.values()) for losses in train(module, batch, steps=5)]
     assert 0 < last < first  # what is seen where nothing is, is unlearnt
+
+
+ONE_MAP = [
+    "model.pyramid_channels=null", "model.anchor_sizes=[32.0]", "model.backbone.weights=null", "optimizer=adamw",
+    "model.backbone.frozen_stages=0", "model.backbone.norm=gn", "schedule=constant", "data=shapes",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet18", "vgg16"])
+@pytest.mark.parametrize("model", ["faster_rcnn", "rpn"])
+def test_over_one_map_every_trained_parameter_has_a_gradient(model, backbone):
+    """Others would make several ranks fail."""
+    overrides = [*ONE_MAP, f"model={model}", f"model/backbone={backbone}", f"data.num_classes={num_classes(model)}"]
+    if model == "faster_rcnn":
+        overrides += ["model.train_proposals=8", "model.roi_samples=8"]
+        overrides += ["model.backbone.fully_connected=true"] if backbone == "vgg16" else []
+    module = built(composed(*overrides))
+    total(module.losses(random_batch(1, num_classes(model)))).backward()
+    assert not [n for n, p in module.network.named_parameters() if p.requires_grad and p.grad is None]
+
+
+@pytest.mark.parametrize("model", DETECTORS)
+def test_layers_of_vgg16_that_would_lie_idle_are_refused(model):
+    idle = ["model/backbone=vgg16", "model.backbone.fully_connected=true", f"data.num_classes={num_classes(model)}"]
+    with pytest.raises(InstantiationException, match="fully_connected=true: fc6 and fc7 are of use to"):
+        built(composed(f"model={model}", "data=shapes", *idle), device="meta")
+
+
+@pytest.mark.parametrize("model", DETECTORS)
+def test_a_batch_of_which_nothing_could_be_read_counts_in_no_normaliser(model, smallest_backbone, monkeypatch):
+    """The black image that stands in has no sample: another rank's mean over samples must not see it."""
+    counted = []
+
+    def mean_over_ranks(x):
+        counted.extend(x.flatten().tolist())
+        return x
+
+    module = small_module(model, smallest_backbone, lr=0.001)
+    for name in [name for name in sys.modules if name.startswith("detectors.")]:
+        if hasattr(sys.modules[name], "mean_over_ranks"):
+            monkeypatch.setattr(sys.modules[name], "mean_over_ranks", mean_over_ranks)
+    module.losses(random_batch(1, num_classes(model), num_boxes=0)._replace(infos=[]))
+    assert counted
+    assert counted == [0.0] * len(counted)
 
 
 def trace(model: str) -> dict[str, list[float]]:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from composing import composed
+from composing import MODELS, composed
 from hydra.utils import instantiate
 from running import MOMENTS, TINY, Runner, assert_equal_bits, curves, only_run, state
 
@@ -163,11 +163,11 @@ def pretrained(whole: Path) -> Path:
 
 
 @pytest.mark.parametrize("norm", ["bn", "frozen_bn"])
-@pytest.mark.parametrize("model", ["fcos", "retinanet"])
+@pytest.mark.parametrize("model", [model for model in MODELS if model != "classifier"])
 def test_its_tensors_arrive_in_a_detector_unchanged(model, norm, pretrained, caplog):
     cfg = composed(
         f"model={model}", "model/backbone=mobilenet_v2", f"model.backbone.norm={norm}", "data=shapes",
-        f"model.backbone.weights={pretrained}",
+        f"model.backbone.weights={pretrained}", "data.num_classes=1",
     )  # fmt: skip
     with caplog.at_level("INFO", "detectors.weights"):
         module = instantiate(cfg.model)

@@ -98,6 +98,15 @@ def group_norm(num_channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(max(g for g in range(1, most + 1) if num_channels % g == 0), num_channels)
 
 
+def refuse_region_head(backbone: "Backbone") -> None:
+    """Where it would lie idle: parameters without a gradient, in every checkpoint."""
+    if backbone.region_size is not None:
+        raise ValueError(
+            "model.backbone.fully_connected=true: fc6 and fc7 are of use to model=faster_rcnn "
+            "model.pyramid_channels=null alone; set it to false"
+        )
+
+
 Norm = Literal["frozen_bn", "bn", "sync_bn", "gn"]
 NORMS: dict[Norm, Callable[[int], nn.Module]] = {
     "frozen_bn": FrozenBatchNorm,
@@ -119,7 +128,7 @@ class Backbone(nn.Module, ABC):
     pixel_std: Tensor
     frozen_stages: int = 0
     region_size: int | None = None
-    """Cells in x and in y that `regions` needs; None: any number."""
+    """Cells in x and in y that layers behind all stages need in `regions`; None where there are none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -294,14 +303,14 @@ class VGG16(Backbone):
                 "file of Caffe's weights, or caffe=false"
             )
         build, published = VGG16S[norm is not None]
-        network = build(weights=None, dropout=dropout, init_weights=False)
+        network = build(weights=None, dropout=dropout, init_weights=weights is None)
         self.channels = {4: 256, 8: 512, 16: 512, 32: 512}
         layers = list(cast(nn.Sequential, network.features))
         if norm is not None:
             layers = [NORMS[norm](x.num_features) if isinstance(x, nn.BatchNorm2d) else x for x in layers]
         self.features = nn.Sequential(*layers)
         self.classifier = network.classifier[:6] if fully_connected else None
-        self.region_size = 7
+        self.region_size = 7 if fully_connected else None
         if caffe:
             self.pixel_mean.copy_(torch.tensor(CAFFE_MEAN) / 255)
             self.pixel_std.fill_(1 / 255)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from detectors.backbones import Backbone
+from detectors.backbones import Backbone, refuse_region_head
 from detectors.losses import mean_over_ranks
 
 
@@ -14,6 +14,7 @@ class Classifier(nn.Module):
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
         super().__init__()
+        refuse_region_head(backbone)
         self.backbone = backbone
         self.linear = nn.Linear(backbone.channels[32], num_classes)
 

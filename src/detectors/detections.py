@@ -59,3 +59,13 @@ def best_detections(
         F.pad(scores[kept], (0, missing)),
         F.pad(labels[kept], (0, missing), value=-1),
     )
+
+
+def check_decoding(**settings: int | float) -> None:
+    """Of a decoder: thresholds are shares, scores below 1, all else counts from 1."""
+    for name, value in settings.items():
+        if name.endswith("threshold"):
+            if not 0 <= value <= 1 or (name == "score_threshold" and value == 1):
+                raise ValueError(f"{name}={value}: expected 0 <= {name} {'<' if name[0] == 's' else '<='} 1")
+        elif value < 1:
+            raise ValueError(f"{name}={value}: expected 1 or more")

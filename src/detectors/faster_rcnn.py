@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from detectors.anchors import Anchors
 from detectors.backbones import Backbone
 from detectors.boxes import Weights, box_areas, boxes_to_deltas, clip_boxes, deltas_to_boxes
-from detectors.detections import Detections, best_detections
+from detectors.detections import Detections, best_detections, check_decoding
 from detectors.losses import BACKGROUND, IGNORED, mean_over_ranks
 from detectors.matching import gather_matched, match_anchors
 from detectors.roi_pooling import align_regions, max_pool_regions
@@ -38,7 +38,8 @@ torch.export.register_dataclass(RegionOutputs)
 
 
 class FasterRCNN(RPN):
-    """The proposal network, and a head that looks again at regions of its maps.
+    """The proposal network, and a head that looks again at regions of its maps: `forward` is the first half, `refine`
+    the second.
 
     Over a pyramid the head is two fully connected layers of `head_channels` (FPN, section 4.2); over one map it is
     what the backbone has behind it: fc6 and fc7 of VGG-16, the last stage of a ResNet.
@@ -59,14 +60,15 @@ class FasterRCNN(RPN):
         super().__init__(backbone, anchors, pyramid_channels=pyramid_channels)
         if pooling not in POOLINGS or (pooling == "max" and pyramid_channels is not None):
             raise ValueError(
-                f"pooling={pooling}, pyramid_channels={pyramid_channels}: expected align, or max over one map"
+                f"model.pooling={pooling} with model.pyramid_channels={pyramid_channels}: expected align, or "
+                "max over one map (pyramid_channels=null)"
             )
         self.pooling, self.pooled_size, self.aligned = pooling, pooled_size, aligned
         self.head: nn.Sequential | None = None
         if pyramid_channels is None:
             channels = backbone.region_channels
             if backbone.region_size not in (None, pooled_size):
-                raise ValueError(f"pooled_size={pooled_size}: this backbone's head needs {backbone.region_size}")
+                raise ValueError(f"model.pooled_size={pooled_size}: fc6 of this backbone needs {backbone.region_size}")
         else:
             channels = head_channels
             hidden = nn.Linear(pyramid_channels * pooled_size**2, channels), nn.Linear(channels, channels)
@@ -130,7 +132,7 @@ class RegionSampler:
 
     def __post_init__(self) -> None:
         if not 0 < self.foreground_iou <= 1:
-            raise ValueError(f"foreground_iou={self.foreground_iou}: expected 0 < foreground_iou <= 1")
+            raise ValueError(f"foreground_iou={self.foreground_iou} of regions: expected 0 < foreground_iou <= 1")
         check_sampling(self.num_samples, self.positive_fraction)
 
     @torch.no_grad()
@@ -139,7 +141,7 @@ class RegionSampler:
         proposals: Detections,
         boxes: Float[Tensor, "B G 4"],
         labels: Int[Tensor, "B G"],
-        seeds: Sequence[int],
+        seeds: Sequence[int | None],
     ) -> RegionSamples:
         regions = torch.cat((proposals.boxes, boxes), dim=1)
         padded = torch.cat((proposals.labels, labels), dim=1) < 0
@@ -150,7 +152,7 @@ class RegionSampler:
         assigned, target = gather_matched(torch.where(padded, IGNORED, matched), boxes, labels)
         rows, sampled = balanced_sample(
             assigned,
-            uniform_noise(seeds, assigned.shape[1], assigned.device),
+            uniform_noise(seeds, assigned.shape[1], assigned.device, stream=1),
             num_samples=self.num_samples,
             positive_fraction=self.positive_fraction,
         )
@@ -206,8 +208,11 @@ class RegionDecoder:
     max_detections: int = 100
 
     def __post_init__(self) -> None:
-        if not 0 <= self.score_threshold < 1:
-            raise ValueError(f"score_threshold={self.score_threshold}: expected 0 <= score_threshold < 1")
+        check_decoding(
+            score_threshold=self.score_threshold,
+            nms_threshold=self.nms_threshold,
+            max_detections=self.max_detections,
+        )
 
     @torch.no_grad()
     def __call__(self, outputs: RegionOutputs, proposals: Detections, sizes: Int[Tensor, "B 2"]) -> Detections:

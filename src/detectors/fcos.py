@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from detectors.backbones import Backbone, group_norm
 from detectors.boxes import box_areas, boxes_to_distances, clip_boxes, distances_to_boxes
-from detectors.detections import Detections, best_detections
+from detectors.detections import Detections, best_detections, check_decoding
 from detectors.losses import BOX_LOSSES, mean_over_ranks, sigmoid_focal_loss
 from detectors.pyramid import FeaturePyramid
 
@@ -301,8 +301,12 @@ class FCOSDecoder:
     max_detections: int = 100
 
     def __post_init__(self) -> None:
-        if not 0 <= self.score_threshold < 1:
-            raise ValueError(f"score_threshold={self.score_threshold}: expected 0 <= score_threshold < 1")
+        check_decoding(
+            score_threshold=self.score_threshold,
+            candidates_per_level=self.candidates_per_level,
+            nms_threshold=self.nms_threshold,
+            max_detections=self.max_detections,
+        )
 
     @torch.no_grad()
     def __call__(self, outputs: FCOSOutputs, sizes: Int[Tensor, "B 2"]) -> Detections:

@@ -64,3 +64,11 @@ def gather_matched(
     labels = F.pad(labels, (0, 1), value=BACKGROUND).gather(1, row)
     boxes = F.pad(boxes, (0, 0, 0, 1)).gather(1, row[..., None].expand(-1, -1, 4))
     return torch.where(matched >= 0, labels, matched), boxes
+
+
+def check_ious(background_iou: int | float, foreground_iou: int | float) -> None:
+    if not 0 < background_iou <= foreground_iou <= 1:
+        raise ValueError(
+            f"background_iou={background_iou}, foreground_iou={foreground_iou}: expected "
+            "0 < background_iou <= foreground_iou <= 1"
+        )

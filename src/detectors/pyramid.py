@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detectors.backbones import Backbone
+from detectors.backbones import Backbone, refuse_region_head
 
 
 class FeaturePyramid(nn.Module):
@@ -17,6 +17,7 @@ class FeaturePyramid(nn.Module):
 
     def __init__(self, backbone: Backbone, num_channels: int = 256, p6_from: str = "p5") -> None:
         super().__init__()
+        refuse_region_head(backbone)
         if p6_from not in ("p5", "c5", "pool"):
             raise ValueError(f"p6_from={p6_from}: expected p5, c5 or pool")
         self.p6_from = p6_from

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from detectors.anchors import Anchors
 from detectors.backbones import Backbone, group_norm
 from detectors.boxes import Weights, box_areas, boxes_to_deltas, boxes_to_distances, clip_boxes, deltas_to_boxes
-from detectors.detections import Detections, best_detections
+from detectors.detections import Detections, best_detections, check_decoding
 from detectors.losses import giou_loss, mean_over_ranks, sigmoid_focal_loss
-from detectors.matching import gather_matched, match_anchors
+from detectors.matching import check_ious, gather_matched, match_anchors
 from detectors.pyramid import FeaturePyramid
 
 
@@ -176,11 +176,7 @@ class RetinaNetLoss:
     def __post_init__(self) -> None:
         if self.box_loss not in BOX_LOSSES:
             raise ValueError(f"box_loss={self.box_loss}: expected one of {', '.join(BOX_LOSSES)}")
-        if not 0 < self.background_iou <= self.foreground_iou <= 1:
-            raise ValueError(
-                f"background_iou={self.background_iou}, foreground_iou={self.foreground_iou}: expected "
-                "0 < background_iou <= foreground_iou <= 1"
-            )
+        check_ious(self.background_iou, self.foreground_iou)
 
     def __call__(
         self, outputs: RetinaNetOutputs, boxes: Float[Tensor, "B G 4"], labels: Int[Tensor, "B G"]
@@ -238,8 +234,12 @@ class RetinaNetDecoder:
     max_detections: int = 100
 
     def __post_init__(self) -> None:
-        if not 0 <= self.score_threshold < 1:
-            raise ValueError(f"score_threshold={self.score_threshold}: expected 0 <= score_threshold < 1")
+        check_decoding(
+            score_threshold=self.score_threshold,
+            candidates_per_level=self.candidates_per_level,
+            nms_threshold=self.nms_threshold,
+            max_detections=self.max_detections,
+        )
 
     @torch.no_grad()
     def __call__(self, outputs: RetinaNetOutputs, sizes: Int[Tensor, "B 2"]) -> Detections:

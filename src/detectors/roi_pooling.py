@@ -13,7 +13,8 @@ from torch import Tensor
 from torchvision.ops import roi_align, roi_pool  # pyright: ignore[reportUnknownVariableType]
 
 SAMPLES = 2
-"""RoIAlign averages so many points of a bin in x and in y, as Detectron and torchvision do."""
+"""RoIAlign averages so many points of a bin in x and in y, as torchvision and Detectron's recipes with a pyramid do;
+over one map, and in detectron2 and mmdetection, as many are taken as a bin has cells."""
 
 
 def pyramid_levels(boxes: Float[Tensor, "N 4"], strides: Sequence[int]) -> Int[Tensor, " N"]:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from detectors.anchors import Anchors
 from detectors.backbones import Backbone
 from detectors.boxes import Weights, boxes_to_deltas, clip_boxes, deltas_to_boxes
-from detectors.detections import Detections, best_detections
+from detectors.detections import Detections, best_detections, check_decoding
 from detectors.losses import IGNORED, mean_over_ranks
-from detectors.matching import gather_matched, match_anchors
+from detectors.matching import check_ious, gather_matched, match_anchors
 from detectors.pyramid import FeaturePyramid
 from detectors.sampling import balanced_sample, check_sampling, uniform_noise
 
@@ -160,36 +160,27 @@ def _far_away(anchors: Float[Tensor, "R 4"]) -> Float[Tensor, "R 4"]:
 
 
 @dataclass(frozen=True)
-class RPNLoss:
-    """Cross-entropy over sampled anchors, and smooth L1 over those of them that answer for a box (equation 1).
-
-    Both are divided by the number of sampled anchors, a mean over ranks, so that N ranks take the step of one. It is
-    the original's and torchvision's normaliser; the paper's, number of positions over lambda = 10, comes near it.
-    """
+class AnchorSampler:
+    """Anchors held against the truth, and some of them drawn (section 3.1.3, "Training RPNs")."""
 
     background_iou: float = 0.3
     foreground_iou: float = 0.7
     inside_only: bool = False
     num_samples: int = 256
     positive_fraction: float = 0.5
-    smooth_l1_beta: float = 1 / 9
-    """Where the square turns into the line: 1 / sigma^2 of the original's sigma = 3."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.background_iou <= self.foreground_iou <= 1:
-            raise ValueError(
-                f"background_iou={self.background_iou}, foreground_iou={self.foreground_iou}: expected "
-                "0 < background_iou <= foreground_iou <= 1"
-            )
+        check_ious(self.background_iou, self.foreground_iou)
         check_sampling(self.num_samples, self.positive_fraction)
 
-    def sample(
+    @torch.no_grad()
+    def __call__(
         self,
         outputs: RPNOutputs,
         boxes: Float[Tensor, "B G 4"],
         labels: Int[Tensor, "B G"],
         sizes: Int[Tensor, "B 2"],
-        seeds: Sequence[int],
+        seeds: Sequence[int | None],
     ) -> AnchorSamples:
         assigned, target = assign_rpn(
             outputs.anchors,
@@ -200,11 +191,25 @@ class RPNLoss:
             foreground_iou=self.foreground_iou,
             inside_only=self.inside_only,
         )
-        noise = uniform_noise(seeds, assigned.shape[1], assigned.device)
         rows, sampled = balanced_sample(
-            assigned, noise, num_samples=self.num_samples, positive_fraction=self.positive_fraction
+            assigned,
+            uniform_noise(seeds, assigned.shape[1], assigned.device),
+            num_samples=self.num_samples,
+            positive_fraction=self.positive_fraction,
         )
         return AnchorSamples(rows, sampled, _rows(target, rows))
+
+
+@dataclass(frozen=True)
+class RPNLoss:
+    """Cross-entropy over sampled anchors, and smooth L1 over those of them that answer for a box (equation 1).
+
+    Both are divided by the number of sampled anchors, a mean over ranks, so that N ranks take the step of one. It is
+    the original's and torchvision's normaliser; the paper's, number of positions over lambda = 10, comes near it.
+    """
+
+    smooth_l1_beta: float = 1 / 9
+    """Where the square turns into the line: 1 / sigma^2 of the original's sigma = 3."""
 
     def __call__(self, outputs: RPNOutputs, samples: AnchorSamples) -> dict[str, Tensor]:
         positive, counted = samples.labels >= 0, samples.labels != IGNORED
@@ -238,6 +243,13 @@ class RPNDecoder:
     max_proposals: int = 1000
     min_size: float = 0.0
     """Pixels of the network input: boxes with a shorter side are dropped, and those without area."""
+
+    def __post_init__(self) -> None:
+        check_decoding(
+            candidates_per_level=self.candidates_per_level,
+            nms_threshold=self.nms_threshold,
+            max_proposals=self.max_proposals,
+        )
 
     @torch.no_grad()
     def __call__(self, outputs: RPNOutputs, sizes: Int[Tensor, "B 2"]) -> Detections:

@@ -9,10 +9,20 @@ from torch import Tensor
 from detectors.losses import BACKGROUND, IGNORED
 
 
-def uniform_noise(seeds: Sequence[int], num: int, device: torch.device) -> Float[Tensor, "B num"]:
-    """Of each image, numbers in [0, 1) that follow from its seed alone: no other image and no rank changes them."""
+def uniform_noise(
+    seeds: Sequence[int | None], num: int, device: torch.device, stream: int = 0
+) -> Float[Tensor, "B num"]:
+    """Of each image, numbers in [0, 1) that follow from its seed and a stream's number alone: no other image and no
+    rank changes them. An image without a seed counts for nothing; its numbers are negative, so that none is drawn.
+    """
     generator = torch.Generator(device)
-    return torch.stack([torch.rand(num, generator=generator.manual_seed(seed), device=device) for seed in seeds])
+
+    def of_image(seed: int | None) -> Tensor:
+        if seed is None:
+            return torch.full((num,), -1.0, device=device)
+        return torch.rand(num, generator=generator.manual_seed(seed + stream), device=device)
+
+    return torch.stack([of_image(seed) for seed in seeds])
 
 
 @torch.no_grad()
@@ -22,8 +32,8 @@ def balanced_sample(
     """Rows drawn from each image, and their labels (arXiv 1506.01497, section 3.1.3, "Training RPNs").
 
     At most `positive_fraction` of the samples have a class; background fills the rest. An image that has too little of
-    both has fewer: its last rows are labelled IGNORED. What is drawn are the rows of largest noise, so that nothing
-    waits for the device.
+    both has fewer: its last rows are labelled IGNORED. Drawn are the rows of largest noise, and none of negative noise;
+    nothing waits for the device.
     """
     num_rows = labels.shape[1]
     most = min(int(num_samples * positive_fraction), num_rows)
@@ -34,7 +44,7 @@ def balanced_sample(
     return row, torch.where(rank >= 0, labels.gather(1, row), IGNORED)
 
 
-def check_sampling(num_samples: int, positive_fraction: float) -> None:
+def check_sampling(num_samples: int, positive_fraction: int | float) -> None:
     if num_samples < 1 or not 0 <= positive_fraction <= 1:
         raise ValueError(
             f"num_samples={num_samples}, positive_fraction={positive_fraction}: expected 1 or more, and a share "

@@ -20,9 +20,14 @@ def step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
     return int(np.random.SeedSequence((seed, epoch, batch, rank)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def image_seeds(seed: int, step: int, batch: Batch) -> list[int]:
-    """Of each image, the seed of what is drawn for it in a step: the same on whichever rank it lies."""
-    names = [str(info.image_id) for info in batch.infos] or [""] * len(batch.images)  # "": the stand-in
+def image_seeds(seed: int, step: int, batch: Batch) -> list[int | None]:
+    """Of each image, the seed of what is drawn for it in a step: the same on whichever rank it lies.
+
+    Where none of a batch could be read, None: the image that stands in counts for nothing.
+    """
+    names = [str(info.image_id) for info in batch.infos]
+    if not names:
+        return [None] * len(batch.images)
     return [step_seed(seed, step, zlib.crc32(name.encode()), 0) for name in names]
 
 

@@ -13,7 +13,7 @@ from detectors.backbones import Backbone
 from detectors.detections import Detections
 from detectors.faster_rcnn import FasterRCNN, RegionDecoder, RegionLoss, RegionOutputs, RegionSampler, RegionSamples
 from detectors.losses import BACKGROUND, IGNORED
-from detectors.rpn import RPNDecoder, RPNLoss, RPNOutputs, map_strides
+from detectors.rpn import AnchorSampler, RPNDecoder, RPNLoss, RPNOutputs, map_strides
 from evaluation.confusions import Matrix
 from evaluation.metrics import Metrics
 from evaluation.proposals import ImageProposals, proposal_recall
@@ -99,15 +99,15 @@ class FasterRCNNModule(DetectionModule):
             aligned=aligned,
         )
         super().__init__(network, optimizer, schedule, lr)
-        self.rpn_loss = RPNLoss(
+        self.sample_anchors = AnchorSampler(
             background_iou=rpn_background_iou,
             foreground_iou=rpn_foreground_iou,
             inside_only=rpn_inside_only,
             num_samples=rpn_samples,
             positive_fraction=rpn_positive_fraction,
-            smooth_l1_beta=rpn_smooth_l1_beta,
         )
-        self.train_proposals, self.proposals = (
+        self.rpn_loss = RPNLoss(smooth_l1_beta=rpn_smooth_l1_beta)
+        self.train_proposer, self.proposer = (
             RPNDecoder(
                 candidates_per_level=candidates,
                 nms_threshold=proposal_nms_threshold,
@@ -119,6 +119,7 @@ class FasterRCNNModule(DetectionModule):
                 (candidates_per_level, proposals),
             )
         )
+        self._proposed: tuple[RPNOutputs, Detections] | None = None
         self.sample_regions = RegionSampler(
             foreground_iou=roi_foreground_iou,
             num_samples=roi_samples,
@@ -135,12 +136,16 @@ class FasterRCNNModule(DetectionModule):
 
     def behind_network(self, network: nn.Module) -> None:
         cells = self.network.pooled_size
-        regions = torch.empty(self.proposals.max_proposals, self.network.num_channels, cells, cells)
+        regions = torch.empty(self.proposer.max_proposals, self.network.num_channels, cells, cells)
         cast(FasterRCNN, network).judge(regions.to(next(network.parameters()).device))
 
     def propose(self, features: RPNOutputs, batch: Batch) -> Detections:
-        """More in training, whose samples are drawn from them; those of an evaluation serve its loss as well."""
-        return (self.train_proposals if torch.is_grad_enabled() else self.proposals)(features, batch.sizes)
+        """More in training, whose samples are drawn from them; an evaluation's serve its loss and its detections."""
+        if torch.is_grad_enabled():
+            return self.train_proposer(features, batch.sizes)
+        if self._proposed is None or self._proposed[0] is not features:
+            self._proposed = (features, self.proposer(features, batch.sizes))
+        return self._proposed[1]
 
     def matrices(self, class_names: Sequence[str]) -> dict[str, Matrix]:
         regions = Matrix("Sampled regions of the head", (*class_names, "background"))
@@ -148,7 +153,7 @@ class FasterRCNNModule(DetectionModule):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         features, seeds = self.outputs(batch), self.sampling_seeds(batch)
-        anchors = self.rpn_loss.sample(features, batch.boxes, batch.labels, batch.sizes, seeds)
+        anchors = self.sample_anchors(features, batch.boxes, batch.labels, batch.sizes, seeds)
         regions = self.sample_regions(self.propose(features, batch), batch.boxes, batch.labels, seeds)
         refined = self.network.refine(features.maps, regions.regions)
         self.count("rpn", *anchors_told(features, anchors))
@@ -167,6 +172,7 @@ class FasterRCNNModule(DetectionModule):
         proposals = self.propose(features, batch)
         found = in_original_pixels(batch, self.refined(features, proposals, batch))
         proposed = in_original_pixels(batch, proposals)
+        self._proposed = None
         return [
             Entry(one.image_id, one, ImageProposals(one.image_id, every.boxes, every.scores))
             for one, every in zip(found, proposed, strict=True)

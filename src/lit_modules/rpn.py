@@ -6,10 +6,10 @@ from torch import Tensor
 
 from datamodules.batch import Batch
 from detectors.anchors import scaled_anchors
-from detectors.backbones import Backbone
+from detectors.backbones import Backbone, refuse_region_head
 from detectors.detections import Detections
 from detectors.losses import IGNORED
-from detectors.rpn import RPN, AnchorSamples, RPNDecoder, RPNLoss, RPNOutputs, map_strides
+from detectors.rpn import RPN, AnchorSampler, AnchorSamples, RPNDecoder, RPNLoss, RPNOutputs, map_strides
 from evaluation.confusions import Matrix
 from lit_modules.base import DetectionModule, MakeOptimizer, MakeSchedule
 
@@ -58,14 +58,18 @@ class RPNModule(DetectionModule):
             round_anchors=round_anchors,
         )
         super().__init__(RPN(backbone, anchors, pyramid_channels=pyramid_channels), optimizer, schedule, lr)
-        self.loss = RPNLoss(
+        refuse_region_head(backbone)
+        if pyramid_channels is None:  # what lies behind stride 16 is not run
+            for layer in backbone.stages()[-1]:
+                layer.requires_grad_(False)
+        self.sample_anchors = AnchorSampler(
             background_iou=background_iou,
             foreground_iou=foreground_iou,
             inside_only=inside_only,
             num_samples=num_samples,
             positive_fraction=positive_fraction,
-            smooth_l1_beta=smooth_l1_beta,
         )
+        self.loss = RPNLoss(smooth_l1_beta=smooth_l1_beta)
         self.decoder = RPNDecoder(
             candidates_per_level=candidates_per_level,
             nms_threshold=nms_threshold,
@@ -78,7 +82,7 @@ class RPNModule(DetectionModule):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         outputs = self.outputs(batch)
-        samples = self.loss.sample(outputs, batch.boxes, batch.labels, batch.sizes, self.sampling_seeds(batch))
+        samples = self.sample_anchors(outputs, batch.boxes, batch.labels, batch.sizes, self.sampling_seeds(batch))
         self.count("rpn", *anchors_told(outputs, samples))
         return self.loss(outputs, samples)
 

@@ -167,7 +167,7 @@ class TrainingModule(pl.LightningModule):
     def _seed(self) -> int:
         return int(getattr(getattr(self._trainer, "datamodule", None), "seed", 0))
 
-    def sampling_seeds(self, batch: Batch) -> list[int]:
+    def sampling_seeds(self, batch: Batch) -> list[int | None]:
         """Of each image, for what a loss draws from it: by step in training, the same each time in evaluation."""
         return image_seeds(self._seed, self.global_step + 1 if torch.is_grad_enabled() else 0, batch)
 

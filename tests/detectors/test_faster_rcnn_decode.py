@@ -9,7 +9,9 @@ from detectors.anchors import FASTER_RCNN_FPN, FASTER_RCNN_VGG16
 from detectors.backbones import VGG16, Backbone, ResNet
 from detectors.detections import Detections
 from detectors.faster_rcnn import FasterRCNN, RegionDecoder, RegionLoss, RegionOutputs, RegionSampler
-from detectors.rpn import RPNDecoder, RPNLoss
+from detectors.fcos import FCOSDecoder
+from detectors.retinanet import RetinaNetDecoder
+from detectors.rpn import AnchorSampler, RPNDecoder, RPNLoss
 
 SIZE = torch.tensor([[100, 100]])
 A, NEAR_A, B = [0.0, 0.0, 40.0, 40.0], [0.0, 0.0, 40.0, 30.0], [50.0, 50.0, 90.0, 90.0]
@@ -108,7 +110,7 @@ def trained(network: FasterRCNN, num_boxes: int) -> list[str]:
         outputs = network(images, sizes)
         loss, proposals = RPNLoss(), RPNDecoder(max_proposals=30)(outputs, sizes)
         samples = RegionSampler(num_samples=16)(proposals, boxes, labels, [0, 1])
-        losses = loss(outputs, loss.sample(outputs, boxes, labels, sizes, [0, 1]))
+        losses = loss(outputs, AnchorSampler()(outputs, boxes, labels, sizes, [0, 1]))
         losses |= RegionLoss()(network.refine(outputs.maps, samples.regions), samples)
     assert all(value.isfinite() and value.dtype == torch.float32 for value in losses.values())
     torch.stack(list(losses.values())).sum().backward()
@@ -170,3 +172,23 @@ def test_vgg16_over_one_map_needs_its_fully_connected_layers() -> None:
     assert network.logits.weight.shape == (21, 4096)
     assert network.deltas.weight.shape == (84, 4096)
     assert network.rpn.logits.weight.shape[:2] == (9, 512)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "settings"),
+    [
+        (RPNDecoder, {"max_proposals": -1}),
+        (RPNDecoder, {"candidates_per_level": 0}),
+        (RPNDecoder, {"nms_threshold": 2.0}),
+        (RegionDecoder, {"max_detections": 0}),
+        (RegionDecoder, {"score_threshold": 1.0}),
+        (RetinaNetDecoder, {"max_detections": -1}),
+        (FCOSDecoder, {"candidates_per_level": -1}),
+    ],
+)
+def test_no_decoder_takes_numbers_that_leave_nothing_or_never_end(
+    decoder: type[RPNDecoder], settings: dict[str, float]
+) -> None:
+    ((name, value),) = settings.items()
+    with pytest.raises(ValueError, match=f"{name}={value}: expected"):
+        decoder(**settings)  # pyright: ignore[reportArgumentType]

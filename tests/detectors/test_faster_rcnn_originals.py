@@ -17,7 +17,7 @@ from detectors.boxes import LARGEST_LOG_RATIO, boxes_to_deltas, deltas_to_boxes
 from detectors.faster_rcnn import RegionSampler
 from detectors.losses import BACKGROUND, IGNORED
 from detectors.roi_pooling import max_pool_regions
-from detectors.rpn import RPNDecoder, RPNLoss, anchors_inside, assign_rpn
+from detectors.rpn import AnchorSampler, RPNDecoder, anchors_inside, assign_rpn
 
 Golden = Callable[[str], dict[str, Any]]
 
@@ -99,7 +99,7 @@ def test_anchors_are_drawn_as_many_as_in_the_original_and_of_the_same(golden: Go
     anchors, (boxes, labels, size), settings = anchor_targets(recorded)
     before, sampled = recorded["out"]["label_before_subsample"], recorded["out"]["label_sampled"]
     outputs = rpn_outputs_on(anchors, torch.zeros(1, len(anchors)))
-    samples = RPNLoss(**settings).sample(outputs, boxes, labels, size, [recorded["args"]["np_random_seed"]])
+    samples = AnchorSampler(**settings)(outputs, boxes, labels, size, [recorded["args"]["np_random_seed"]])
     rows, drawn = samples.rows[0], samples.labels[0] + 1
     assert len(rows) == len(rows.unique()) == (sampled >= 0).sum() == recorded["args"]["n_sample"]
     assert (drawn > 0).sum() == (sampled > 0).sum()

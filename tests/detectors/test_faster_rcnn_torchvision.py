@@ -24,7 +24,7 @@ from detectors.backbones import ResNet
 from detectors.detections import Detections
 from detectors.faster_rcnn import FasterRCNN, RegionDecoder, RegionLoss, RegionOutputs, RegionSampler
 from detectors.losses import BACKGROUND
-from detectors.rpn import RPNDecoder, RPNLoss, RPNOutputs, assign_rpn
+from detectors.rpn import AnchorSampler, RPNDecoder, RPNLoss, RPNOutputs, assign_rpn
 
 NUM_CLASSES = 90
 ANCHORS = replace(FASTER_RCNN_FPN, grid_offset=0.0, round_anchors=True)
@@ -210,7 +210,7 @@ def test_losses_of_the_proposal_network_equal_on_the_same_samples(
 
     leaves = [case.outputs.logits.clone().requires_grad_(), case.outputs.deltas.clone().requires_grad_()]
     outputs, loss = replace(case.outputs, logits=leaves[0], deltas=leaves[1]), RPNLoss()
-    samples = loss.sample(outputs, boxes, labels, case.sizes, [3, 4])
+    samples = AnchorSampler()(outputs, boxes, labels, case.sizes, [3, 4])
     drawn = [torch.zeros_like(ours, dtype=torch.bool) for _ in range(2)]
     for mask, chosen in zip(drawn, (samples.labels >= 0, samples.labels == BACKGROUND), strict=True):
         mask.scatter_(1, samples.rows, chosen)

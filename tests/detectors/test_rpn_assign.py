@@ -12,7 +12,7 @@ from torch import Tensor
 from detectors.anchors import FASTER_RCNN_FPN
 from detectors.losses import BACKGROUND, IGNORED
 from detectors.matching import match_anchors
-from detectors.rpn import AnchorSamples, RPNLoss, anchors_inside, assign_rpn
+from detectors.rpn import AnchorSampler, AnchorSamples, RPNLoss, anchors_inside, assign_rpn
 
 SIZES = torch.tensor([[100, 120], [50, 60]])
 ANCHORS = torch.tensor(
@@ -83,16 +83,19 @@ def test_each_images_own_anchors_are_matched_as_shared_ones_are(low_quality: boo
     assert torch.equal(match_anchors(anchors[order], boxes, **settings, max_pairs=1), shared.gather(1, order))
 
 
-def sampled(loss: RPNLoss, num_boxes: int = 4) -> tuple[AnchorSamples, dict[str, Tensor], list[Tensor]]:
+def sampled(
+    loss: RPNLoss, num_boxes: int = 4, num_samples: int = 256
+) -> tuple[AnchorSamples, dict[str, Tensor], list[Tensor]]:
     outputs = random_rpn_outputs(2)
     boxes, labels = random_truth(2, num_boxes, 3)
-    samples = loss.sample(outputs, boxes, labels, torch.tensor([[128, 128]] * 2), [3, 4])
+    sample = AnchorSampler(num_samples=num_samples)
+    samples = sample(outputs, boxes, labels, torch.tensor([[128, 128]] * 2), [3, 4])
     return samples, loss(outputs, samples), [outputs.logits, outputs.deltas]
 
 
 def test_losses_are_means_over_the_sampled_anchors() -> None:
-    outputs, loss = random_rpn_outputs(2), RPNLoss(smooth_l1_beta=0.5, num_samples=64)
-    samples, found, _ = sampled(loss)
+    outputs, loss = random_rpn_outputs(2), RPNLoss(smooth_l1_beta=0.5)
+    samples, found, _ = sampled(loss, num_samples=64)
     of_class, of_box = torch.zeros(()), torch.zeros(())
     for image in range(2):
         for row, label, box in zip(samples.rows[image], samples.labels[image], samples.boxes[image], strict=True):
@@ -132,9 +135,9 @@ def test_losses_are_finite_and_reach_both_outputs_also_without_boxes(num_boxes: 
 
 def test_no_anchor_at_all_costs_nothing() -> None:
     """No anchor lies inside of a tiny image."""
-    outputs, loss = random_rpn_outputs(1), RPNLoss(inside_only=True)
+    outputs, loss = random_rpn_outputs(1), RPNLoss()
     boxes, labels = torch.tensor([[[1.0, 1.0, 8.0, 8.0]]]), torch.tensor([[0]])
-    samples = loss.sample(outputs, boxes, labels, torch.tensor([[10, 10]]), [0])
+    samples = AnchorSampler(inside_only=True)(outputs, boxes, labels, torch.tensor([[10, 10]]), [0])
     assert (samples.labels == IGNORED).all()
     losses = loss(outputs, samples)
     assert [x.item() for x in losses.values()] == [0.0, 0.0]
@@ -146,7 +149,7 @@ def test_deltas_of_background_cannot_break_the_loss_however_wild() -> None:
     anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 60.0]])
     deltas = torch.tensor([[[0.0] * 4, [torch.inf, torch.nan, 1e30, -1e30]]]).requires_grad_()
     outputs = rpn_outputs_on(anchors, torch.zeros(1, 2), deltas)
-    samples = RPNLoss().sample(outputs, anchors[None, :1], torch.tensor([[0]]), torch.tensor([[99, 99]]), [0])
+    samples = AnchorSampler()(outputs, anchors[None, :1], torch.tensor([[0]]), torch.tensor([[99, 99]]), [0])
     loss = RPNLoss()(outputs, samples)["loss_rpn_loc"]
     (gradient,) = torch.autograd.grad(loss, deltas)
     assert loss == gradient.abs().max() == 0
@@ -167,4 +170,4 @@ def test_bfloat16_outputs_give_the_losses_of_their_values_in_float32_also_under_
 def test_the_thresholds_must_not_be_crossed() -> None:
     for background, foreground in ((0.8, 0.7), (0.0, 0.7), (0.3, 1.1)):
         with pytest.raises(ValueError, match=r"expected 0 < background_iou <= foreground_iou <= 1"):
-            RPNLoss(background_iou=background, foreground_iou=foreground)
+            AnchorSampler(background_iou=background, foreground_iou=foreground)

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from detectors.losses import BACKGROUND, IGNORED
-from detectors.sampling import balanced_sample, uniform_noise
+from detectors.sampling import balanced_sample, check_sampling, uniform_noise
 
 CPU = torch.device("cpu")
 
@@ -90,3 +90,23 @@ def test_drawing_leaves_the_global_generator_as_it_was() -> None:
     before = torch.get_rng_state()
     uniform_noise([1, 2], 10, CPU)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_image_that_counts_for_nothing_has_no_sample() -> None:
+    labels = torch.tensor([[0, 1, BACKGROUND, BACKGROUND, IGNORED]] * 2)
+    noise = uniform_noise([None, 3], 5, torch.device("cpu"))
+    _, sampled = balanced_sample(labels, noise, num_samples=4, positive_fraction=0.5)
+    assert (sampled[0] == IGNORED).all()
+    assert (sampled[1] != IGNORED).all()
+
+
+def test_streams_of_a_seed_have_nothing_in_common() -> None:
+    one, other = (uniform_noise([3], 1000, torch.device("cpu"), stream=stream) for stream in (0, 1))
+    assert (one != other).all()
+
+
+@pytest.mark.parametrize("settings", [{"num_samples": 0}, {"positive_fraction": 1.5}])
+def test_wrong_numbers_of_samples_are_refused(settings: dict[str, float]) -> None:
+    (name,) = settings
+    with pytest.raises(ValueError, match=f"{name}={settings[name]}"):
+        check_sampling(**({"num_samples": 8, "positive_fraction": 0.5} | settings))

@@ -18,7 +18,7 @@ from detectors.faster_rcnn import RegionLoss, RegionOutputs, RegionSampler
 from detectors.fcos import FCOSLoss
 from detectors.losses import mean_over_ranks
 from detectors.retinanet import RetinaNetLoss
-from detectors.rpn import RPNLoss, RPNOutputs
+from detectors.rpn import AnchorSampler, RPNLoss, RPNOutputs
 
 
 def _losses(part: slice) -> dict[str, Tensor]:
@@ -33,8 +33,8 @@ def _losses(part: slice) -> dict[str, Tensor]:
 
     def proposing(outputs: RPNOutputs, boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The first image has fewer anchors than are asked for, since some are ignored."""
-        loss = RPNLoss(num_samples=4000)
-        return loss(outputs, loss.sample(outputs, boxes, labels, torch.full((len(boxes), 2), 128), seeds))
+        sample = AnchorSampler(num_samples=4000)
+        return RPNLoss()(outputs, sample(outputs, boxes, labels, torch.full((len(boxes), 2), 128), seeds))
 
     def refining(outputs: RegionOutputs, boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The second image has fewer proposals than are asked for."""

@@ -95,7 +95,7 @@ def test_row_sums_are_the_true_labels_of_the_samples_of_the_loss(two_stages, sha
     with torch.no_grad():
         for batch in batches:
             outputs, seeds = two_stages.outputs(batch), two_stages.sampling_seeds(batch)
-            sampled = two_stages.rpn_loss.sample(outputs, batch.boxes, batch.labels, batch.sizes, seeds).labels
+            sampled = two_stages.sample_anchors(outputs, batch.boxes, batch.labels, batch.sizes, seeds).labels
             anchors += [(sampled >= 0).sum(), (sampled == BACKGROUND).sum()]
             proposals: Detections = two_stages.propose(outputs, batch)
             sampled = two_stages.sample_regions(proposals, batch.boxes, batch.labels, seeds).labels
