@@ -159,7 +159,9 @@ def test_regions_of_any_size_are_cut_out_of_the_first_four_maps() -> None:
 def test_poolings_that_there_are_not_are_refused() -> None:
     for pooling, channels in (("max", 256), ("mean", 256), ("mean", None)):
         anchors = FASTER_RCNN_VGG16 if channels is None else FASTER_RCNN_FPN
-        with pytest.raises(ValueError, match=f"pooling={pooling} with .*={channels}: expected align, or max over one map"):
+        with pytest.raises(
+            ValueError, match=f"pooling={pooling} with .*={channels}: expected align, or max over one map"
+        ):
             FasterRCNN(small_resnet(), 3, anchors, pyramid_channels=channels, pooling=pooling)
 
 
