@@ -34,6 +34,7 @@ def start_from(module: TrainingModule, path: str, class_names: Sequence[str]) ->
         and name in ours
         and tensor.shape != ours[name].shape
         and tensor.shape[1:] == ours[name].shape[1:]
+        and _count_classes(len(tensor), len(ours[name]), len(names), len(class_names))
     ]
     misfits = sorted(theirs.keys() ^ ours.keys())
     misfits += [
@@ -59,3 +60,8 @@ def start_from(module: TrainingModule, path: str, class_names: Sequence[str]) ->
             "the weights of init_from are for the classes %s, this run is for %s: each head goes on from the class "
             "in its place", names, list(class_names),
         )  # fmt: skip
+
+
+def _count_classes(theirs: int, ours: int, their_classes: int, our_classes: int) -> bool:
+    """Whether two dimensions are as many times the classes, or the classes and background."""
+    return any(theirs * (our_classes + extra) == ours * (their_classes + extra) for extra in (0, 1))

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from composing import built, composed
+from omegaconf import DictConfig
 from running import TINY, only_run
 from tiny_checkpoint import CLASSES, write_checkpoint
 
 from lit_modules.base import DetectionModule
+from lit_modules.conf_files import plain
 from lit_modules.initial import start_from
 from lit_modules.settings import ConfigError
 
@@ -101,3 +103,32 @@ def test_a_run_starts_from_the_weights_of_another_and_resumes_without_its_file(t
     printed = train([f"resume={run}", "trainer.max_steps=3"], tmp_path)
     assert "starts from" not in printed
     assert (run / "checkpoints" / "step_0000003.ckpt").exists()
+
+
+def two_stages(*overrides: str) -> DictConfig:
+    return composed(
+        "model=faster_rcnn", "model/backbone=mobilenet_v2", "data=shapes", "model.backbone.norm=gn",
+        "model.backbone.frozen_stages=0", "model.pyramid_channels=32", "model.head_channels=16", *overrides,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def of_two_stages(checkpoint, tmp_path_factory: pytest.TempPathFactory) -> str:
+    cfg = two_stages()
+    told = torch.load(checkpoint, weights_only=True)["boxwright"] | {"config": plain(cfg)}
+    path = tmp_path_factory.mktemp("two") / "best.ckpt"
+    torch.save({"state_dict": built(cfg).state_dict(), "boxwright": told}, path)
+    return str(path)
+
+
+def test_heads_with_a_column_for_background_are_left_out_and_proposals_come_over(of_two_stages, caplog):
+    with caplog.at_level(logging.INFO):
+        start_from(built(two_stages("data.num_classes=3")), of_two_stages, ["a", "b", "c"])
+    told = caplog.text.partition("left out, since it has 5 classes and this run 3: ")[2].splitlines()[0]
+    assert set(told.split(", ")) == {"logits.weight", "logits.bias", "deltas.weight", "deltas.bias"}
+
+
+def test_what_differs_by_other_things_than_classes_is_not_taken_for_a_head(of_two_stages):
+    other = built(two_stages("data.num_classes=3", "model.anchor_ratios=[1.0]"))
+    with pytest.raises(ConfigError, match=r"such as network\.rpn\.logits\.weight"):
+        start_from(other, of_two_stages, ["a", "b", "c"])
