@@ -61,7 +61,7 @@ class InFloat:
     """Losses and decoding in float32 under autocast too."""
 
     def compute_loss(self, targets: Any, head_outputs: Any, *rest: Any) -> Any:
-        with torch.autocast("cpu", enabled=False):
+        with in_full_precision(next(iter(head_outputs.values()))):
             return super().compute_loss(targets, {k: v.float() for k, v in head_outputs.items()}, *rest)
 
     def postprocess_detections(self, head_outputs: Any, *rest: Any) -> Any:
@@ -70,7 +70,7 @@ class InFloat:
 
 class FloatRPN(RegionProposalNetwork):
     def compute_loss(self, *predicted_and_targets: Any) -> Any:
-        with torch.autocast("cpu", enabled=False):
+        with in_full_precision(predicted_and_targets[0]):
             return super().compute_loss(*in_float(predicted_and_targets))
 
     def filter_proposals(self, *predicted: Any) -> Any:
@@ -80,6 +80,10 @@ class FloatRPN(RegionProposalNetwork):
 class FloatPredictor(FastRCNNPredictor):
     def forward(self, x: Tensor) -> Any:
         return in_float(super().forward(x))
+
+
+def in_full_precision(like: Tensor) -> torch.autocast:
+    return torch.autocast(like.device.type, enabled=False)
 
 
 def in_float(values: tuple[Any, ...]) -> tuple[Any, ...]:

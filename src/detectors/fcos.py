@@ -273,7 +273,7 @@ class FCOSLoss:
         totals = mean_over_ranks(torch.stack((positive.sum().float(), centerness.sum())))
         num_positives, centerness_sum = totals[0].clamp(min=1), totals[1].clamp(min=1e-6)
 
-        loss_cls = sigmoid_focal_loss(outputs.logits.float(), target_labels, self.focal_alpha, self.focal_gamma)
+        loss_cls = sigmoid_focal_loss(outputs.logits, target_labels, self.focal_alpha, self.focal_gamma)
         loss_box = (BOX_LOSSES[self.box_loss](predicted, target) * centerness).sum()
         loss_centerness = F.binary_cross_entropy_with_logits(
             outputs.centerness.float(), centerness, weight=positive.float(), reduction="sum"

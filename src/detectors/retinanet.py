@@ -191,7 +191,7 @@ class RetinaNetLoss:
         )
         positive = target_labels >= 0
         num_positives = mean_over_ranks(positive.sum().float()).clamp(min=1)
-        loss_cls = sigmoid_focal_loss(outputs.logits.float(), target_labels, self.focal_alpha, self.focal_gamma)
+        loss_cls = sigmoid_focal_loss(outputs.logits, target_labels, self.focal_alpha, self.focal_gamma)
         # Anchors without a box get equal deltas: a loss near 0 that no weight can turn into a NaN.
         predicted = outputs.deltas.float().where(positive[..., None], 0.0)
         loss_box = (self._box_loss(outputs.anchors, predicted, target) * positive).sum()

@@ -1,3 +1,4 @@
+import copy
 from collections import OrderedDict
 from pathlib import Path
 from urllib.error import URLError
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from detectors.backbones import NORMS, Backbone, MobileNetV2, ResNet, group_norm
+from detectors.backbones import NORMS, Backbone, FrozenBatchNorm, MobileNetV2, ResNet, group_norm
 
 
 def build(name: str, **options: object) -> Backbone:
@@ -62,11 +63,11 @@ def test_weights_of_torchvision_give_the_features_of_torchvision(name: str, norm
     build_theirs = models.mobilenet_v2 if name == "mobilenet_v2" else getattr(models, f"resnet{name}")
     theirs = with_statistics(build_theirs(weights=None))
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")
-    ours = build(name, norm=norm, weights=str(tmp_path / "weights.pth")).eval()
-    x = torch.randn(1, 3, 64, 64)
+    ours = build(name, norm=norm, weights=str(tmp_path / "weights.pth")).eval().double()
+    x = torch.randn(1, 3, 64, 64).double()  # where rounding does not pile up over a hundred layers
     with torch.no_grad():
-        for a, b in zip(ours(x), torchvision_features(theirs, x), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * b.abs().max().item())
+        for a, b in zip(ours(x), torchvision_features(theirs.double(), x), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9 * b.abs().max().item())
 
 
 def test_published_mobilenet_weights_give_the_features_of_torchvision(shared_data: Path) -> None:
@@ -175,6 +176,32 @@ def test_frozen_bn_has_nothing_to_train_and_nothing_that_moves() -> None:
     before = {n: b.clone() for n, b in backbone.named_buffers()}
     backbone(torch.randn(2, 3, 64, 64))
     assert all(torch.equal(b, before[n]) for n, b in backbone.named_buffers())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_frozen_norm_is_part_of_the_convolution_before_it_and_trains_as_if_it_were_not(name: str) -> None:
+    """In outputs, in gradients and in the names of weights, also after a copy and a change of the statistics."""
+    folded, x = copy.deepcopy(build(name, norm="frozen_bn").train().double()), torch.randn(2, 3, 64, 64).double()
+    norms = [layer for layer in folded.modules() if isinstance(layer, FrozenBatchNorm)]
+    for layer in norms:
+        for tensor in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
+            nn.init.uniform_(tensor, 0.5, 1.5)
+    apart = copy.deepcopy(folded)
+    for layer in apart.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.__class__ = nn.Conv2d
+        elif isinstance(layer, FrozenBatchNorm):
+            layer.folded = False
+    assert norms
+    assert all(layer.folded for layer in norms)
+    assert list(folded.state_dict()) == list(apart.state_dict())
+    seen = []
+    for network in (folded, apart):
+        maps = network(x)
+        torch.stack([m.sin().sum() for m in maps]).sum().backward()
+        seen.append([*maps, *(p.grad for p in network.parameters())])
+    for a, b in zip(*seen, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-7 * b.abs().max().item())
 
 
 @pytest.mark.parametrize("norm", ["bn", "sync_bn", "gn"])
