@@ -11,6 +11,7 @@ from typing import Literal, cast
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
@@ -112,6 +113,20 @@ def sync_batch_norm(num_channels: int) -> nn.Module:
     return (nn.SyncBatchNorm if torch.cuda.is_available() else SyncBatchNorm)(num_channels)
 
 
+class GroupNorm(nn.GroupNorm):
+    """In the input's precision under autocast, with sums in float32 as ever.
+
+    On CUDA autocast would make float32 maps of bf16 ones, which the next convolution would cast back.
+    """
+
+    def forward(self, input: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
+        if not input.is_cuda or input.dtype not in (torch.bfloat16, torch.float16):
+            return super().forward(input)
+        weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
+        with torch.autocast("cuda", enabled=False):
+            return F.group_norm(input, self.num_groups, weight, bias, self.eps)
+
+
 def group_norm(num_channels: int) -> nn.GroupNorm:
     """GroupNorm of 32 groups (arXiv 1803.08494), or of the largest number below that divides the channels
     into groups of two or more: a group of one channel makes nothing of a map of one cell.
@@ -119,7 +134,7 @@ def group_norm(num_channels: int) -> nn.GroupNorm:
     MobileNetV2 has layers of 16, 24, 32 and 144 channels: 8, 12, 16 and 24 groups.
     """
     most = min(32, max(1, num_channels // 2))
-    return nn.GroupNorm(max(g for g in range(1, most + 1) if num_channels % g == 0), num_channels)
+    return GroupNorm(max(g for g in range(1, most + 1) if num_channels % g == 0), num_channels)
 
 
 def refuse_region_head(backbone: "Backbone") -> None:

@@ -1,7 +1,7 @@
 """Loss terms, and the averages over ranks that normalise them."""
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -64,7 +64,7 @@ class _FocalLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
-        (gradient,) = cast(tuple[Tensor], ctx.saved_tensors)  # pyright: ignore[reportAttributeAccessIssue]
+        (gradient,) = cast(tuple[Tensor], cast(Any, ctx).saved_tensors)
         return gradient * grad_outputs[0], None, None, None
 
 

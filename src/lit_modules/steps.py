@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -44,6 +44,19 @@ def is_limited(batches: int | float) -> bool:
     return isinstance(batches, int) or batches < 1.0
 
 
+class Flags(NamedTuple):
+    """Of a step whose loss has not been judged yet."""
+
+    on_device: Tensor
+    """float32 (2,): 1 where the loss is not finite, 1 where a rank was told to end."""
+    on_host: Tensor
+    copied: torch.cuda.Event | None
+    """When `on_host` is there."""
+    parts: dict[str, Tensor]
+    batch: Batch
+    where: str
+
+
 class TrainingModule(pl.LightningModule):
     """Trains and evaluates one network, which lies in `self.network` and holds every parameter."""
 
@@ -70,7 +83,7 @@ class TrainingModule(pl.LightningModule):
         """It was Ctrl-C that told it."""
         self._make_optimizer, self._make_schedule = optimizer, schedule
         self._evaluation = Evaluation()
-        self._pending: tuple[Tensor, dict[str, Tensor], Batch, str] | None = None
+        self._pending: Flags | None = None
         self._kept: tuple[Batch, Any] | None = None
         self._pairs: dict[str, np.ndarray[Any, Any]] = {}
 
@@ -156,7 +169,7 @@ class TrainingModule(pl.LightningModule):
     ) -> None:
         """Clips to a largest norm, keeps the norm for the log, and masks out a step without a finite loss."""
         if self._pending is not None:  # only where the flag could not be read at once
-            bad = self._pending[0][0] > 0
+            bad = self._pending.on_device[0] > 0
             for parameter in self.network.parameters():
                 if parameter.grad is not None:
                     parameter.grad.masked_fill_(bad, 0.0)
@@ -174,23 +187,31 @@ class TrainingModule(pl.LightningModule):
     def _raise_flags(self, total: Tensor, losses: dict[str, Tensor], batch: Batch, batch_idx: int) -> None:
         """Agree over ranks whether the loss is finite and whether to stop; read it without waiting.
 
-        On the CPU the answer is there at once. On a device it is copied while the step goes on and read
-        at the start of the next step, the gradients of this one being masked in the meantime.
+        On the CPU the answer is there at once. From a device it is copied while the step goes on and read
+        at the start of the next step, the gradients of this one being masked in the meantime: it was copied before
+        the backward pass, in which the device is still busy then.
         """
-        flags = torch.stack([(~torch.isfinite(total.detach())).float(), total.new_tensor(float(self.sigterm))])
+        stop = torch.full_like(total, float(self.sigterm), dtype=torch.float32)
+        flags = torch.stack([(~torch.isfinite(total.detach())).float(), stop])
         if dist.is_initialized():
             dist.all_reduce(flags, op=dist.ReduceOp.MAX)
         where = f"step {self.global_step} (epoch {self.current_epoch}, batch {batch_idx})"
         parts = {name: value.detach() for name, value in losses.items()}
-        self._pending = (flags, parts, batch, where)
+        host, copied = flags.to("cpu", non_blocking=flags.is_cuda), None
+        if flags.is_cuda:
+            copied = torch.cuda.Event()
+            copied.record()
+        self._pending = Flags(flags, host, copied, parts, batch, where)
         if flags.device.type == "cpu":
             self._check_flags()
 
     def _check_flags(self) -> None:
         if self._pending is None:
             return
-        flags, parts, batch, where = self._pending
+        _, flags, copied, parts, batch, where = self._pending
         self._pending = None
+        if copied is not None:
+            copied.synchronize()
         bad, stop = cast("list[float]", flags.tolist())  # pyright: ignore[reportUnknownMemberType]
         self.stop_requested |= bool(stop)
         if not bad:

@@ -5,28 +5,46 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 
-class Averaging(WeightAveraging):
+class Average(AveragedModel):
     """average <- d x average + (1 - d) x weights after each step, d = min(decay, (1 + n) / (10 + n)) at update n.
 
     The ramp lets short runs profit too (TensorFlow's ExponentialMovingAverage has it). Buffers are the current
-    ones: an average of BatchNorm's own averages would lag twice. `decay: null` switches all of this off.
+    ones: an average of BatchNorm's own averages would lag twice. The count of updates stays on the host, where it can
+    be read without waiting for the device.
     """
+
+    def __init__(self, model: nn.Module, device: torch.device, decay: float) -> None:
+        super().__init__(model, device)
+        self.n_averaged = self.n_averaged.cpu()
+        self.decay = decay
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        n = int(self.n_averaged)
+        averages: list[Tensor] = list(self.module.parameters())
+        weights: list[Tensor] = list(model.parameters())
+        d = min(self.decay, (1 + n) / (10 + n)) if n else 0.0
+        torch._foreach_lerp_(averages, weights, 1 - d)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+        for mine, other in zip(self.module.buffers(), model.buffers(), strict=True):
+            mine.copy_(other, non_blocking=True)
+        self.n_averaged += 1
+
+
+class Averaging(WeightAveraging):
+    """Keeps an `Average` beside the weights, on their device; `decay: null` switches all of it off."""
 
     def __init__(self, decay: float | None = None) -> None:
         self.decay = decay
-
-        def average(averages: list[Tensor], weights: list[Tensor], count: Tensor | int) -> None:
-            n = int(count)
-            torch._foreach_lerp_(averages, weights, 1 - min(decay or 0.0, (1 + n) / (10 + n)))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
-
-        super().__init__(use_buffers=False, multi_avg_fn=average)
+        super().__init__(use_buffers=False)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if self.decay is not None:
-            super().setup(trainer, pl_module, stage)
+        """The module itself is moved to its device only after this."""
+        if self.decay is not None and stage == "fit":
+            self._average_model = Average(pl_module, trainer.strategy.root_device, self.decay)
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         return self.decay is not None and step_idx is not None
