@@ -76,7 +76,9 @@ def test_another_network_is_refused(checkpoint, overrides, said):
 
 
 def test_a_detector_of_another_kind_is_told_as_such(checkpoint):
-    with pytest.raises(ConfigError, match=r"it holds FCOSModule and this run trains FasterRCNNModule: \d+ tensors do not"):
+    with pytest.raises(
+        ConfigError, match=r"it holds FCOSModule and this run trains FasterRCNNModule: \d+ tensors do not"
+    ):
         start_from(built(two_stages()), checkpoint, CLASSES)
 
 
