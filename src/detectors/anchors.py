@@ -68,6 +68,9 @@ def scaled_anchors(
     round_anchors: bool,
 ) -> Anchors:
     """As configs have them: of each level one size, times the same scales."""
+    for name, values in (("sizes", sizes), ("scales", scales), ("ratios", ratios)):
+        if not values or min(values) <= 0:
+            raise ValueError(f"model.anchor_{name}={list(values)}: expected numbers over 0, one at least")
     if len(sizes) != len(strides):
         levels = ", ".join(map(str, strides))
         raise ValueError(

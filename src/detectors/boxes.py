@@ -27,6 +27,11 @@ LARGEST_LOG_RATIO = math.log(1000 / 16)
 Weights = tuple[float, float, float, float]
 
 
+def check_weights(weights: Weights) -> None:
+    if min(weights) <= 0:
+        raise ValueError(f"box_weights={list(weights)}: expected four numbers over 0")
+
+
 def boxes_to_deltas(
     anchors: Float[Tensor, "*#n 4"], boxes: Float[Tensor, "*#n 4"], weights: Weights
 ) -> Float[Tensor, "*n 4"]:

@@ -3,6 +3,7 @@
 # torchvision has no type stubs.
 # pyright: reportMissingTypeStubs=false
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,12 @@ class Detections:
 
 
 torch.export.register_dataclass(Detections)
+
+
+def stacked(images: Iterable[tuple[Float[Tensor, "D 4"], Float[Tensor, " D"], Int[Tensor, " D"]]]) -> Detections:
+    """Of the rows of each image, padded to the same number."""
+    boxes, scores, labels = zip(*images, strict=True)
+    return Detections(torch.stack(boxes), torch.stack(scores), torch.stack(labels))
 
 
 def best_detections(

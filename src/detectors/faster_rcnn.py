@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from detectors.anchors import Anchors
 from detectors.backbones import Backbone
-from detectors.boxes import Weights, box_areas, boxes_to_deltas, clip_boxes, deltas_to_boxes
-from detectors.detections import Detections, best_detections, check_decoding
+from detectors.boxes import Weights, box_areas, boxes_to_deltas, check_weights, clip_boxes, deltas_to_boxes
+from detectors.detections import Detections, best_detections, check_decoding, stacked
 from detectors.losses import BACKGROUND, IGNORED, mean_over_ranks
 from detectors.matching import gather_matched, match_anchors
 from detectors.roi_pooling import align_regions, max_pool_regions
@@ -63,6 +63,8 @@ class FasterRCNN(RPN):
                 f"model.pooling={pooling} with model.pyramid_channels={pyramid_channels}: expected align, or "
                 "max over one map (pyramid_channels=null)"
             )
+        if pooled_size < 1:
+            raise ValueError(f"model.pooled_size={pooled_size}: expected 1 or more cells")
         self.pooling, self.pooled_size, self.aligned = pooling, pooled_size, aligned
         self.head: nn.Sequential | None = None
         if pyramid_channels is None:
@@ -133,7 +135,7 @@ class RegionSampler:
     def __post_init__(self) -> None:
         if not 0 < self.foreground_iou <= 1:
             raise ValueError(f"foreground_iou={self.foreground_iou} of regions: expected 0 < foreground_iou <= 1")
-        check_sampling(self.num_samples, self.positive_fraction)
+        check_sampling("regions", self.num_samples, self.positive_fraction)
 
     @torch.no_grad()
     def __call__(
@@ -172,6 +174,9 @@ class RegionLoss:
     """Of the deltas, as in `boxes.boxes_to_deltas`; those of the decoder."""
     smooth_l1_beta: float = 1.0
     """Where the square turns into the line; Fast R-CNN's is 1, torchvision's 1 / 9."""
+
+    def __post_init__(self) -> None:
+        check_weights(self.box_weights)
 
     def __call__(self, outputs: RegionOutputs, samples: RegionSamples) -> dict[str, Tensor]:
         positive = samples.labels >= 0
@@ -216,9 +221,7 @@ class RegionDecoder:
 
     @torch.no_grad()
     def __call__(self, outputs: RegionOutputs, proposals: Detections, sizes: Int[Tensor, "B 2"]) -> Detections:
-        images = [self._decode(outputs, proposals, image, size) for image, size in enumerate(sizes)]
-        boxes, scores, labels = zip(*images, strict=True)
-        return Detections(torch.stack(boxes), torch.stack(scores), torch.stack(labels))
+        return stacked(self._decode(outputs, proposals, image, size) for image, size in enumerate(sizes))
 
     def _decode(
         self, outputs: RegionOutputs, proposals: Detections, image: int, size: Int[Tensor, "2"]

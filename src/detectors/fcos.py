@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from detectors.backbones import Backbone, group_norm
 from detectors.boxes import box_areas, boxes_to_distances, clip_boxes, distances_to_boxes
-from detectors.detections import Detections, best_detections, check_decoding
+from detectors.detections import Detections, best_detections, check_decoding, stacked
 from detectors.losses import BOX_LOSSES, mean_over_ranks, sigmoid_focal_loss
 from detectors.pyramid import FeaturePyramid
 
@@ -61,6 +61,8 @@ class FCOSHead(nn.Module):
         super().__init__()
         if head_norm not in ("gn", None):
             raise ValueError(f"head_norm={head_norm}: expected gn or null")
+        if not 0 < prior < 1:
+            raise ValueError(f"prior={prior}: expected 0 < prior < 1")
         self.strides = strides
         self.normalize_targets = normalize_targets
         self.centerness_on_box = centerness_on_box
@@ -290,7 +292,7 @@ class FCOSDecoder:
     """The best boxes of each image, clipped to it and padded to `max_detections`.
 
     Boxes that clipping leaves without area (those of points in the padding) are dropped. It waits for the
-    device where candidates are counted: in each image once a level, and around the NMS.
+    device in each image: for the candidates of each level, for those with an area and around the NMS.
     """
 
     score_threshold: float = 0.05
@@ -310,9 +312,7 @@ class FCOSDecoder:
 
     @torch.no_grad()
     def __call__(self, outputs: FCOSOutputs, sizes: Int[Tensor, "B 2"]) -> Detections:
-        images = [self._decode(outputs, image, size) for image, size in enumerate(sizes)]
-        boxes, scores, labels = zip(*images, strict=True)
-        return Detections(torch.stack(boxes), torch.stack(scores), torch.stack(labels))
+        return stacked(self._decode(outputs, image, size) for image, size in enumerate(sizes))
 
     def _decode(
         self, outputs: FCOSOutputs, image: int, size: Int[Tensor, "2"]
@@ -320,7 +320,7 @@ class FCOSDecoder:
         points, products, labels = self._candidates(outputs, image)
         boxes = distances_to_boxes(outputs.points[points], outputs.distances[image, points].float())
         boxes = clip_boxes(boxes, size)
-        inside = box_areas(boxes) > 0
+        (inside,) = (box_areas(boxes) > 0).nonzero(as_tuple=True)
         boxes, scores, labels = boxes[inside], products[inside].sqrt(), labels[inside]
         return best_detections(
             boxes, scores, labels, nms_threshold=self.nms_threshold, max_detections=self.max_detections

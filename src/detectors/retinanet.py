@@ -14,8 +14,16 @@ from torch import Tensor, nn
 
 from detectors.anchors import Anchors
 from detectors.backbones import Backbone, group_norm
-from detectors.boxes import Weights, box_areas, boxes_to_deltas, boxes_to_distances, clip_boxes, deltas_to_boxes
-from detectors.detections import Detections, best_detections, check_decoding
+from detectors.boxes import (
+    Weights,
+    box_areas,
+    boxes_to_deltas,
+    boxes_to_distances,
+    check_weights,
+    clip_boxes,
+    deltas_to_boxes,
+)
+from detectors.detections import Detections, best_detections, check_decoding, stacked
 from detectors.losses import giou_loss, mean_over_ranks, sigmoid_focal_loss
 from detectors.matching import check_ious, gather_matched, match_anchors
 from detectors.pyramid import FeaturePyramid
@@ -53,6 +61,8 @@ class RetinaNetHead(nn.Module):
         super().__init__()
         if head_norm not in ("gn", None):
             raise ValueError(f"head_norm={head_norm}: expected gn or null")
+        if not 0 < prior < 1:
+            raise ValueError(f"prior={prior}: expected 0 < prior < 1")
         self.num_anchors = num_anchors
 
         def tower() -> nn.Sequential:
@@ -177,6 +187,7 @@ class RetinaNetLoss:
         if self.box_loss not in BOX_LOSSES:
             raise ValueError(f"box_loss={self.box_loss}: expected one of {', '.join(BOX_LOSSES)}")
         check_ious(self.background_iou, self.foreground_iou)
+        check_weights(self.box_weights)
 
     def __call__(
         self, outputs: RetinaNetOutputs, boxes: Float[Tensor, "B G 4"], labels: Int[Tensor, "B G"]
@@ -221,8 +232,8 @@ class RetinaNetDecoder:
     `fast_decode` keeps the best anchors of a level, each with its best class alone, and a box suppresses
     whatever it overlaps; it is zgcr's decoder, whose boxes were truncated to integers and clipped on one side.
 
-    Boxes that clipping leaves without area (anchors in the padding) are dropped. It waits for the device where
-    candidates are counted: in each image twice a level (once with `fast_decode`), and around the NMS.
+    Boxes that clipping leaves without area (anchors in the padding) are dropped. It waits for the device in each
+    image: for the candidates, twice a level (once with `fast_decode`), for those with an area and around the NMS.
     """
 
     box_weights: Weights = (10.0, 10.0, 5.0, 5.0)
@@ -243,9 +254,7 @@ class RetinaNetDecoder:
 
     @torch.no_grad()
     def __call__(self, outputs: RetinaNetOutputs, sizes: Int[Tensor, "B 2"]) -> Detections:
-        images = [self._decode(outputs, image, size) for image, size in enumerate(sizes)]
-        boxes, scores, labels = zip(*images, strict=True)
-        return Detections(torch.stack(boxes), torch.stack(scores), torch.stack(labels))
+        return stacked(self._decode(outputs, image, size) for image, size in enumerate(sizes))
 
     def _decode(
         self, outputs: RetinaNetOutputs, image: int, size: Int[Tensor, "2"]
@@ -253,7 +262,7 @@ class RetinaNetDecoder:
         rows, logits, labels = self._candidates(outputs, image)
         boxes = deltas_to_boxes(outputs.anchors[rows], outputs.deltas[image, rows].float(), self.box_weights)
         boxes = clip_boxes(boxes, size)
-        inside = box_areas(boxes) > 0
+        (inside,) = (box_areas(boxes) > 0).nonzero(as_tuple=True)
         boxes, scores, labels = boxes[inside], logits[inside].sigmoid(), labels[inside]
         return best_detections(
             boxes,

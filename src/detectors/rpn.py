@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from detectors.anchors import Anchors
 from detectors.backbones import Backbone
 from detectors.boxes import Weights, boxes_to_deltas, clip_boxes, deltas_to_boxes
-from detectors.detections import Detections, best_detections, check_decoding
+from detectors.detections import Detections, best_detections, check_decoding, stacked
 from detectors.losses import IGNORED, mean_over_ranks
 from detectors.matching import check_ious, gather_matched, match_anchors
 from detectors.pyramid import FeaturePyramid
@@ -171,7 +171,7 @@ class AnchorSampler:
 
     def __post_init__(self) -> None:
         check_ious(self.background_iou, self.foreground_iou)
-        check_sampling(self.num_samples, self.positive_fraction)
+        check_sampling("anchors", self.num_samples, self.positive_fraction)
 
     @torch.no_grad()
     def __call__(
@@ -253,9 +253,7 @@ class RPNDecoder:
 
     @torch.no_grad()
     def __call__(self, outputs: RPNOutputs, sizes: Int[Tensor, "B 2"]) -> Detections:
-        images = [self._decode(outputs, image, size) for image, size in enumerate(sizes)]
-        boxes, scores, labels = zip(*images, strict=True)
-        return Detections(torch.stack(boxes), torch.stack(scores), torch.stack(labels))
+        return stacked(self._decode(outputs, image, size) for image, size in enumerate(sizes))
 
     def _decode(
         self, outputs: RPNOutputs, image: int, size: Int[Tensor, "2"]

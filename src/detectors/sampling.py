@@ -44,9 +44,9 @@ def balanced_sample(
     return row, torch.where(rank >= 0, labels.gather(1, row), IGNORED)
 
 
-def check_sampling(num_samples: int, positive_fraction: int | float) -> None:
+def check_sampling(what: str, num_samples: int, positive_fraction: int | float) -> None:
     if num_samples < 1 or not 0 <= positive_fraction <= 1:
         raise ValueError(
-            f"num_samples={num_samples}, positive_fraction={positive_fraction}: expected 1 or more, and a share "
-            "between 0 and 1"
+            f"num_samples={num_samples}, positive_fraction={positive_fraction} of {what}: expected 1 or more, and a "
+            "share between 0 and 1"
         )

@@ -43,10 +43,12 @@ def start_from(module: TrainingModule, path: str, class_names: Sequence[str]) ->
         if name in ours and name not in of_classes and tensor.shape != ours[name].shape
     ]
     if misfits:
+        kind, own = stored["config"]["model"]["_target_"].split(".")[-1], type(module).__name__
+        relation = "with other settings than this run's" if kind == own else "and this run trains"
         raise ConfigError(
-            f"init_from={path}: it holds {stored['config']['model']['_target_'].split('.')[-1]} with other settings "
-            f"than this run's {type(module).__name__}: {len(misfits)} tensors do not fit, such as {misfits[0]}. Give "
-            "the model settings of its config.yaml, or take its trunk alone with model.backbone.weights=FILE"
+            f"init_from={path}: it holds {kind} {relation} {own}: {len(misfits)} tensors do not fit, such as "
+            f"{misfits[0]}. Give the model settings of its config.yaml, or take its trunk alone with "
+            "model.backbone.weights=FILE"
         )
     module.load_state_dict({name: ours[name] if name in of_classes else theirs[name] for name in ours})
     log.info("starts from the weights of %s (step %d)", path, checkpoint.get("global_step", 0))

@@ -9,7 +9,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
-from detectors.anchors import FASTER_RCNN_FPN, FASTER_RCNN_VGG16, RETINANET, Anchors, best_ious
+from detectors.anchors import FASTER_RCNN_FPN, FASTER_RCNN_VGG16, RETINANET, Anchors, best_ious, scaled_anchors
 from detectors.backbones import ResNet
 from detectors.pyramid import FeaturePyramid
 
@@ -125,3 +125,19 @@ def test_best_iou_of_an_anchor_is_one_and_of_a_box_without_area_zero() -> None:
     found = best_ious(RETINANET, anchors, torch.tensor([canvas]).expand(len(anchors), 2))
     torch.testing.assert_close(found, torch.ones(len(anchors)), rtol=1e-4, atol=1e-4)
     assert best_ious(RETINANET, torch.tensor([[5.0, 5.0, 5.0, 5.0]]), torch.tensor([canvas])).tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "said"),
+    [
+        ({"sizes": []}, r"model\.anchor_sizes=\[\]: expected numbers over 0"),
+        ({"sizes": [32.0, 64.0]}, r"model\.anchor_sizes=\[32\.0, 64\.0\]: expected 1, one for each map, of stride 16"),
+        ({"scales": []}, r"model\.anchor_scales=\[\]: expected numbers over 0, one at least"),
+        ({"ratios": [1.0, 0.0]}, r"model\.anchor_ratios=\[1\.0, 0\.0\]: expected numbers over 0"),
+        ({"scales": [-1.0]}, r"model\.anchor_scales=\[-1\.0\]: expected numbers over 0"),
+    ],
+)
+def test_shapes_that_make_no_anchors_are_refused_by_name(shapes: dict[str, list[float]], said: str) -> None:
+    given = {"sizes": [32.0], "scales": [1.0], "ratios": [0.5, 1.0]} | shapes
+    with pytest.raises(ValueError, match=said):
+        scaled_anchors((16,), **given, grid_offset=0.5, round_anchors=False)

@@ -165,6 +165,11 @@ def test_poolings_that_there_are_not_are_refused() -> None:
             FasterRCNN(small_resnet(), 3, anchors, pyramid_channels=channels, pooling=pooling)
 
 
+def test_regions_of_no_cells_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"model\.pooled_size=0: expected 1 or more cells"):
+        FasterRCNN(small_resnet(), 3, FASTER_RCNN_FPN, pooled_size=0)
+
+
 def test_vgg16_over_one_map_needs_its_fully_connected_layers() -> None:
     with torch.device("meta"):
         with pytest.raises(ValueError, match=r"model\.backbone\.fully_connected=false: .* set it to true, or take a"):

@@ -99,6 +99,11 @@ def samples_of(num_boxes: int = 4) -> RegionSamples:
     return RegionSampler(num_samples=20)(proposals, boxes, labels, [0, 1])
 
 
+def test_weights_that_decode_to_no_box_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"box_weights=\[0\.0, 10\.0, 5\.0, 5\.0\]: expected four numbers over 0"):
+        RegionLoss(box_weights=(0.0, 10.0, 5.0, 5.0))
+
+
 def test_losses_are_means_over_the_sampled_regions_of_the_class_of_each() -> None:
     outputs, samples = random_region_outputs(2, 20, 3), samples_of()
     losses = RegionLoss(smooth_l1_beta=0.5)(outputs, samples)

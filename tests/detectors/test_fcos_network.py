@@ -99,6 +99,12 @@ def test_every_class_starts_at_its_prior() -> None:
     assert logits.sigmoid().mean().item() == pytest.approx(0.2, abs=0.02)
 
 
+@pytest.mark.parametrize("prior", [0.0, 1.0])
+def test_a_prior_without_a_logit_is_refused(prior: float) -> None:
+    with pytest.raises(ValueError, match=f"prior={prior}: expected 0 < prior < 1"):
+        small_network(prior=prior)
+
+
 def test_towers_without_norm_have_only_convolutions() -> None:
     layers = [type(layer) for layer in head(head_norm=None).class_tower]
     assert layers == [nn.Conv2d, nn.ReLU] * 4

@@ -212,6 +212,10 @@ def test_every_knob_of_the_assignment_is_used() -> None:
         ({"background_iou": 0.6}, r"background_iou=0\.6, foreground_iou=0\.5: expected 0 < background_iou <="),
         ({"background_iou": 0.0}, r"background_iou=0\.0, foreground_iou=0\.5: expected 0 < background_iou <="),
         ({"foreground_iou": 1.5}, r"foreground_iou=1\.5: expected .* foreground_iou <= 1"),
+        (
+            {"box_weights": (1.0, 1.0, 0.0, 1.0)},
+            r"box_weights=\[1\.0, 1\.0, 0\.0, 1\.0\]: expected four numbers over 0",
+        ),
     ],
 )
 def test_impossible_knobs_are_refused(knobs: dict[str, Any], message: str) -> None:

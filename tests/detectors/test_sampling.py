@@ -108,5 +108,5 @@ def test_streams_of_a_seed_have_nothing_in_common() -> None:
 @pytest.mark.parametrize("settings", [{"num_samples": 0}, {"positive_fraction": 1.5}])
 def test_wrong_numbers_of_samples_are_refused(settings: dict[str, float]) -> None:
     (name,) = settings
-    with pytest.raises(ValueError, match=f"{name}={settings[name]}"):
-        check_sampling(**({"num_samples": 8, "positive_fraction": 0.5} | settings))
+    with pytest.raises(ValueError, match=rf"{name}={settings[name]}.* of anchors: expected"):
+        check_sampling("anchors", **({"num_samples": 8, "positive_fraction": 0.5} | settings))

@@ -75,6 +75,13 @@ def test_another_network_is_refused(checkpoint, overrides, said):
     assert "model.backbone.weights=FILE" in str(error.value)
 
 
+def test_a_detector_of_another_kind_is_told_as_such(checkpoint):
+    with pytest.raises(
+        ConfigError, match=r"it holds FCOSModule and this run trains FasterRCNNModule: \d+ tensors do not"
+    ):
+        start_from(built(two_stages()), checkpoint, CLASSES)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"init_from=gone\.ckpt: .*gone\.ckpt does not exist; give the checkpoint"):
         start_from(module(), "gone.ckpt", CLASSES)
