@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from datamodules.batch import Batch
 from lit_modules.base import DetectionModule
 from lit_modules.benchmark.clock import Clock, Limit, spread
 from lit_modules.benchmark.data import canvases
+from lit_modules.benchmark.operations import counter
 from lit_modules.steps import TrainingModule
 
 
@@ -89,11 +89,11 @@ def _precision(trainer: pl.Trainer) -> Callable[[], Any]:
 def _operations(module: TrainingModule, precision: Callable[[], Any], batch: Batch) -> tuple[int, int]:
     """Floating-point operations of the network, and of all."""
     batch = batch._replace()
-    with FlopCounterMode(display=False) as counter, precision():
+    with counter() as counted, precision():
         module.outputs(batch)
-        network = counter.get_total_flops()
+        network = counted.get_total_flops()
         module.entries(batch)
-    return network, counter.get_total_flops()
+    return network, counted.get_total_flops()
 
 
 def _number_found(module: TrainingModule, precision: Callable[[], Any], batch: Batch) -> int:

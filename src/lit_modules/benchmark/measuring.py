@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.batch import Batch
@@ -59,6 +59,7 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "precision": str(trainer.precision),
         "weights": cfg.checkpoint or config.init_from or "fresh",
+        "trunk_weights": None if checkpoint is not None else config.model.backbone.weights,
         "network": _size(module, datamodule),
         "matrix_rate": matrix_rate(device, str(trainer.precision)),
     }
@@ -68,7 +69,7 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
         figures["data"], batches = measure_data(datamodule, cfg.warmup, limit)
     elif "step" in parts:
         batches = first_batches(datamodule)
-    if figures["weights"] == "fresh" and config.model.backbone.weights is None:
+    if figures["weights"] == "fresh" and figures["trunk_weights"] is None:
         settle(module, batches[0] if batches else next(val_batches(datamodule, 1)), device)
     if "step" in parts:
         log.info("measuring the training step")
@@ -109,9 +110,9 @@ def _trainer(config: DictConfig, timer: StepTimer, folder: Path) -> pl.Trainer:
             callbacks=[*([] if averaging is None else [instantiate(averaging)]), timer],
             logger=False,
         )
-    except (MisconfigurationException, ValueError) as error:
+    except InstantiationException as error:
         key = f"trainer.accelerator={config.trainer.accelerator}, trainer.devices={config.trainer.devices}"
-        raise ConfigError(f"{key}: {error}") from error
+        raise ConfigError(f"{key}: {error.__cause__}") from error
     if trainer.world_size > 1:
         raise ConfigError(command.too_many(config, trainer.world_size))
     return trainer
@@ -129,7 +130,8 @@ def _module(config: DictConfig, checkpoint: dict[str, Any] | None, datamodule: A
         try:
             return load_module({**checkpoint, "boxwright": {**stored, "config": runs.plain(config)}})
         except RuntimeError as error:
-            raise ConfigError(f"the checkpoint's weights don't fit the model settings given: {error}") from error
+            reason = " ".join(str(error).split())[:300]
+            raise ConfigError(f"the checkpoint's weights don't fit the model settings given: {reason}") from error
     if config.init_from is not None or config.model.backbone.weights == "imagenet":
         config.model.backbone.weights = None
     module: TrainingModule = instantiate(config.model)

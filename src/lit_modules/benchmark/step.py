@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from datamodules.batch import Batch
 from lit_modules.benchmark.clock import Clock, Limit, spread
 from lit_modules.benchmark.data import canvases
+from lit_modules.benchmark.operations import counter
 from lit_modules.callbacks.log import memory_mb
 from lit_modules.steps import TrainingModule
 
@@ -39,7 +40,7 @@ class Moments(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Floating-point operations of a batch, as FlopCounterMode counts them."""
+    """Floating-point operations of a batch."""
 
     forward: int
     all: int
@@ -79,7 +80,7 @@ class StepTimer(pl.Callback):
             self._clock.wait()
             self.limit.start()
         if not is_counted:
-            self._counter = FlopCounterMode(display=False)
+            self._counter = counter()
             self._counter.__enter__()
         self._start = self._clock.now()
 

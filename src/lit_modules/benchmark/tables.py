@@ -44,7 +44,7 @@ def with_shares(figures: dict[str, Any]) -> dict[str, Any]:
 def as_text(figures: Mapping[str, Any]) -> str:
     """For a terminal of 110 columns."""
     first, *others = _HEADING
-    table = Table(Column(first), *(Column(name, justify="right") for name in others), box=SIMPLE_HEAD)
+    table = Table(Column(first, no_wrap=True), *(Column(name, justify="right") for name in others), box=SIMPLE_HEAD)
     for row in _rows(figures):
         table.add_row(row.name, *row.cells)
     console = Console(width=110, force_terminal=False, highlight=False)
@@ -70,9 +70,11 @@ def _facts(figures: Mapping[str, Any]) -> Iterator[str]:
     versions: dict[str, str] = figures["versions"]
     yield f"{figures['device']}, {figures['precision']}; {'  '.join(f'{k} {v}' for k, v in versions.items())}"
     height, width = network["canvas"]
+    trunk = f", of the trunk {figures['trunk_weights']}" if figures["trunk_weights"] else ""
     yield (
         f"network: {network['parameters'] / 1e6:.2f} M parameters, {network['trained'] / 1e6:.2f} M of them trained; "
-        f"{network['gflops_per_image']:.1f} GFLOPs for an image of {height} x {width}; weights: {figures['weights']}"
+        f"{_number(network['gflops_per_image'])} GFLOPs for an image of {height} x {width}; "
+        f"weights: {figures['weights']}{trunk}"
     )
     yield (
         f"matrix rate: {rate['gflops_per_s']:.0f} GFLOP/s, {rate['side']} x {rate['side']} in {rate['dtype']}, the "
@@ -86,8 +88,9 @@ def _rows(figures: Mapping[str, Any]) -> Iterator[_Row]:
         yield _Row("  first batch", _cells({"median": data["first_batch_ms"]}))
         yield _Row("  from batch to batch", _cells(data["batch_ms"], data["images_per_s"]))
     if step := figures.get("step"):
-        micro = f" in {step['micro_batches']} micro-batches" if step["micro_batches"] > 1 else ""
-        yield _Row(f"training step, {step['images']:g} images{micro}")
+        micro = step["micro_batches"]
+        times = f"{micro} x " if micro > 1 else ""
+        yield _Row(f"training step, {times}{step['images'] / micro:g} images")
         yield _Row("  forward, losses", _of_part(step, "forward"))
         yield _Row("  backward", _of_part(step, "backward"))
         yield _Row("  optimizer", _of_part(step, "optimizer"))
