@@ -193,6 +193,23 @@ def test_what_is_refused_leaves_no_trace(
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} <= {"runs", "runs/benchmark"}
 
 
+def test_a_checkpoint_of_several_devices_is_measured_on_one(benchmark: Script, root: Path) -> None:
+    file = write_checkpoint(
+        root / "eight.ckpt", *CHECKPOINT, f"data.root={root / 'of_checkpoint'}", "trainer.devices=8",
+        "data.batch_size=16",
+    )  # fmt: skip
+    ended = benchmark(f"checkpoint={file}", "trainer.accelerator=cpu")
+    assert ended.status == 2
+    assert "trainer.devices=8, trainer.num_nodes=1: a benchmark measures one device" in ended.said
+    assert "data.batch_size=2, the images of a step that one of 8 gets" in ended.said
+    ended = benchmark(
+        f"checkpoint={file}", "trainer.accelerator=cpu", "trainer.devices=1", "data.batch_size=2", "parts=[data]",
+        "rounds=5", "output=out",
+    )  # fmt: skip
+    assert ended.status == 0, ended.said
+    assert figures()["data"]["batch_images"] == 2
+
+
 def test_a_checkpoint_that_is_not_there_is_named(benchmark: Script) -> None:
     ended = benchmark("checkpoint=none.ckpt")
     assert (ended.status, ended.said.partition(" (from")[0]) == (2, "checkpoint none.ckpt does not exist")

@@ -33,8 +33,7 @@ def refuse_unmeasurable(cfg: DictConfig) -> None:
 def _problems(cfg: DictConfig) -> Iterator[str]:
     if cfg.resume is not None:
         yield f"resume={cfg.resume}: a benchmark trains nothing; give checkpoint=RUN/checkpoints/last.ckpt in its place"
-    if (devices := _number(cfg.trainer.devices)) is not None and devices * cfg.trainer.num_nodes != 1:
-        yield too_many(cfg, "all" if devices < 0 else devices * cfg.trainer.num_nodes)
+    yield from several_devices(cfg)
     if not cfg.parts or len(set(cfg.parts)) < len(cfg.parts):
         yield f"parts={list(cfg.parts)} ({origin('parts')}): expected one or more of data, step, inference, each once"
     for key, least in (("rounds", 1), ("warmup", 0)):
@@ -46,19 +45,18 @@ def _problems(cfg: DictConfig) -> Iterator[str]:
         yield f"checkpoint={cfg.checkpoint} and init_from={cfg.init_from}: both give the weights; leave one out"
 
 
-def _number(devices: Any) -> int | None:
-    """How many are asked for; None where the machine decides."""
-    if OmegaConf.is_list(devices):
-        return len(devices)
-    return devices if isinstance(devices, int) else None
-
-
-def too_many(cfg: DictConfig, devices: int | str) -> str:
-    """Why several devices are refused, and what one of them would get of a step."""
+def several_devices(cfg: DictConfig, found: int | None = None) -> Iterator[str]:
+    """Why a number of devices other than one is refused, as asked for or as `found` where the machine decides, and what
+    one of them would get of a step."""
+    asked = cfg.trainer.devices
+    number: int | None = len(asked) if OmegaConf.is_list(asked) else asked if isinstance(asked, int) else None
+    devices = found if found is not None else None if number is None else number * cfg.trainer.num_nodes
+    if devices in (None, 1):
+        return
     share = ""
-    if isinstance(devices, int) and devices and cfg.data.batch_size % devices == 0:
+    if devices > 1 and cfg.data.batch_size % devices == 0:
         share = f" data.batch_size={cfg.data.batch_size // devices}, the images of a step that one of {devices} gets"
-    return (
+    yield (
         f"trainer.devices={cfg.trainer.devices}, trainer.num_nodes={cfg.trainer.num_nodes}: a benchmark measures one "
         f"device; give trainer.devices=1 trainer.num_nodes=1{share}"
     )

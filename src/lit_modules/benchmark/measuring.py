@@ -77,6 +77,8 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
     if "inference" in parts:
         log.info("measuring inference")
         several = list(val_batches(datamodule, KEPT, single=False))
+        if not several:
+            raise ConfigError("none of the validation images chosen could be read; see inspect_data.py")
         ways = [several] if len(several[0].images) > 1 else []
         ways.append(list(val_batches(datamodule, 2 * KEPT)))
         figures["inference"] = [measure_inference(module, trainer, way, cfg.warmup, limit) for way in ways]
@@ -90,6 +92,8 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
 
 def _trainer(config: DictConfig, timer: StepTimer, folder: Path) -> pl.Trainer:
     """train.py's, with averaging and no other callback, no logger, no validation."""
+    for problem in command.several_devices(config):  # of a checkpoint's run
+        raise ConfigError(problem)
     averaging: Any = OmegaConf.select(config, "callbacks.averaging")
     timer.num_batches = KEPT
     passes = timer.most_passes(config.trainer.accumulate_grad_batches)
@@ -113,8 +117,8 @@ def _trainer(config: DictConfig, timer: StepTimer, folder: Path) -> pl.Trainer:
     except InstantiationException as error:
         key = f"trainer.accelerator={config.trainer.accelerator}, trainer.devices={config.trainer.devices}"
         raise ConfigError(f"{key}: {error.__cause__}") from error
-    if trainer.world_size > 1:
-        raise ConfigError(command.too_many(config, trainer.world_size))
+    for problem in command.several_devices(config, trainer.world_size):
+        raise ConfigError(problem)
     return trainer
 
 
