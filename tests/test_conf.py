@@ -107,7 +107,7 @@ def test_every_value_of_a_recipe_of_another_type_is_refused_by_name(name: str) -
         assert f"conf/experiment/{name}.yaml" in str(raised.value)
 
 
-@pytest.mark.parametrize("config_name", ["train", "evaluate", "predict", "inspect_data"])
+@pytest.mark.parametrize("config_name", ["train", "evaluate", "predict", "inspect_data", "benchmark"])
 def test_the_defaults_pass_the_check(config_name: str) -> None:
     given = ["checkpoint=x", "source=x"] if config_name == "predict" else ["data=coco", "data.root=x"]
     check(composed(*given, config_name=config_name))
@@ -167,7 +167,7 @@ def documented() -> list[str]:
     for page in (CONF.parent / "README.md", *sorted((CONF.parent / "docs").glob("*.md"))):
         text = page.read_text().replace("\\\n", " ")
         for line in re.findall(
-            r"^    (?:\S+/)?python (?:train|evaluate|predict|inspect_data)\.py (.*)$", text, re.MULTILINE
+            r"^    (?:\S+/)?python (?:train|evaluate|predict|inspect_data|benchmark)\.py (.*)$", text, re.MULTILINE
         ):
             found.append(line)
     return found

@@ -56,6 +56,7 @@ KINDS: dict[str, Any] = {
     "split": Literal["val", "test"],
     "output": str | None,
     "sample": int | None,
+    "parts": list[Literal["data", "step", "inference"]],
     "source": str,
     "score_threshold": float | Literal["best_f1", None],
     "batch_size": int | None,

@@ -33,7 +33,7 @@ def ms_per_image(
     begin = time.perf_counter()
     precision: Any = trainer.precision_plugin
     with torch.inference_mode(), precision.forward_context():
-        for batch in _single_images(datamodule, most):
+        for batch in val_batches(datamodule, most):
             batch = batch._replace(images=batch.images.to(device), sizes=batch.sizes.to(device))
             for _ in range(0 if batch.images.shape in canvases else 1 if canvases else _WARM_UP):
                 module.entries(batch._replace())  # a copy: outputs of the same batch would be kept
@@ -54,11 +54,14 @@ def ms_per_image(
     }
 
 
-def _single_images(datamodule: Any, most: int) -> Iterator[Batch]:
-    """Validation images as validation reads them, evenly spaced over what this rank has of the split."""
+def val_batches(datamodule: Any, most: int, single: bool = True) -> Iterator[Batch]:
+    """Validation images as validation reads them, evenly spaced over what this rank has of the split: one at a time, or
+    in batches of the largest size that it has."""
     loader: Any = datamodule.val_dataloader()
-    keys = [key for batch in loader.batch_sampler for key in batch]
-    for place in np.unique(np.linspace(0, len(keys) - 1, min(most, len(keys))).round().astype(int)).tolist():
-        batch: Batch = loader.collate_fn([loader.dataset[keys[place]]])
+    dealt: list[list[Any]] = list(loader.batch_sampler)
+    longest = max(map(len, dealt))
+    groups = [[key] for batch in dealt for key in batch] if single else [b for b in dealt if len(b) == longest]
+    for place in np.unique(np.linspace(0, len(groups) - 1, min(most, len(groups))).round().astype(int)).tolist():
+        batch: Batch = loader.collate_fn([loader.dataset[key] for key in groups[place]])
         if batch.infos:  # else it could not be read
             yield batch
