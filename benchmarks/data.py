@@ -156,8 +156,7 @@ def albumentations_of(short: int, normalized: bool) -> Read:
     )
 
     def read(path: str) -> Any:
-        image = cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
-        found = compose(image=image, bboxes=BOXES, labels=LABELS)
+        found = compose(image=cv2.imread(path, cv2.IMREAD_COLOR_RGB), bboxes=BOXES, labels=LABELS)
         return found["image"], {"boxes": found["bboxes"], "labels": found["labels"]}
 
     return read

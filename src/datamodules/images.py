@@ -71,8 +71,8 @@ def _read(path: str) -> bytes:
 
 
 def _decoded(path: str, data: bytes, flags: int = 0) -> np.ndarray:
-    # simplejpeg and torchvision.io find the same pixels in a JPEG, in a time that differs by less than a tenth, and read
-    # less: `python benchmarks/data.py`.
+    # simplejpeg and torchvision.io find the same pixels in a JPEG within a tenth of this time, and read fewer formats
+    # (benchmarks/data.py).
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | flags)
     except cv2.error:  # headers that state absurd sizes

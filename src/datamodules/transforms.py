@@ -56,8 +56,8 @@ class Resize:
         before = image.shape[:2]
         after = fit(self.sizes(np.array([before]), resize)[0].tolist(), canvas)
         scale = (after[0] / before[0], after[1] / before[1])
-        # An image waits for its batch at the smaller of both sizes; one that grows is written once, into the batch, which
-        # takes a quarter off a worker's time for COCO's images at 800.
+        # An image waits for its batch at the smaller of both sizes. One that grows is written once, into the batch:
+        # a quarter less of a worker's time for COCO's images at 800.
         return Sized(resize_image(image, after) if shrinks(image, after) else image, after, scale)
 
 
