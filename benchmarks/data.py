@@ -116,7 +116,7 @@ def v2_target(size: tuple[int, int]) -> dict[str, Any]:
 
 
 def torchvision_v2(short: int, normalized: bool) -> Read:
-    """Decoded by torchvision.io, resized as uint8 while its memory is channels-last: the fastest plain order."""
+    """Decoded by torchvision.io and resized as uint8, while its memory is channels last."""
     chain: list[Any] = [v2.RandomHorizontalFlip(0.5), v2.Resize(short, max_size=short * 5 // 3, antialias=True)]
     if normalized:
         chain += [v2.ToDtype(torch.float, scale=True), v2.Normalize(MEAN, STD, inplace=True)]
