@@ -1,5 +1,6 @@
 """From a key to a sample, and from samples to a `Batch`; this part runs in the workers."""
 
+import math
 import os
 import signal
 import sys
@@ -10,20 +11,22 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from datamodules.batch import Batch, ImageInfo
 from datamodules.images import ImageError, decode
 from datamodules.index import AnnotationIndex
 from datamodules.sampler import SampleKey
-from datamodules.transforms import Augmentation, Resize, mirror, training_boxes
+from datamodules.transforms import Augmentation, Resize, mirror, resize_image, training_boxes
 
 
 class Sample(NamedTuple):
-    """An image at its final size, not yet padded."""
+    """An image and its boxes, before padding."""
 
     image: np.ndarray
-    """uint8 (h, w, 3)."""
+    """uint8 (h, w, 3); smaller than `size` where it is to be enlarged into its batch."""
+    size: tuple[int, int]
+    """(height, width) of the network input, which the boxes are in."""
     boxes: np.ndarray
     labels: np.ndarray
     info: ImageInfo
@@ -60,9 +63,9 @@ class DetectionDataset(Dataset[Sample]):
         if self.training:
             image, boxes, labels = self._augment(image, boxes, labels, key.seed)
 
-        image, scale = self.resize.apply(image, key.canvas, key.resize)
+        image, size, scale = self.resize.apply(image, key.canvas, key.resize)
         boxes = boxes * (scale[1], scale[0], scale[1], scale[0])
-        return Sample(image, boxes, labels, ImageInfo(image_id, (height, width), scale), key.canvas)
+        return Sample(image, size, boxes, labels, ImageInfo(image_id, (height, width), scale), key.canvas)
 
     def _boxes(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         index, part = self.index, self.index.boxes_of(row)
@@ -90,27 +93,38 @@ def unread(error: ImageError, info: ImageInfo, canvas: tuple[int, int], skip: bo
     """An empty sample that says why its image is left out; the error itself, naming the image, unless it may be."""
     if not skip:
         raise ImageError(f"image {info.image_id!r}: {error}, or set data.on_error=skip to leave it out") from error
-    nothing = np.zeros((0, 0, 3), np.uint8), np.zeros((0, 4)), np.zeros(0, np.int64)
+    nothing = np.zeros((0, 0, 3), np.uint8), (0, 0), np.zeros((0, 4)), np.zeros(0, np.int64)
     return Sample(*nothing, info._replace(error=str(error)), canvas)
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Pads images to their common canvas with zeros at the bottom and right, boxes to the largest number."""
+    """Pads images to their common canvas with zeros at the bottom and right, boxes to the largest number.
+
+    Images lie in memory as cv2 writes them, channels last, which is also how convolutions read them fastest.
+    """
     canvas = samples[0].canvas
     unread = [sample.info for sample in samples if sample.info.error is not None]
     samples = [sample for sample in samples if sample.info.error is None]
     count = max(1, len(samples))
-    images = torch.zeros(count, 3, *canvas, dtype=torch.uint8)
-    sizes = torch.tensor([sample.image.shape[:2] for sample in samples] or [canvas])
+    images = _zeros(count, *canvas, 3)
+    sizes = torch.tensor([sample.size for sample in samples] or [canvas])
     num_boxes = max([1, *(len(sample.boxes) for sample in samples)])
     boxes = torch.zeros(count, num_boxes, 4)
     labels = torch.full((count, num_boxes), -1)
     for i, sample in enumerate(samples):
-        height, width = sample.image.shape[:2]
-        images[i, :, :height, :width] = torch.from_numpy(sample.image).permute(2, 0, 1)
+        height, width = sample.size
+        resize_image(sample.image, sample.size, images[i, :height, :width].numpy())
         boxes[i, : len(sample.boxes)] = torch.from_numpy(sample.boxes)
         labels[i, : len(sample.labels)] = torch.from_numpy(sample.labels)
-    return Batch(images, sizes, boxes, labels, [sample.info for sample in samples], unread)
+    return Batch(images.permute(0, 3, 1, 2), sizes, boxes, labels, [sample.info for sample in samples], unread)
+
+
+def _zeros(*shape: int) -> torch.Tensor:
+    """uint8; in a worker already where the main process can see it, which spares a copy."""
+    if get_worker_info() is None:
+        return torch.zeros(shape, dtype=torch.uint8)
+    # As torch's own collate does; fresh shared memory is zero (POSIX).
+    return torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(math.prod(shape))).view(shape)
 
 
 def init_worker(_: int) -> None:

@@ -20,7 +20,7 @@ from datamodules.index import AnnotationIndex, cached
 from datamodules.records import ImageRecord, Records
 from datamodules.sampler import SampleKey
 from datamodules.survey import Survey
-from datamodules.transforms import Augmentation, Resize, mirror, resize_image
+from datamodules.transforms import Augmentation, Resize, Sized, mirror, resize_image
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 _MARGIN = 256 / 224
@@ -108,14 +108,12 @@ class CentreCrop(Resize):
         """No padding, which would have a share in the mean over the last feature map."""
         return sizes
 
-    def apply(
-        self, image: np.ndarray, canvas: tuple[int, int], resize: int | None = None
-    ) -> tuple[np.ndarray, tuple[float, float]]:
+    def apply(self, image: np.ndarray, canvas: tuple[int, int], resize: int | None = None) -> Sized:
         height, width = image.shape[:2]
         side = max(1, round(min(height, width) / _MARGIN))
         top, left = (height - side) // 2, (width - side) // 2
         factor = self.resize / side
-        return resize_image(image[top : top + side, left : left + side], canvas), (factor, factor)
+        return Sized(resize_image(image[top : top + side, left : left + side], canvas), canvas, (factor, factor))
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,9 +182,9 @@ class ClassifiedImages(Dataset[Sample]):
         except ImageError as error:
             return unread(error, ImageInfo(image_id, (1, 1), nowhere), key.canvas, self.skip_errors)
         info = ImageInfo(image_id, (image.shape[0], image.shape[1]), nowhere)
-        seen = self.view(image, key.canvas, key.seed) if self.view else self.crop.apply(image, key.canvas)[0]
+        seen = self.view(image, key.canvas, key.seed) if self.view else self.crop.apply(image, key.canvas).image
         labels = self.class_map[self.index.labels[self.index.boxes_of(key.row)]]
-        return Sample(seen, np.zeros((0, 4)), labels, info, key.canvas)
+        return Sample(seen, key.canvas, np.zeros((0, 4)), labels, info, key.canvas)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

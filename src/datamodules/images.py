@@ -24,7 +24,7 @@ def read_image(path: str) -> np.ndarray:
     Grey becomes three equal channels, 16 bits are scaled to 8, of transparent pixels the stored colour is
     taken, of an animation the first picture.
     """
-    return _decoded(path, _read(path), cv2.IMREAD_COLOR)
+    return _decoded(path, _read(path))
 
 
 def decode(path: str, size: tuple[int, int]) -> np.ndarray:
@@ -32,9 +32,9 @@ def decode(path: str, size: tuple[int, int]) -> np.ndarray:
     annotated `size` (h, w), as stored if that does, and an ImageError otherwise.
     """
     data = _read(path)
-    image = _decoded(path, data, cv2.IMREAD_COLOR)
+    image = _decoded(path, data)
     if image.shape[:2] != size and image.shape[1::-1] == size:
-        image = _decoded(path, data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = _decoded(path, data, cv2.IMREAD_IGNORE_ORIENTATION)
     if image.shape[:2] != size:
         height, width = image.shape[:2]
         raise ImageError(
@@ -70,9 +70,11 @@ def _read(path: str) -> bytes:
     return data
 
 
-def _decoded(path: str, data: bytes, flags: int) -> np.ndarray:
+def _decoded(path: str, data: bytes, flags: int = 0) -> np.ndarray:
+    # simplejpeg and torchvision.io find the same pixels in a JPEG, at most a tenth sooner, and read fewer formats
+    # (benchmarks/data.py).
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | flags)
     except cv2.error:  # headers that state absurd sizes
         image = None
     if image is None:
@@ -80,7 +82,7 @@ def _decoded(path: str, data: bytes, flags: int) -> np.ndarray:
             f"{shown(path)} can't be decoded as an image ({len(data)} bytes, the first of them {data[:12]!r}); "
             "replace it"
         )
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
 
 
 def _cut_short(data: bytes) -> bool:

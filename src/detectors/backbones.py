@@ -202,7 +202,7 @@ class Backbone(nn.Module, ABC):
         return x.mean(dim=(2, 3))
 
     def normalize(self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"]) -> Float[Tensor, "B 3 H W"]:
-        """Pixels as the weights expect them, in the parameters' precision; the padding becomes zero.
+        """Pixels as the weights expect them, in the parameters' precision and memory layout; the padding becomes zero.
 
         Zero *after* normalisation, so that a convolution sees the padding as it sees its own.
         """
@@ -210,7 +210,10 @@ class Backbone(nn.Module, ABC):
         rows = torch.arange(height, device=images.device) < sizes[:, :1]
         columns = torch.arange(width, device=images.device) < sizes[:, 1:]
         inside = rows[:, None, :, None] & columns[:, None, None, :]
-        pixels = images.to(self.pixel_mean.dtype) / 255
+        # Convolutions of contiguous weights would otherwise follow the images, which come channels last.
+        contiguous = next(self.parameters()).is_contiguous()
+        layout = torch.contiguous_format if contiguous else torch.channels_last
+        pixels = images.to(self.pixel_mean.dtype, memory_format=layout) / 255
         return (pixels - self.pixel_mean[:, None, None]) / self.pixel_std[:, None, None] * inside
 
     def train(self, mode: bool = True) -> "Backbone":

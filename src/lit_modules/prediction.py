@@ -117,9 +117,10 @@ class Detector:
         """RGB uint8 (h, w, 3) sized as in validation, with the canvas that follows from its size alone."""
         before: tuple[int, int] = image.shape[:2]
         height, width = self.resize.canvases(self.resize.sizes(np.array([before])))[0].tolist()
-        resized, scale = self.resize.apply(image, (height, width))
+        sized = self.resize.apply(image, (height, width))
         nothing = np.zeros((0, 4)), np.zeros(0, np.int64)
-        return Sample(resized, *nothing, ImageInfo(image_id, before, scale), (height, width))
+        info = ImageInfo(image_id, before, sized.scale)
+        return Sample(sized.image, sized.size, *nothing, info, (height, width))
 
     def detect(self, samples: Sequence[Sample]) -> list[ImagePredictions]:
         """One forward pass over samples of one canvas, and all that validation would score."""

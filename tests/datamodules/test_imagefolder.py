@@ -136,7 +136,7 @@ def gradient(height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize("size", [(128, 256), (256, 128)])
 def test_evaluation_sees_the_middle_square_of_256_224ths(size: tuple[int, int]) -> None:
     crop = CentreCrop("crop", 112)  # half of 224: 128 px become 128 px, of which the middle 112 stay
-    seen, scale = crop.apply(gradient(*size), (112, 112))
+    seen, _, scale = crop.apply(gradient(*size), (112, 112))
     assert seen.shape == (112, 112, 3)
     assert scale == (1, 1)
     top, left = ((side - 112) // 2 for side in size)

@@ -119,10 +119,17 @@ def test_pixels_are_scaled_and_the_padding_is_zero_after_it() -> None:
     assert x[1, :, 2:].abs().sum() == x[1, :, :, 3:].abs().sum() == 0
 
 
-def test_pixels_keep_the_memory_format() -> None:
-    images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
-    x = build("18").normalize(images, torch.tensor([[8, 8], [4, 4]]))
-    assert x.is_contiguous(memory_format=torch.channels_last)
+@pytest.mark.parametrize("of_images", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("of_weights", [torch.contiguous_format, torch.channels_last])
+def test_pixels_take_the_memory_format_of_the_weights(
+    of_images: torch.memory_format, of_weights: torch.memory_format
+) -> None:
+    backbone, sizes = build("18"), torch.tensor([[8, 8], [4, 4]])
+    backbone.to(memory_format=of_weights)  # pyright: ignore[reportCallIssue]
+    images = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
+    x = backbone.normalize(images.contiguous(memory_format=of_images), sizes)
+    assert x.is_contiguous(memory_format=of_weights)
+    assert torch.equal(x, build("18").normalize(images, sizes))
 
 
 def test_the_pixel_scale_travels_with_the_weights() -> None:
