@@ -4,7 +4,7 @@
 
 First `train.py --help` and mistakes in the config, each as a whole process. Then from the command to the end of the
 first step, part by part, on a data set of COCO train2017's size whose index is cached: FCOS with a ResNet-50 at 64 px,
-four images, two workers; with random weights and a CSV file, with weights from a file, and with W&B offline besides.
+four images, two workers; with random weights and a CSV file, and with weights from a file and W&B offline besides.
 FOLDER gets the data set, that of startup.py with hard links to a few JPEGs, unless it is there already.
 
 A part ends where the next begins: this script starts the interpreter, imports the large libraries one after the other
@@ -28,6 +28,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
+os.environ["PYTHONPATH"] = str(ROOT / "src")  # for the processes that are timed
 
 ANSWERS = {
     "`train.py --help`": "--help",
@@ -41,9 +42,8 @@ ANSWERS = {
     "a batch that the devices do not divide": "data.root=. data.batch_size=15 trainer.devices=2",
 }
 RUNS = {
-    "random weights, CSV": "model.backbone.weights=null logger=csv",
-    "weights from a file, CSV": "model.backbone.weights={data}/resnet50.pth logger=csv",
-    "random weights, CSV and W&B offline": "model.backbone.weights=null logger=wandb logger.wandb.mode=offline",
+    "random weights, a CSV file": "model.backbone.weights=null logger=csv",
+    "weights from a file, W&B offline": "model.backbone.weights={data}/resnet50.pth logger.wandb.mode=offline",
 }
 COMMON = (
     "model=fcos model/backbone=resnet50 data=coco data.root={data} data.cache_dir={data}/cache data.val_fraction=0.04 "
