@@ -20,6 +20,7 @@ from lit_modules import outputs, runs, settings
 def main(cfg: DictConfig) -> None:
     """Write inspection.html; exit with 1 where annotations or images have problems, with 2 for a wrong config."""
     settings.check(cfg)
+    runs.refuse_missing_paths(cfg)
     from lit_modules.inspection import inspect
 
     if inspect(cfg) and HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep goes on

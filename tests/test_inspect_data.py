@@ -75,7 +75,7 @@ def test_exit_code_is_0_without_problems_and_in_sweeps_which_go_on(
     [
         (["data=shapes", "data.rezise=3"], "nearest is data.resize"),
         (["data=shapes", "sample=many"], "expected an integer or null"),
-        (["data=coco", "data.root=nowhere"], "No split can be opened"),
+        (["data=coco", "data.root=nowhere"], "/nowhere does not exist"),
         (["data=imagefolder", "data.root=.", "model=classifier"], "no boxes to inspect"),
     ],
 )

@@ -1,5 +1,8 @@
 """COCO's numbers: average precision and recall over IoU 0.50:0.95."""
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -33,27 +36,28 @@ def coco_metrics(
     order = np.unique(truth.image_ids, return_inverse=True)[1]
     numbers = len(truth.image_ids), len(truth.class_names)
     truth_boxes, boxes = to_xywh(truth.boxes), to_xywh(predictions.boxes)
-    evaluator = COCOeval_faster(
-        as_coco(
-            *numbers,
-            image_id=order[truth.image_index],
-            category_id=truth.labels,
-            bbox=truth_boxes,
-            area=truth.areas,
-            iscrowd=(truth.crowd | truth.difficult).astype(int),
-        ),
-        as_coco(
-            *numbers,
-            image_id=order[predictions.image_index],
-            category_id=predictions.labels,
-            bbox=boxes,
-            area=boxes[:, 2] * boxes[:, 3],
-            score=predictions.scores.astype(np.float64),
-        ),
-        iouType="bbox",
-        print_function=silent,
-    )
-    evaluator.evaluate()
+    with _uncollected():
+        evaluator = COCOeval_faster(
+            as_coco(
+                *numbers,
+                image_id=order[truth.image_index],
+                category_id=truth.labels,
+                bbox=truth_boxes,
+                area=truth.areas,
+                iscrowd=(truth.crowd | truth.difficult).astype(int),
+            ),
+            as_coco(
+                *numbers,
+                image_id=order[predictions.image_index],
+                category_id=predictions.labels,
+                bbox=boxes,
+                area=boxes[:, 2] * boxes[:, 3],
+                score=predictions.scores.astype(np.float64),
+            ),
+            iouType="bbox",
+            print_function=silent,
+        )
+        evaluator.evaluate()
     precision = evaluator.eval["precision"]  # IoU thresholds, recalls, classes, area ranges, most detections
     recall = evaluator.eval["recall"]  # IoU thresholds, classes, area ranges, most detections
     scalars = [
@@ -83,6 +87,18 @@ def as_coco(num_images: int, num_classes: int, **columns: np.ndarray) -> COCO:
     categories = [{"id": label} for label in range(num_classes)]
     dataset = {"images": images, "categories": categories, "annotations": annotations}
     return COCO(dataset, print_function=silent)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """The garbage collector waits: going through half a million dicts again and again took a fifth of the time."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _mean(values: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -97,8 +98,15 @@ def _file(key: str) -> Path:
 def reference() -> DictConfig:
     """What the same choices of groups compose to without recipe and overrides."""
     hydra = HydraConfig.get()
-    lines = [f"{group}={choice}" for group, choice in choices().items() if group != "experiment"]
-    return compose(hydra.job.config_name, lines)
+    lines = (f"{group}={choice}" for group, choice in choices().items() if group != "experiment")
+    return _composed(hydra.job.config_name, *lines)
+
+
+@cache  # the check and the log ask for the same one, and composing takes a tenth of a second
+def _composed(name: str, *lines: str) -> DictConfig:
+    cfg = compose(name, list(lines))
+    OmegaConf.set_readonly(cfg, True)
+    return cfg
 
 
 def choices() -> dict[str, str]:

@@ -30,7 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from evaluation.files import write_whole
 from lit_modules import settings
-from lit_modules.conf_files import is_group, plain
+from lit_modules.conf_files import is_group, nearest, origin, plain
 from lit_modules.run_folders import has_begun, job_folder, output_folder, run_folder, run_name
 from lit_modules.settings import ConfigError
 
@@ -146,6 +146,8 @@ def open_run(cfg: DictConfig) -> Run:
         try:
             settings.check(cfg)
             refuse_uneven_batch(cfg)
+            if last_checkpoint(folder) is None:
+                refuse_missing_paths(cfg)
         except ConfigError:
             leave_no_trace(folder)
             raise
@@ -216,6 +218,20 @@ def refuse_uneven_batch(cfg: DictConfig) -> None:
             f"data.batch_size={size}, the images of one optimizer step, must divide by trainer.devices x "
             f"trainer.num_nodes x trainer.accumulate_grad_batches = {parts}; the nearest that does: {nearest}"
         )
+
+
+def refuse_missing_paths(cfg: DictConfig) -> None:
+    """Said here, before the imports take their seconds, of what would be opened only after them."""
+    drawn = str(OmegaConf.select(cfg, "data._target_")).startswith("datamodules.shapes.")  # which makes its folder
+    replaced = OmegaConf.select(cfg, "init_from") is not None
+    for key, opened in (("data.root", not drawn), ("init_from", True), ("model.backbone.weights", not replaced)):
+        value: str | None = OmegaConf.select(cfg, key)
+        if opened and value not in (None, "imagenet") and not Path(value).expanduser().exists():
+            path = Path(value).expanduser().resolve()
+            missing = next(part for part in (*path.parents[::-1], path) if not part.exists())
+            there = missing.parent.iterdir() if missing.parent.is_dir() else ()
+            near = nearest(missing.name, [file.name for file in there])
+            raise ConfigError(f"{key}={value} ({origin(key)}): {missing} does not exist{near}")
 
 
 def leave_no_trace(folder: Path) -> None:

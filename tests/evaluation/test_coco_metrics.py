@@ -1,6 +1,7 @@
 """COCO's numbers against pycocotools and against cases worked by hand."""
 
 import contextlib
+import gc
 import io
 import json
 from collections.abc import Callable
@@ -181,6 +182,19 @@ def test_prints_nothing_even_with_logging_switched_on(
     coco_metrics(truth_of([box]), predictions_of([{**box, "score": 0.9}]))
     assert capfd.readouterr() == ("", "")
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(
+    collects: bool, truth_of: Callable[..., Truth], predictions_of: Callable[..., Predictions]
+) -> None:
+    box = {"box": (10, 10, 50, 50)}
+    (gc.enable if collects else gc.disable)()
+    try:
+        coco_metrics(truth_of([box]), predictions_of([{**box, "score": 0.9}]))
+        assert gc.isenabled() == collects
+    finally:
+        gc.enable()
 
 
 def test_a_perfect_and_a_half_found_class(

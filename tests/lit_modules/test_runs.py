@@ -174,6 +174,39 @@ def test_a_batch_that_devices_do_not_divide_is_refused_with_the_nearest_that_the
     runs.refuse_uneven_batch(cfg)
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("data.root=dta/coco", r"data\.root=dta/coco \(here\): \S+/dta does not exist; nearest is data$"),
+        ("init_from=last.ckpt", r"init_from=last\.ckpt \(here\): \S+/last\.ckpt does not exist$"),
+        ("model.backbone.weights=data/r50.pth", r"weights=data/r50\.pth \(here\): \S+/data/r50\.pth does not exist"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_refused_before_anything_is_imported(monkeypatch, tmp_path, line, says):
+    (tmp_path / "data" / "coco").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs, "origin", lambda key: "here")
+    cfg = OmegaConf.create(
+        {"data": {"_target_": "datamodules.coco.CocoDataModule", "root": "data/coco"}, "init_from": None}
+        | {"model": {"backbone": {"weights": "imagenet"}}}
+    )
+    runs.refuse_missing_paths(cfg)
+    key, _, value = line.partition("=")
+    OmegaConf.update(cfg, key, value)
+    with pytest.raises(ConfigError, match=says):
+        runs.refuse_missing_paths(cfg)
+
+
+def test_a_folder_that_is_made_and_weights_that_others_replace_may_be_missing(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "best.ckpt").touch()
+    cfg = OmegaConf.create(
+        {"data": {"_target_": "datamodules.shapes.ShapesDataModule", "root": "shapes"}, "init_from": "best.ckpt"}
+        | {"model": {"backbone": {"weights": "gone.pth"}}}
+    )
+    runs.refuse_missing_paths(cfg)
+
+
 def test_a_folder_keeps_the_overrides_of_every_command_and_the_choices_of_the_first(tmp_path):
     file = tmp_path / "overrides.json"
 
