@@ -1,103 +1,167 @@
-"""RetinaNet's decoders beside torchvision's `postprocess_detections`: time and AP on the same head outputs.
+"""Decoders of RetinaNet and FCOS beside torchvision's `postprocess_detections`: time and AP on the same head outputs.
 
-    python benchmarks/decoders.py [--rounds 15] [--classes 80] [--images 16] [--canvas 640]
+    python benchmarks/decoders.py [--rounds 15] [--classes 80] [--images 16] [--canvas 640] [--device cuda]
 
 Head outputs are made like a trained network's: each of 20 objects an image excites the anchors around it, the more the
-better they fit, with noisy deltas, and some 1000 scores of each level pass 0.05 by chance. The decoders take turns,
-an image at a time; AP is the evaluator's, against the boxes that the outputs were made from.
+better they fit (FCOS: the points around its centre), with noisy boxes, and some 1000 scores of each level pass 0.05 by
+chance. The decoders take turns on passes of one image and of four; "equal" counts the images with torchvision's
+detections. AP is the evaluator's, against the boxes that the outputs were made from. FCOS has torchvision's threshold
+of 0.2 on sqrt(class x centerness); ours lets every class score over 0.2^2 pass, which finds the same, and drops those
+below.
 """
 
 import argparse
+import json
 import statistics
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import cycle
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from pairs import by_turns, times_faster, versions
 from torch import Tensor
-from torchvision.models.detection import retinanet_resnet50_fpn
+from torchvision.models import detection
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import box_iou
 
 from detectors.anchors import RETINANET
 from detectors.boxes import boxes_to_deltas
+from detectors.detections import Detections
+from detectors.fcos import FCOSDecoder, FCOSOutputs, assign_fcos, grid_points
 from detectors.retinanet import RetinaNetDecoder, RetinaNetOutputs
 from evaluation.metrics import evaluate
 from evaluation.truth import Predictions, Truth
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+STRIDES = RETINANET.strides
+OBJECTS = 20
 CHANCE = 1000
 """Scores of a level that pass the threshold without an object; at most 5 % of a level's."""
+LOGIT = -2.944
+"""Of 0.05."""
 
-Decode = Callable[[RetinaNetOutputs, Tensor], tuple[Tensor, Tensor, Tensor]]
+Outputs = RetinaNetOutputs | FCOSOutputs
+Found = tuple[Tensor, Tensor, Tensor]
+Decode = Callable[[Outputs, Tensor], list[Found]]
 
 
 @dataclass(frozen=True)
 class Heads:
-    outputs: list[RetinaNetOutputs]
+    outputs: list[Any]
+    """Of images one by one."""
     boxes: list[Tensor]
     labels: list[Tensor]
 
+    def passes(self, size: int) -> list[Any]:
+        """The same outputs, so many images together."""
+        together = []
+        for first in range(0, len(self.outputs) - size + 1, size):
+            part = self.outputs[first : first + size]
+            names = [name for name, value in vars(part[0]).items() if isinstance(value, Tensor) and len(value) == 1]
+            together.append(replace(part[0], **{name: torch.cat([vars(x)[name] for x in part]) for name in names}))
+        return together
 
-def trained_like(num_images: int, num_classes: int, canvas: int) -> Heads:
-    """Outputs of images one by one, and the objects they were made from."""
+
+def trained_like(model: str, num_images: int, num_classes: int, canvas: int) -> Heads:
     generator = torch.Generator().manual_seed(0)
 
     def noise(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
 
-    anchors = RETINANET.grid((canvas, canvas))
-    sizes = tuple((-(-canvas // stride)) ** 2 * RETINANET.per_cell for stride in RETINANET.strides)
     heads = Heads([], [], [])
     for _ in range(num_images):
-        side = canvas * torch.exp(-0.5 - 2.5 * torch.rand(20, 2, generator=generator))
-        corner = torch.rand(20, 2, generator=generator) * (canvas - side)
+        side = canvas * torch.exp(-0.5 - 2.5 * torch.rand(OBJECTS, 2, generator=generator))
+        corner = torch.rand(OBJECTS, 2, generator=generator) * (canvas - side)
         boxes = torch.cat((corner, corner + side), dim=1)
-        labels = torch.randint(num_classes, (20,), generator=generator)
-        logits, deltas = 1.5 * noise(len(anchors), num_classes), 2 * noise(len(anchors), 4)
-        for level in logits.split(sizes):
-            passing = min(CHANCE, level.numel() // 20)
-            level -= level.flatten().kthvalue(level.numel() - passing).values + 2.944  # the logit of 0.05
-        iou, of = box_iou(anchors, boxes).max(dim=1)
-        near = (iou > 0.4).nonzero()[:, 0]
-        logits[near, labels[of[near]]] = (iou[near] - 0.45) * 8 + 0.5 * noise(len(near))
-        deltas[near] = boxes_to_deltas(anchors[near], boxes[of[near]], WEIGHTS) + 0.5 * noise(len(near), 4)
-        heads.outputs.append(RetinaNetOutputs(logits[None], deltas[None], anchors, sizes))
+        labels = torch.randint(num_classes, (OBJECTS,), generator=generator)
+        make = retinanet_outputs if model == "retinanet" else fcos_outputs
+        heads.outputs.append(make(boxes, labels, num_classes, canvas, noise))
         heads.boxes.append(boxes)
         heads.labels.append(labels)
     return heads
 
 
-def ours(fast: bool) -> Decode:
-    decoder = RetinaNetDecoder(box_weights=WEIGHTS, fast_decode=fast)
+def by_chance(num_rows: int, num_classes: int, sizes: tuple[int, ...], noise: Callable[..., Tensor]) -> Tensor:
+    logits = 1.5 * noise(num_rows, num_classes)
+    for level in logits.split(sizes):
+        passing = min(CHANCE, level.numel() // 20)
+        level -= level.flatten().kthvalue(level.numel() - passing).values - LOGIT
+    return logits
 
-    def decode(outputs: RetinaNetOutputs, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        found = decoder(outputs, size)
-        real = found.labels[0] >= 0
-        return found.boxes[0][real], found.scores[0][real], found.labels[0][real]
+
+def retinanet_outputs(
+    boxes: Tensor, labels: Tensor, num_classes: int, canvas: int, noise: Callable[..., Tensor]
+) -> RetinaNetOutputs:
+    anchors = RETINANET.grid((canvas, canvas))
+    sizes = tuple((-(-canvas // stride)) ** 2 * RETINANET.per_cell for stride in STRIDES)
+    logits, deltas = by_chance(len(anchors), num_classes, sizes, noise), 2 * noise(len(anchors), 4)
+    iou, of = box_iou(anchors, boxes).max(dim=1)
+    near = (iou > 0.4).nonzero()[:, 0]
+    logits[near, labels[of[near]]] = (iou[near] - 0.45) * 8 + 0.5 * noise(len(near))
+    deltas[near] = boxes_to_deltas(anchors[near], boxes[of[near]], WEIGHTS) + 0.5 * noise(len(near), 4)
+    return RetinaNetOutputs(logits[None], deltas[None], anchors, sizes)
+
+
+def fcos_outputs(
+    boxes: Tensor, labels: Tensor, num_classes: int, canvas: int, noise: Callable[..., Tensor]
+) -> FCOSOutputs:
+    maps = [torch.empty(1, 1, -(-canvas // stride), -(-canvas // stride)) for stride in STRIDES]
+    points, strides = grid_points(maps, STRIDES)
+    points = points - strides[:, None] / 2  # where torchvision has them
+    sizes = tuple(x.numel() for x in maps)
+    assigned, target = assign_fcos(points, strides, sizes, boxes[None], labels[None], center_sampling=1.5)
+    near = (assigned[0] >= 0).nonzero()[:, 0]
+    logits = by_chance(len(points), num_classes, sizes, noise)
+    logits[near, assigned[0, near]] = 1 + noise(len(near))
+    distances = strides[:, None] * (1 + noise(len(points), 4)).relu() * 4
+    distances[near] = target[0, near] * (1 + 0.05 * noise(len(near), 4))
+    centerness = noise(len(points)) + 1
+    return FCOSOutputs(logits[None], distances[None], centerness[None], points, strides, sizes)
+
+
+def ours(decoder: RetinaNetDecoder | FCOSDecoder, lowest: float) -> Decode:
+    def decode(outputs: Any, sizes: Tensor) -> list[Found]:
+        found: Detections = decoder(outputs, sizes)
+        real = found.scores > lowest
+        return [(found.boxes[i][real[i]], found.scores[i][real[i]], found.labels[i][real[i]]) for i in range(len(real))]
 
     return decode
 
 
-def torchvisions(num_classes: int) -> Decode:
-    model = retinanet_resnet50_fpn(weights=None, weights_backbone=None, num_classes=num_classes, detections_per_img=100)
-    model.box_coder = BoxCoder(WEIGHTS)
+def torchvisions(name: str, num_classes: int) -> tuple[Decode, Any]:
+    build = detection.retinanet_resnet50_fpn if name == "retinanet" else detection.fcos_resnet50_fpn
+    model: Any = build(weights=None, weights_backbone=None, num_classes=num_classes, detections_per_img=100)
+    if name == "retinanet":
+        model.box_coder = BoxCoder(WEIGHTS)
 
-    def decode(outputs: RetinaNetOutputs, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def decode(outputs: Any, sizes: Tensor) -> list[Found]:
         parts = outputs.level_sizes
-        head = {
-            "cls_logits": list(outputs.logits.split(parts, dim=1)),
-            "bbox_regression": list(outputs.deltas.split(parts, dim=1)),
-        }
-        height, width = size[0].tolist()
-        (found,) = model.postprocess_detections(head, [list(outputs.anchors.split(parts))], [(height, width)])
-        return found["boxes"], found["scores"], found["labels"]
+        head = {"cls_logits": outputs.logits}
+        if name == "retinanet":
+            head["bbox_regression"], anchors = outputs.deltas, outputs.anchors
+        else:
+            half = outputs.strides[:, None] / 2
+            anchors = torch.cat((outputs.points - half, outputs.points + half), dim=1)
+            head["bbox_regression"] = outputs.distances / outputs.strides[:, None]
+            head["bbox_ctrness"] = outputs.centerness[..., None]
+        found = model.postprocess_detections(
+            {key: list(value.split(parts, dim=1)) for key, value in head.items()},
+            [list(anchors.split(parts))] * len(sizes),
+            [(height, width) for height, width in sizes.tolist()],
+        )
+        return [(one["boxes"], one["scores"], one["labels"]) for one in found]
 
-    return decode
+    return decode, model
 
 
-def ap(heads: Heads, found: list[tuple[Tensor, Tensor, Tensor]], num_classes: int, canvas: int) -> tuple[float, float]:
+def equal(a: Found, b: Found) -> bool:
+    return len(a[0]) == len(b[0]) and torch.equal(a[2], b[2]) and torch.allclose(a[0], b[0], rtol=1e-4, atol=1e-2)
+
+
+def ap(heads: Heads, found: list[Found], num_classes: int, canvas: int) -> tuple[float, float]:
     def of_images(lists: list[Tensor]) -> np.ndarray:
         return np.concatenate([np.full(len(rows), image) for image, rows in enumerate(lists)])
 
@@ -117,51 +181,82 @@ def ap(heads: Heads, found: list[tuple[Tensor, Tensor, Tensor]], num_classes: in
     )
     predicted = Predictions(
         of_images([one[0] for one in found]),
-        torch.cat([one[0] for one in found]).double().numpy(),
-        torch.cat([one[1] for one in found]).double().numpy(),
-        torch.cat([one[2] for one in found]).numpy(),
+        torch.cat([one[0] for one in found]).double().cpu().numpy(),
+        torch.cat([one[1] for one in found]).double().cpu().numpy(),
+        torch.cat([one[2] for one in found]).cpu().numpy(),
     )
     scores = evaluate(truth, predicted).scalars
     return scores["AP"], scores["AP50"]
+
+
+def decoders_of(name: str, num_classes: int) -> dict[str, Decode]:
+    decode, model = torchvisions(name, num_classes)
+    if name == "fcos":
+        mine = FCOSDecoder(model.score_thresh**2, model.nms_thresh)
+        return {"torchvision": decode, "ours": ours(mine, model.score_thresh)}
+    return {
+        "torchvision": decode,
+        "class-wise": ours(RetinaNetDecoder(box_weights=WEIGHTS), 0.0),
+        "fast_decode": ours(RetinaNetDecoder(box_weights=WEIGHTS, fast_decode=True), 0.0),
+    }
+
+
+def moved(outputs: Any, device: torch.device) -> Any:
+    return replace(outputs, **{key: x.to(device) for key, x in vars(outputs).items() if isinstance(x, Tensor)})
+
+
+def one_after_another(decode: Decode, passes: list[Any], sizes: Tensor) -> Callable[[], list[Found]]:
+    turns = cycle(passes)
+    return lambda: decode(next(turns), sizes)
+
+
+@torch.inference_mode()
+def measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    device, rows = torch.device(options.device), []
+    heads = trained_like(name, options.images, options.classes, options.canvas)
+    decoders = decoders_of(name, options.classes)
+    for batch in options.batches:
+        passes = [moved(outputs, device) for outputs in heads.passes(batch)]
+        sizes = torch.tensor([[options.canvas, options.canvas]] * batch, device=device)
+        cases = {key: one_after_another(decode, passes, sizes) for key, decode in decoders.items()}
+        seconds = by_turns(cases, options.rounds, device, warm_up=3)
+        found = {key: [one for x in passes for one in decode(x, sizes)] for key, decode in decoders.items()}
+        for key in decoders:
+            scores = ap(heads, found[key], options.classes, options.canvas)
+            same = sum(map(equal, found[key], found["torchvision"]))
+            rows.append({
+                "model": name, "batch": batch, "decoder": key, "seconds": seconds[key], "AP": scores[0],
+                "AP50": scores[1], "equal": same, "images": len(found[key]),
+                "times": times_faster(seconds, key, "torchvision"),
+            })  # fmt: skip
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("rounds", 15), ("classes", 80), ("images", 16), ("canvas", 640)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--models", nargs="+", default=["retinanet", "fcos"])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 4])
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    heads = trained_like(options.images, options.classes, options.canvas)
-    over = [
-        int((level.sigmoid() > 0.05).sum()) for level in heads.outputs[0].logits.split(heads.outputs[0].level_sizes, 1)
-    ]
-    print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads; {options.classes} classes, "
-        f"{options.canvas} px, {len(heads.outputs[0].anchors)} anchors; scores over 0.05 by level: {over}"
-    )
-    size = torch.tensor([[options.canvas, options.canvas]])
-    decoders = {
-        "torchvision": torchvisions(options.classes),
-        "class-wise": ours(fast=False),
-        "fast_decode": ours(fast=True),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in decoders}
-    found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in decoders}
-    with torch.inference_mode():
-        for turn in range(options.rounds + 1):
-            image = turn % options.images
-            for name, decode in decoders.items():
-                start = time.perf_counter()
-                decode(heads.outputs[image], size)
-                seconds[name].append(time.perf_counter() - start)
-        for outputs in heads.outputs:
-            for name, decode in decoders.items():
-                found[name].append(decode(outputs, size))
-    print("| decoder | ms an image | torchvision's time / its own | AP | AP50 |\n|---|---|---|---|---|")
-    for name in decoders:
-        taken = seconds[name][1:]
-        ratio = statistics.median(a / b for a, b in zip(seconds["torchvision"][1:], taken, strict=True))
-        scores = ap(heads, found[name], options.classes, options.canvas)
-        print(f"| {name} | {1e3 * statistics.median(taken):.1f} | {ratio:.2f} | {scores[0]:.4f} | {scores[1]:.4f} |")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    about = versions(torch.device(options.device)) | {"classes": options.classes, "canvas": options.canvas}
+    print(about)
+    print("| model | images a pass | decoder | ms an image | torchvision's time / its own | equal | AP | AP50 |")
+    print("|---|---|---|---|---|---|---|---|")
+    rows = [row for name in options.models for row in measure(name, options)]
+    for row in rows:
+        ms = 1000 * statistics.median(row["seconds"]) / row["batch"]
+        print(
+            f"| {row['model']} | {row['batch']} | {row['decoder']} | {ms:.1f} | {row['times']:.2f} | "
+            f"{row['equal']} of {row['images']} | {row['AP']:.4f} | {row['AP50']:.4f} |"
+        )
+    if options.json:
+        options.json.write_text(json.dumps({**about, "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":
