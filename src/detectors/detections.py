@@ -45,7 +45,7 @@ def best_detections(
     """An image's rows of `Detections`: of two boxes of a class whose IoU is larger than the threshold the better stays.
 
     Greedy suppression looks at no box behind the last that it keeps. So it is run on the best 3 x `max_detections`,
-    and on three times as many for as long as too few are left: the same rows as from all boxes. Boxes of one class
+    and on twice as many for as long as too few are left: the same rows as from all boxes. Boxes of one class
     are moved away from the others, in float64, where that rounds nothing; `torchvision.ops.batched_nms` does it in
     float32, which moves boxes of the 80th class by up to 0.004 pixels. It waits for the device once a round.
     """
@@ -59,7 +59,7 @@ def best_detections(
         kept = best[nms(apart[best], scores[best].double(), nms_threshold)[:max_detections]]
         if len(kept) == max_detections or count >= len(order):
             break
-        count *= 3
+        count *= 2
     missing = max_detections - len(kept)
     return (
         F.pad(boxes[kept], (0, 0, 0, missing)),
