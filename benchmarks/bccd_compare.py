@@ -4,8 +4,9 @@
 
 Runs of one recipe by train.py and by benchmarks/torchvision_peer.py, one of each for a seed. A run's
 scores after a number of steps are the same on a busy and on an idle machine, its time is not: so `--seconds` says how
-long a step of each takes on an idle one (benchmarks/bccd_steps.py measures their ratio by turns). `--plot FILE` draws
-the same: lines are means, bands reach from the lowest to the highest seed.
+long a step of each takes on an idle one (benchmarks/bccd_steps.py measures their ratio by turns). A row is the
+validation nearest to 2, 5, 10 or 15 minutes. `--plot FILE` draws the same: lines are means, bands reach from the lowest
+to the highest seed.
 """
 
 import argparse
@@ -61,16 +62,14 @@ def main() -> None:
         sides = (("ours", options.ours), ("torchvision", options.torchvision))
         for (name, runs), seconds in zip(sides, options.seconds, strict=True):
             found = [scores(run) for run in runs]
-            steps = [step for step in found[0] if step * seconds / 60 <= limit]
-            if not steps:
-                continue
-            seeds = [of_run[max(steps)] for of_run in found]
+            step = min(found[0], key=lambda step: abs(step * seconds / 60 - limit))
+            seeds = [of_run[step] for of_run in found]
             cells = [
                 f"{statistics.fmean(values):.3f} ± {statistics.stdev(values) if len(values) > 1 else 0:.3f}"
                 for values in ([one[metric] for one in seeds] for metric in SHOWN)
             ]
             each = ", ".join(f"{one['AP']:.3f}" for one in seeds)
-            print(f"| {max(steps) * seconds / 60:.1f} | {name} | {max(steps)} | {' | '.join(cells)} | {each} |")
+            print(f"| {step * seconds / 60:.1f} | {name} | {step} | {' | '.join(cells)} | {each} |")
 
 
 if __name__ == "__main__":

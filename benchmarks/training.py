@@ -25,6 +25,7 @@ import torch
 from pairs import MODELS, Pair, as_torchvision, by_turns, make_batch, make_pair, synchronize, times_faster, versions
 
 from datamodules.batch import Batch
+from lit_modules.base import DetectionModule
 
 RATE = 1e-5
 """So small that the weights, which are random, stay as they are."""
@@ -36,16 +37,18 @@ THEIRS = {
 GPU_THEIRS = {"torchvision fp16 --amp": (torch.float16, False), "torchvision fp16 channels_last": (torch.float16, True)}
 
 
-def our_step(pair: Pair, batch: Batch, precision: torch.dtype, compiled: bool = False) -> Callable[[], float]:
-    module, device = pair.ours, batch.images.device
+def our_step(
+    module: DetectionModule, batch: Batch, precision: torch.dtype, compiled: bool = False
+) -> Callable[[], torch.Tensor]:
+    device = batch.images.device
     module.network.to(device, memory_format=torch.channels_last)
     module.train()
     optimizer = module._make_optimizer(module.network, RATE)
-    module.losses_of = torch.compile(module.losses) if compiled else module.losses
+    losses_of = torch.compile(module.losses) if compiled else module.losses
 
     def step() -> torch.Tensor:
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            loss = torch.stack(list(module.losses_of(batch).values())).sum()
+            loss = torch.stack(list(losses_of(batch).values())).sum()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -54,7 +57,9 @@ def our_step(pair: Pair, batch: Batch, precision: torch.dtype, compiled: bool = 
     return step
 
 
-def their_step(pair: Pair, batch: Batch, precision: torch.dtype, channels_last: bool, name: str) -> Callable[[], float]:
+def their_step(
+    pair: Pair, batch: Batch, precision: torch.dtype, channels_last: bool, name: str
+) -> Callable[[], torch.Tensor]:
     model, device = pair.theirs.to(batch.images.device).train(), batch.images.device
     if channels_last:
         model.to(memory_format=torch.channels_last)
@@ -81,7 +86,7 @@ def case(name: str, which: str, size: int, batch: Batch, options: argparse.Names
     pair = make_pair(name, options.classes, size)
     if which.startswith("ours"):
         kind = which.removeprefix("ours ").removesuffix(" compiled")
-        return our_step(pair, batch, OURS[kind], which.endswith("compiled"))
+        return our_step(pair.ours, batch, OURS[kind], which.endswith("compiled"))
     precision, channels_last = (THEIRS | GPU_THEIRS)[which]
     return their_step(pair, batch, precision, channels_last, name)
 
