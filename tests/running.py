@@ -36,6 +36,18 @@ FULL = [
 ]
 """With everything that has a state: an average, a schedule in its warm-up, accumulated gradients."""
 
+FASTER_RCNN = [
+    "model=faster_rcnn", "model.head_channels=64", "model.rpn_samples=64", "model.roi_samples=32",
+    "model.train_candidates_per_level=100", "model.train_proposals=100", "model.candidates_per_level=50",
+    "model.proposals=50", "model.anchor_sizes=[8.0,16.0,32.0,64.0,128.0]",
+]  # fmt: skip
+
+
+def with_faster_rcnn(overrides: list[str]) -> list[str]:
+    """The same of Faster R-CNN, small too."""
+    return [override for override in overrides if override != "model.num_convs=1"] + FASTER_RCNN
+
+
 MOMENTS: dict[str, dict[str, Any]] = {
     "before the first checkpoint": {"at": "batch_end", "batch": 1},
     "between accumulated micro-batches": {"at": "batch_end", "batch": 7},

@@ -6,7 +6,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from running import TINY, curves, only_run, wandb_config, wandb_records, wandb_rows
+from running import (
+    TINY,
+    assert_equal_bits,
+    curves,
+    only_run,
+    state,
+    wandb_config,
+    wandb_records,
+    wandb_rows,
+    with_faster_rcnn,
+)
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 PICTURES = ["callbacks.pictures.num_fixed=3", "callbacks.pictures.num_worst=1", "callbacks.pictures.every=2"]
@@ -67,6 +77,31 @@ def test_a_run_with_pictures_and_dashboard_trains_as_one_without(train, override
     without = only_run(tmp_path)
     assert curves(without) == curves(resumed)
     assert not (without / "pictures").exists()
+
+
+@pytest.mark.parametrize("model", ["fcos", "faster_rcnn"])
+def test_fixed_images_are_drawn_every_few_steps_and_training_does_not_notice(model, train, overrides, tmp_path):
+    seen = {}
+    for name, every in (("with", 3), ("without", "null")):
+        (tmp_path / name).mkdir()
+        more = ["trainer.max_steps=8", "trainer.val_check_interval=4", "callbacks.averaging.decay=0.9"]
+        more += [
+            "callbacks.pictures.num_fixed=2",
+            f"callbacks.pictures.every_steps={every}",
+            "callbacks.pictures.keep=-1",
+        ]
+        more += ["trainer.accumulate_grad_batches=2", "model.backbone.norm=bn"]
+        settings = [*overrides, *more]
+        train(settings if model == "fcos" else with_faster_rcnn(settings), tmp_path / name)
+        run = only_run(tmp_path / name)
+        drawn = {int(path.name[5:]): sorted(x.name for x in path.iterdir()) for path in (run / "pictures").iterdir()}
+        seen[name] = curves(run), state(run), drawn
+    assert seen["with"][0] == seen["without"][0]
+    assert_equal_bits(seen["with"][1], seen["without"][1])
+    assert sorted(seen["with"][2]) == [3, 4, 6, 8]
+    assert sorted(seen["without"][2]) == [4, 8]
+    assert len({tuple(names) for names in seen["with"][2].values()}) == 1
+    assert len(seen["with"][2][3]) == 2
 
 
 def test_each_job_of_a_sweep_is_a_run_of_its_own_on_the_dashboard(train, tmp_path):

@@ -7,23 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import FULL, MOMENTS, TINY, Runner, assert_equal_bits, curves, last_checkpoint, only_run, state
-
-FASTER_RCNN = [
-    "model=faster_rcnn", "model.head_channels=64", "model.rpn_samples=64", "model.roi_samples=32",
-    "model.train_candidates_per_level=100", "model.train_proposals=100", "model.candidates_per_level=50",
-    "model.proposals=50", "model.anchor_sizes=[8.0,16.0,32.0,64.0,128.0]",
-]  # fmt: skip
-
+from running import (
+    FULL,
+    MOMENTS,
+    TINY,
+    Runner,
+    assert_equal_bits,
+    curves,
+    last_checkpoint,
+    only_run,
+    state,
+    with_faster_rcnn,
+)
 
 ALL_REGIONS = [
     "model.train_candidates_per_level=1000", "model.train_proposals=2000", "model.proposal_nms_threshold=1.0",
     "model.roi_samples=2000", "model.roi_positive_fraction=1.0",
 ]  # fmt: skip
-
-
-def with_faster_rcnn(overrides: list[str]) -> list[str]:
-    return [override for override in overrides if override != "model.num_convs=1"] + FASTER_RCNN
 
 
 @pytest.fixture(scope="module")

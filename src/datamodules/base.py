@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.batch import Batch
 from datamodules.dataset import DetectionDataset, Sample, collate, init_worker
 from datamodules.errors import DataError
 from datamodules.images import decode, shown
@@ -329,6 +330,13 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         sizes = split.index.sizes[split.rows]
         batches = EvalBatches(split.rows, sizes, self.resize_rule, self.eval_batch_size, *self._rank())
         return DataLoader(self._dataset(split), batch_sampler=batches, **self._loader_options())
+
+    def single_images(self, split: str, places: Sequence[int]) -> list[Batch]:
+        """Some images of a split, by their places in its truth, one a batch, as evaluation reads them; on any rank."""
+        part = self._split(_role(split))
+        rows, dataset = part.rows[list(places)], self._dataset(part)
+        keys = EvalBatches(rows, part.index.sizes[rows], self.resize_rule, 1)
+        return [collate([dataset[key]]) for (key,) in keys]
 
     def _dataset(self, split: Split, training: bool = False) -> Dataset[Sample]:
         return DetectionDataset(

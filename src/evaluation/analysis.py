@@ -31,6 +31,11 @@ _IOUS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0, 1, 101)
 
 
+def sample(number: int, count: int, seed: int = 0) -> list[int]:
+    """So many of 0 .. number - 1, rising; always the same."""
+    return np.sort(np.random.default_rng(seed).permutation(number)[:count]).tolist()
+
+
 @dataclass(frozen=True)
 class Analysis:
     """N images, M true boxes, D detections, K classes."""
@@ -64,8 +69,7 @@ class Analysis:
 
     def sample(self, count: int, seed: int = 0) -> list[int]:
         """The same rows of images for the same number of images."""
-        number = len(self.image_ap)
-        return np.sort(np.random.default_rng(seed).permutation(number)[:count]).tolist()
+        return sample(len(self.image_ap), count, seed)
 
     def why(self, row: int) -> dict[str, int]:
         """How often each kind of mistake was made on an image; those that were made."""

@@ -188,6 +188,7 @@ def test_without_pictures_and_dashboard_nothing_is_computed(tmp_path, caplog):
     [
         ({"num_fixed": -1}, "callbacks.pictures.num_fixed=-1: expected 0 or more"),
         ({"every": 0}, "callbacks.pictures.every=0: expected 1 or more"),
+        ({"every_steps": 0}, "callbacks.pictures.every_steps=0: expected 1 or more"),
         ({"keep": 0}, "callbacks.pictures.keep=0: expected -1 for all, or 1 or more"),
     ],
 )

@@ -13,12 +13,15 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from PIL import Image, ImageDraw
 from pytorch_lightning.callbacks import Callback
 
-from evaluation.analysis import Analysis
+from evaluation.analysis import Analysis, analyse, sample
 from evaluation.drawing import draw
 from evaluation.fonts import runs, spelled
+from evaluation.truth import Predictions, Truth
+from lit_modules.base import DetectionModule
 from lit_modules.loggers import WandbLogger
 from lit_modules.steps import TrainingModule
 
@@ -32,21 +35,26 @@ _GAP, _LINE = 8, 20
 class Pictures(Callback):
     """After every N validations, and the last one: `pictures/step_N/` and W&B's `pictures/` and `analysis/`.
 
-    The same images each time, and those with the lowest AP. Rank 0 alone is at work. What fails here costs a
-    warning, never the run.
+    The same images each time, and those with the lowest AP; with `every_steps` also between validations, the same
+    images alone. Rank 0 alone is at work. What fails here costs a warning, never the run.
 
     `num_fixed` and `num_worst` 0: no pictures; `keep` counts the newest folders, -1 keeps all.
     """
 
-    def __init__(self, num_fixed: int = 8, num_worst: int = 4, every: int = 1, keep: int = 3) -> None:
-        for name, value, least in (("num_fixed", num_fixed, 0), ("num_worst", num_worst, 0), ("every", every, 1)):
-            if value < least:
+    def __init__(
+        self, num_fixed: int = 8, num_worst: int = 4, every: int = 1, every_steps: int | None = None, keep: int = 3
+    ) -> None:
+        counts = (("num_fixed", num_fixed, 0), ("num_worst", num_worst, 0), ("every", every, 1))
+        for name, value, least in (*counts, ("every_steps", every_steps, 1)):
+            if value is not None and value < least:
                 raise ValueError(f"callbacks.pictures.{name}={value}: expected {least} or more")
         if keep != -1 and keep < 1:
             raise ValueError(f"callbacks.pictures.keep={keep}: expected -1 for all, or 1 or more")
         self.folder = Path("pictures")
         self.num_fixed, self.num_worst, self.every, self.keep = num_fixed, num_worst, every, keep
+        self.every_steps = every_steps
         self._validations = 0
+        self._step = 0
         self._told: set[str] = set()
 
     def state_dict(self) -> dict[str, Any]:
@@ -77,13 +85,36 @@ class Pictures(Callback):
             analysis = cast(TrainingModule, pl_module).analysis
             if analysis is None:  # there are no boxes to draw
                 return
-            shown = self._choose(cast(Any, trainer).datamodule, analysis)
+            rows = {"fixed": analysis.sample(self.num_fixed), "worst": analysis.worst(self.num_worst)}
+            shown = self._choose(cast(Any, trainer).datamodule, analysis, rows)
             with self._forgiven("pictures in the run's folder"):
                 self._write(trainer.global_step, analysis, shown)
             for dashboard in dashboards:
                 from lit_modules.panels import panels  # only now, since it imports wandb
 
                 dashboard.log_metrics(panels(analysis, shown), trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """With the weights of the step, also where their average is validated."""
+        step, module = trainer.global_step, cast(TrainingModule, pl_module)
+        if not (self.every_steps and self.num_fixed and trainer.is_global_zero and isinstance(module, DetectionModule)):
+            return
+        if step == self._step or step % self.every_steps:  # the former between accumulated micro-batches
+            return
+        self._step = step
+        with self._forgiven("pictures between validations"):
+            datamodule = cast(Any, trainer).datamodule
+            analysis = found_on_few(module, trainer, datamodule, self.num_fixed)
+            rows = list(range(len(analysis.truth.image_ids)))
+            shown = self._choose(datamodule, analysis, {"fixed": rows, "worst": []})
+            self._write(step, analysis, shown)
+            for dashboard in (logger for logger in trainer.loggers if isinstance(logger, WandbLogger)):
+                from lit_modules.panels import overlays
+
+                if shown["fixed"]:
+                    dashboard.log_metrics({"pictures/fixed": overlays(analysis, shown["fixed"])}, step)
 
     @contextmanager
     def _forgiven(self, what: str) -> Generator[None]:
@@ -94,9 +125,8 @@ class Pictures(Callback):
                 log.warning("%s: %s: %s; the run goes on without", what, type(error).__name__, error)
             self._told.add(what)
 
-    def _choose(self, datamodule: Any, analysis: Analysis) -> dict[str, list["Picture"]]:
+    def _choose(self, datamodule: Any, analysis: Analysis, rows: Mapping[str, list[int]]) -> dict[str, list["Picture"]]:
         """The `fixed` images and the `worst`, without those that can't be read."""
-        rows = {"fixed": analysis.sample(self.num_fixed), "worst": analysis.worst(self.num_worst)}
         pictures: dict[int, Picture] = {}
         for row in dict.fromkeys(rows["fixed"] + rows["worst"]):
             image_id = analysis.truth.image_ids[row].item()
@@ -115,6 +145,31 @@ class Pictures(Callback):
         if self.keep >= 0:
             for old in step_folders(self.folder)[: -self.keep]:
                 shutil.rmtree(old)
+
+
+@torch.no_grad()
+def found_on_few(module: DetectionModule, trainer: pl.Trainer, datamodule: Any, count: int) -> Analysis:
+    """What is right and wrong on the fixed images, in the middle of training, which it leaves as it was."""
+    truth: Truth = datamodule.truth("val")
+    places = sample(len(truth.image_ids), count)
+    modes = [(part, part.training) for part in module.modules()]
+    predictions, precision = module.predictions, cast(Any, trainer).precision_plugin
+    module.eval()
+    try:
+        entries: list[Any] = []
+        with precision.forward_context():
+            for batch in datamodule.single_images("val", places):
+                if batch.infos:  # else it could not be read
+                    moved = batch._replace(images=batch.images.to(module.device), sizes=batch.sizes.to(module.device))
+                    entries += module.entries(moved)
+        seen = {entry.image_id for entry in entries}
+        truth = truth.only(np.array([image_id in seen for image_id in truth.image_ids.tolist()], bool))
+        metrics = module.score(truth, entries)
+        return analyse(truth, cast(Predictions, module.predictions), metrics)
+    finally:
+        module.predictions = predictions
+        for part, training in modes:
+            part.training = training
 
 
 class Picture(NamedTuple):
