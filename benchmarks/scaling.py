@@ -55,24 +55,28 @@ def measure(name: str, what: str, options: argparse.Namespace) -> dict[str, Any]
 def plot(file: Path, rows: list[dict[str, Any]]) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 2.8), layout="constrained")
-    colors = dict(zip(MODELS, ("#0062a8", "#b84a00", "#2a7f3f"), strict=True))
-    for axes, what in zip(figure.subplots(1, 4), VALUES, strict=True):
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    shown = dict(zip(MODELS, (("FCOS", "#0062a8"), ("RetinaNet", "#b84a00"), ("Faster R-CNN", "#2a7f3f")), strict=True))
+    panels = figure.subplots(1, 4, sharey=True)
+    for axes, what in zip(panels, VALUES, strict=True):
         for row in (row for row in rows if row["what"] == what):
-            name = row["model"].replace("_", " ")
-            axes.plot(
-                row["values"], row["seconds"], "o-", color=colors[row["model"]], markersize=3,
-                label=f"{name}: {row['exponent']:.2f}",
-            )  # fmt: skip
+            name, color = shown[row["model"]]
+            label = f"{name}: {row['exponent']:.2f}"
+            axes.plot(row["values"], row["seconds"], "o-", color=color, markersize=3, lw=1.2, label=label)
         axes.set_xscale("symlog" if what == "boxes" else "log")
-        axes.set_yscale("log")
         axes.set_xticks(VALUES[what], [str(value) for value in VALUES[what]], fontsize=7)
-        axes.minorticks_off()
         axes.set_xlabel(LABELS[what])
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(title="exponent", fontsize=7, title_fontsize=7, frameon=False)
-    figure.axes[0].set_ylabel("seconds (of one image;\nof batches: of the step)")
+        axes.legend(title="exponent", fontsize=7, title_fontsize=7, frameon=False, loc="upper left")
+    seconds = [t for row in rows for t in row["seconds"]]
+    ticks = [t for t in (2.0**n for n in range(-10, 10)) if min(seconds) / 2 < t < max(seconds) * 2]
+    panels[0].set_yscale("log")
+    panels[0].set_yticks(ticks, [f"{t:g}" for t in ticks])
+    for axes in panels:
+        axes.minorticks_off()
+    panels[0].set_ylim(min(seconds) * 0.8, max(seconds) * 4)
+    panels[0].set_ylabel("seconds of an image\n(of batches: of the step)")
     figure.savefig(file, dpi=150)
 
 
