@@ -66,7 +66,7 @@ def sgd(
         norm_decay_factor=norm_decay_factor,
         backbone_lr_factor=backbone_lr_factor,
     )
-    return SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, **_in_few_passes())
+    return SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, foreach=True)
 
 
 def adamw(
@@ -90,11 +90,5 @@ def adamw(
         norm_decay_factor=norm_decay_factor,
         backbone_lr_factor=backbone_lr_factor,
     )
-    return AdamW(groups, lr=lr, betas=(betas[0], betas[1]), **_in_few_passes())
-
-
-def _in_few_passes() -> dict[str, bool]:
-    """One over the weights on a CPU (a quarter of the time); on CUDA a fused step would forbid clipping under a
-    GradScaler.
-    """
-    return {"foreach": True} if torch.cuda.is_available() else {"fused": True}
+    # One pass over the weights on the CPU; on CUDA a fused step would forbid clipping under a GradScaler.
+    return AdamW(groups, lr=lr, betas=(betas[0], betas[1]), fused=None if torch.cuda.is_available() else True)

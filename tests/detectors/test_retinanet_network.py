@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from detectors.anchors import RETINANET, Anchors
-from detectors.backbones import ResNet
+from detectors.backbones import GroupNorm, ResNet
 from detectors.retinanet import BOX_LOSSES, RetinaNet, RetinaNetDecoder, RetinaNetHead, RetinaNetLoss
 
 
@@ -100,7 +100,7 @@ def test_towers_are_convolutions_and_group_norms_where_asked_for() -> None:
     assert [type(layer) for layer in head().class_tower] == [nn.Conv2d, nn.ReLU] * 4
     with_norm = head(head_norm="gn", num_convs=2)
     for tower in (with_norm.class_tower, with_norm.box_tower):
-        assert [type(layer) for layer in tower] == [nn.Conv2d, nn.GroupNorm, nn.ReLU] * 2
+        assert [type(layer) for layer in tower] == [nn.Conv2d, GroupNorm, nn.ReLU] * 2
     with pytest.raises(ValueError, match="head_norm=bn: expected gn or null"):
         head(head_norm="bn")
 

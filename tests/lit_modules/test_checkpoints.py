@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -110,7 +111,7 @@ def test_the_average_is_the_one_worked_out_by_hand():
     module = pl.LightningModule()
     module.layer = nn.Linear(1, 1, bias=False)
     callback = Averaging(decay=0.2)
-    callback.setup(None, module, "fit")
+    callback.setup(SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu"))), module, "fit")
     seen = []
     for weight in (1.0, 2.0, 4.0):
         module.layer.weight.data.fill_(weight)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from datamodules.batch import Batch
+from detectors.backbones import FrozenBatchNorm
 from lit_modules.steps import TrainingModule
 
 
@@ -17,14 +18,18 @@ def settle(module: TrainingModule, batch: Batch, device: torch.device) -> None:
     """Give frozen batch norms what they would have seen in an image: the mean of each channel, and one variance.
 
     Without, a random trunk doubles its activations from block to block, until 16 bits overflow. A variance of each
-    channel would come from four cells where the canvas is small.
+    channel would come from four cells where the canvas is small. Fresh norms change nothing, so that it is seen also
+    behind a convolution that does its norm's part, and that norm has to do it itself in this one pass.
     """
 
-    def take(norm: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def take(norm: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor] | None:
         (x,) = inputs
         var, mean = torch.var_mean(x.float(), dim=(0, 2, 3))
         _buffer(norm, "running_mean").copy_(mean)
         _buffer(norm, "running_var").fill_(var.mean())
+        if isinstance(norm, FrozenBatchNorm) and norm.folded:
+            return (FrozenBatchNorm2d.forward(norm, x),)
+        return None
 
     norms = [part for part in module.network.modules() if isinstance(part, FrozenBatchNorm2d)]
     if not norms:
