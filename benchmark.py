@@ -8,7 +8,7 @@ python benchmark.py checkpoint=runs/fcos-coco/TIME/checkpoints/best.ckpt
 import hydra
 from omegaconf import DictConfig
 
-from lit_modules import outputs, runs, settings
+from lit_modules import command_line, outputs, runs, settings
 from lit_modules.benchmark import command
 
 
@@ -26,6 +26,6 @@ def main(cfg: DictConfig) -> None:
 
 if __name__ == "__main__":
     runs.register_resolvers()
-    command.complete_command_line()
+    command_line.complete(command.completed)
     settings.explain_command_line("benchmark")
     main()

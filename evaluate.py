@@ -9,7 +9,7 @@ python evaluate.py predictions=results.json data=coco data.root=/data/coco
 import hydra
 from omegaconf import DictConfig
 
-from lit_modules import checkpoint_data, outputs, runs, settings
+from lit_modules import checkpoint_data, command_line, outputs, runs, settings
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
@@ -26,6 +26,6 @@ def main(cfg: DictConfig) -> float | None:
 
 if __name__ == "__main__":
     runs.register_resolvers()
-    checkpoint_data.complete_command_line()
+    command_line.complete(checkpoint_data.completed)
     settings.explain_command_line("evaluate")
     main()

@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from datamodules.batch import Batch, ImageInfo
-from lit_modules import runs
+from lit_modules import runs, settings
 from lit_modules.base import DetectionModule
 from lit_modules.conf_files import CONF
 
@@ -41,6 +41,23 @@ def composed(*overrides: str) -> DictConfig:
         if OmegaConf.is_missing(cfg, "init_from"):
             cfg.init_from = "some.ckpt"
         return runs.scaled(runs.resolved(cfg), quiet=True)
+
+
+def beside_training(script: str, *overrides: str) -> tuple[DictConfig, DictConfig]:
+    """The config of `python train.py OVERRIDES` and another script's with the same, whose folder must be its own and
+    whose settings legal."""
+    configs: list[DictConfig] = []
+    with _in_hydra():
+        for name in ("train", script):
+            cfg = compose(name, list(overrides), return_hydra_config=True)
+            HydraConfig.instance().set_config(cfg)
+            folder: str = cfg.hydra.run.dir
+            with open_dict(cfg):
+                del cfg["hydra"]
+            configs.append(OmegaConf.create(OmegaConf.to_container(cfg, resolve=True)))
+        assert folder.startswith(f"runs/{script.removesuffix('_data')}/")
+        settings.check(cfg)
+    return configs[0], configs[1]
 
 
 def built(cfg: DictConfig, device: str = "cpu", seed: int = 0) -> DetectionModule:

@@ -8,15 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from composing import MODELS, RECIPES
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf, open_dict
+from composing import MODELS, RECIPES, beside_training
+from omegaconf import OmegaConf
 from scripts import Script
 from test_pretraining import write_folder
 from tiny_checkpoint import write_checkpoint
 
-from lit_modules import runs, settings
 from lit_modules.conf_files import CONF
 
 TINY = [
@@ -218,21 +215,6 @@ def test_a_checkpoint_that_is_not_there_is_named(benchmark: Script) -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_takes_the_command_line_of_a_training_run(recipe: str) -> None:
     """What is measured is what would be trained."""
-    overrides = [f"experiment={recipe}", "data.root=somewhere", "init_from=some.ckpt"]
-    runs.register_resolvers()
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            configs: list[dict[str, Any]] = []
-            for name in ("train", "benchmark"):
-                cfg = compose(name, overrides, return_hydra_config=True)
-                HydraConfig.instance().set_config(cfg)
-                if name == "benchmark":
-                    assert cfg.hydra.run.dir.startswith("runs/benchmark/")
-                with open_dict(cfg):
-                    del cfg["hydra"]
-                configs.append(OmegaConf.to_container(cfg, resolve=True))  # pyright: ignore
-            settings.check(cfg)
-    finally:
-        HydraConfig.instance().cfg = None
+    train, ours = beside_training("benchmark", f"experiment={recipe}", "data.root=somewhere", "init_from=some.ckpt")
     own = {"checkpoint", "parts", "rounds", "warmup", "seconds", "output"}
-    assert configs[0] == {key: value for key, value in configs[1].items() if key not in own}
+    assert train == {key: value for key, value in ours.items() if key not in own}

@@ -7,13 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from composing import RECIPES
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf, open_dict
+from composing import RECIPES, beside_training
 from PIL import Image
 
-from lit_modules import runs, settings
 from lit_modules.conf_files import CONF
 
 SCRIPT = CONF.parent / "inspect_data.py"
@@ -92,20 +88,5 @@ def test_exit_code_is_2_for_a_wrong_config_and_no_folder_is_left(
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_takes_the_command_line_of_a_training_run(recipe: str) -> None:
     """A recipe's data settings are the ones that are inspected."""
-    overrides = [f"experiment={recipe}", "data.root=somewhere", "trainer.devices=8"]
-    runs.register_resolvers()
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            data = []
-            for name in ("train", "inspect_data"):
-                cfg = compose(name, overrides, return_hydra_config=True)
-                HydraConfig.instance().set_config(cfg)
-                if name == "inspect_data":
-                    assert cfg.hydra.run.dir.startswith("runs/inspect/")
-                with open_dict(cfg):
-                    del cfg["hydra"]
-                data.append(OmegaConf.to_container(cfg.data, resolve=True))
-            settings.check(cfg)
-    finally:
-        HydraConfig.instance().cfg = None
-    assert data[0] == data[1]
+    train, ours = beside_training("inspect_data", f"experiment={recipe}", "data.root=somewhere", "trainer.devices=8")
+    assert train.data == ours.data

@@ -1,17 +1,14 @@
 """The data set that a checkpoint is scored on: its own, but for what the command line says."""
 
 import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from lit_modules import command_line
 from lit_modules.conf_files import CONF, loaded, options
 from lit_modules.scored import has_whole_images
 from lit_modules.settings import ConfigError
@@ -41,23 +38,10 @@ def refuse_incomplete(cfg: DictConfig) -> None:
         )
 
 
-def complete_command_line() -> None:
-    """Before Hydra's main: ends with status 2 where the checkpoint that is needed for it can't be read."""
-    try:
-        sys.argv[1:] = completed(sys.argv[1:])
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-
-
 def completed(argv: list[str]) -> list[str]:
     """Where `data.KEY=...` is given without `data=`, the checkpoint's data set is meant: its kind, and its place unless
     that is given, are added."""
-    try:
-        overrides = OverridesParser.create().parse_overrides(get_args_parser().parse_args(argv).overrides)
-    except HydraException:
-        return argv  # which `settings.explain_command_line` tells
-    given = {o.key_or_group: o for o in overrides}
+    given = command_line.given(argv)
     checkpoint = given.get("checkpoint")
     is_whole = "data" in given or not any(key.startswith("data.") for key in given)
     if is_whole or checkpoint is None or checkpoint.is_sweep_override():

@@ -1,19 +1,16 @@
 """The command line of benchmark.py: train.py's, or a checkpoint's run. Light, but where a checkpoint is read."""
 
 import shlex
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from lit_modules import runs
+from lit_modules import command_line, runs
 from lit_modules.conf_files import CONF, at, is_group, loaded, options, origin
 from lit_modules.settings import ConfigError
 
@@ -65,23 +62,10 @@ def several_devices(cfg: DictConfig, found: int | None = None) -> Iterator[str]:
 # A checkpoint's run, on the command line
 
 
-def complete_command_line() -> None:
-    """Before Hydra's main: ends with status 2 where the checkpoint that is needed for it can't be read."""
-    try:
-        sys.argv[1:] = completed(sys.argv[1:])
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-
-
 def completed(argv: list[str]) -> list[str]:
     """With `checkpoint=FILE`, the files of conf/ that its run has chosen, and the place of its data, are added, so that
     what else is given is checked against their keys."""
-    try:
-        overrides = OverridesParser.create().parse_overrides(get_args_parser().parse_args(argv).overrides)
-    except HydraException:
-        return argv  # which `settings.explain_command_line` tells
-    given = {o.key_or_group: o for o in overrides}
+    given = command_line.given(argv)
     checkpoint = given.get("checkpoint")
     if checkpoint is None or checkpoint.is_sweep_override() or checkpoint.value() is None:
         return argv
