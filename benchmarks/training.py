@@ -44,11 +44,13 @@ def our_step(
     module.network.to(device, memory_format=torch.channels_last)
     module.train()
     optimizer = module._make_optimizer(module.network, RATE)
-    losses_of = torch.compile(module.losses) if compiled else module.losses
+    if compiled:  # as `train.py compile=true` has it
+        for part in module.network.children():
+            part.forward = torch.compile(part.forward, dynamic=False)
 
     def step() -> torch.Tensor:
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            loss = torch.stack(list(losses_of(batch).values())).sum()
+            loss = torch.stack(list(module.losses(batch).values())).sum()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

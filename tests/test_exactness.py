@@ -3,6 +3,8 @@
 `benchmarks/exactness.py` goes through every moment, worker count and rank count; these are a few of them.
 """
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -117,6 +119,22 @@ def test_two_killed_ranks_resume_bit_for_bit(model, train, shapes, tmp_path):
 def test_a_killed_run_that_samples_proposals_resumes_bit_for_bit(train, shapes, tmp_path):
     whole, cut = whole_and_resumed(train, with_faster_rcnn([*FULL, shapes]), tmp_path)
     assert any(float(row["train/loss_roi_loc"]) > 0 for row in curves(whole) if "train/loss_roi_loc" in row)
+    assert curves(cut) == curves(whole)
+    assert_equal_bits(state(cut), state(whole))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_run_resumes_bit_for_bit(train, shapes, tmp_path):
+    """On two canvases, the first of which after the resumption is not the first of the run."""
+    full = [override for override in FULL if not override.startswith(("model/backbone", "data.batch_size"))]
+    few = ["model/backbone=resnet18", "model.backbone.norm=frozen_bn", "model.head_norm=null"]  # kernels
+    sizes = ["data.resize=128", "data.multi_scale=[0.25,1.0]", "data.batch_size=2"]
+    overrides = [*full, shapes, *few, *sizes, "compile=true"]
+    whole, cut = whole_and_resumed(train, overrides, tmp_path)
+    logs = [(run / "log.txt").read_text() for run in (whole, cut)]
+    kinds = [re.findall(r"compiling for batches of (.*) \(", log) for log in logs]
+    assert kinds[0] == ["1 x 128 x 128", "1 x 96 x 96"]
+    assert kinds[1][-2:] == ["1 x 96 x 96", "1 x 128 x 128"]
     assert curves(cut) == curves(whole)
     assert_equal_bits(state(cut), state(whole))
 

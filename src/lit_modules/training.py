@@ -13,6 +13,7 @@ from evaluation.metrics import Metrics, headline
 from lit_modules import runs, startup
 from lit_modules.callbacks import report
 from lit_modules.callbacks.checkpoints import Checkpoints
+from lit_modules.callbacks.compiled import Compiled, check_compiler
 from lit_modules.callbacks.log import ProgressBar, as_text, show_bar, train_seconds
 from lit_modules.checkpoints import (
     FORMAT,
@@ -65,7 +66,8 @@ def make_module(cfg: DictConfig, run: runs.Run, datamodule: Any) -> TrainingModu
 def make_trainer(cfg: DictConfig, run: runs.Run) -> pl.Trainer:
     """Lightning's Trainer with what exactness needs; see TrainingModule, Checkpoints and datamodules.sampler."""
     interval, accumulate = cfg.trainer.val_check_interval, cfg.trainer.accumulate_grad_batches
-    callbacks: list[pl.Callback] = list(instantiate(cfg.callbacks).values())
+    is_compiled = cfg.get("compile", False)  # which runs of an earlier version lack
+    callbacks: list[pl.Callback] = [*([Compiled()] if is_compiled else []), *instantiate(cfg.callbacks).values()]
     loggers: list[Any] = [instantiate(node, folder=str(run.folder)) for node in cfg.logger.values()]
     step = int(read_checkpoint(run.checkpoint)["global_step"]) if run.checkpoint else 0
     bar = cfg.trainer.enable_progress_bar and show_bar()
@@ -82,6 +84,8 @@ def make_trainer(cfg: DictConfig, run: runs.Run) -> pl.Trainer:
         callbacks=[*callbacks, *([ProgressBar()] if bar else [])],
         logger=loggers,
     )
+    if is_compiled:
+        check_compiler(trainer.strategy.root_device)
     for logger in loggers:  # only now: what Lightning refuses is no run in a dashboard
         logger.log_hyperparams(runs.plain(run.config))
         if hasattr(logger, "drop_after"):

@@ -22,6 +22,7 @@ from lit_modules.benchmark.data import KEPT, first_batches, measure_data
 from lit_modules.benchmark.fresh import settle
 from lit_modules.benchmark.inference import measure_inference
 from lit_modules.benchmark.step import StepTimer, measure_step
+from lit_modules.callbacks.compiled import Compiled, check_compiler
 from lit_modules.checkpoints import load_module, read_checkpoint
 from lit_modules.initial import start_from
 from lit_modules.settings import ConfigError
@@ -43,7 +44,7 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
     config = runs.scaled(config, quiet=True)
     pl.seed_everything(config.seed, verbose=False)
     parts, limit = list(cfg.parts), Limit(cfg.rounds, cfg.seconds)
-    timer = StepTimer(cfg.warmup, limit)
+    timer = StepTimer(cfg.warmup, limit, config.compile)
     trainer = _trainer(config, timer, folder)
     datamodule: Any = training.make_datamodule(config)
     datamodule.trainer = trainer  # loaders ask it for its device and its micro-batches
@@ -95,6 +96,8 @@ def _trainer(config: DictConfig, timer: StepTimer, folder: Path) -> pl.Trainer:
     for problem in command.several_devices(config):  # of a checkpoint's run
         raise ConfigError(problem)
     averaging: Any = OmegaConf.select(config, "callbacks.averaging")
+    callbacks: list[pl.Callback] = [Compiled()] if config.compile else []
+    callbacks += [*([] if averaging is None else [instantiate(averaging)]), timer]
     timer.num_batches = KEPT
     passes = timer.most_passes(config.trainer.accumulate_grad_batches)
     try:
@@ -111,7 +114,7 @@ def _trainer(config: DictConfig, timer: StepTimer, folder: Path) -> pl.Trainer:
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
             default_root_dir=str(folder),
-            callbacks=[*([] if averaging is None else [instantiate(averaging)]), timer],
+            callbacks=callbacks,
             logger=False,
         )
     except InstantiationException as error:
@@ -119,6 +122,8 @@ def _trainer(config: DictConfig, timer: StepTimer, folder: Path) -> pl.Trainer:
         raise ConfigError(f"{key}: {error.__cause__}") from error
     for problem in command.several_devices(config, trainer.world_size):
         raise ConfigError(problem)
+    if config.compile:
+        check_compiler(trainer.strategy.root_device)
     return trainer
 
 

@@ -49,11 +49,12 @@ class Work(NamedTuple):
 class StepTimer(pl.Callback):
     """Counts the operations of each batch when it first comes, then takes the time of so many optimizer steps.
 
-    The last of the callbacks, so that what others do at a step's end belongs to it.
+    The last of the callbacks, so that what others do at a step's end belongs to it. Where the step `compiles`, each
+    batch passes once more before the time is taken: operations are counted uncompiled.
     """
 
-    def __init__(self, warmup: int, limit: Limit) -> None:
-        self.warmup, self.limit = warmup, limit
+    def __init__(self, warmup: int, limit: Limit, compiles: bool = False) -> None:
+        self.warmup, self.limit, self.compiles = warmup, limit, compiles
         self.num_batches = 1
         self.work: list[Work] = []
         """Of each batch."""
@@ -66,14 +67,17 @@ class StepTimer(pl.Callback):
 
     def most_passes(self, accumulate: int) -> int:
         """Micro-batches that it may take."""
-        warm = max(self.warmup, -(-self.num_batches // accumulate))
-        return (warm + self.limit.rounds) * accumulate
+        return (self._warm_steps(accumulate) + self.limit.rounds) * accumulate
+
+    def _warm_steps(self, accumulate: int) -> int:
+        return max(self.warmup, -(-self.num_batches * (1 + self.compiles) // accumulate))
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         device = trainer.strategy.root_device
         self._clock = Clock(device)
         is_counted = len(self.work) == self.num_batches
-        if not self._step and not self._is_warm and is_counted and self._done >= self.warmup:
+        warm_steps = self._warm_steps(trainer.accumulate_grad_batches)
+        if not self._step and not self._is_warm and is_counted and self._done >= warm_steps:
             self._is_warm = True
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)

@@ -1,0 +1,66 @@
+"""`compile=true`: the forward pass of training steps alone is compiled, with the numbers of the uncompiled one."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from composing import MODELS, built, composed, random_batch
+
+from lit_modules.callbacks import compiled
+from lit_modules.callbacks.compiled import Compiled, check_compiler
+from lit_modules.settings import ConfigError
+
+TRAINER: Any = SimpleNamespace()
+
+
+@pytest.fixture(autouse=True)
+def _no_graphs_of_others() -> Iterator[None]:
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("model", [name for name in MODELS if name != "classifier"])
+def test_a_compiled_step_has_the_numbers_of_an_uncompiled_one(model: str) -> None:
+    """Traced as ever, but run by torch's own operators, so that no compiler's rounding comes in."""
+    module = built(composed(f"model={model}", "model/backbone=resnet18", "data=shapes", "data.num_classes=1"))
+    module.train()
+    batch = random_batch(2, 1)
+    callback = Compiled(backend="eager")
+    callback.on_fit_start(TRAINER, module)
+    seen: list[dict[str, float]] = []
+    for compiles in (False, True):
+        torch.manual_seed(0)
+        module.zero_grad()
+        if compiles:
+            callback.on_train_batch_start(TRAINER, module, batch, 0)
+            assert all("forward" in vars(part) for part in module.network.children())
+        losses = module.losses(batch)
+        total = torch.stack(list(losses.values())).sum()
+        callback.on_before_backward(TRAINER, module, total)
+        total.backward()
+        gradients = [p.grad.norm() for p in module.network.parameters() if p.grad is not None]
+        seen.append({k: v.item() for k, v in losses.items()} | {"gradient": torch.stack(gradients).norm().item()})
+    assert seen[1] == pytest.approx(seen[0], rel=1e-6)
+    assert not any("forward" in vars(part) for part in module.network.children())
+
+
+def test_a_run_that_fails_leaves_the_network_as_it_was() -> None:
+    module = built(composed("model=fcos", "model/backbone=resnet18", "data=shapes"))
+    callback = Compiled(backend="eager")
+    callback.on_fit_start(TRAINER, module)
+    callback.on_train_batch_start(TRAINER, module, random_batch(1, 1), 0)
+    callback.on_exception(TRAINER, module, ValueError())
+    assert not any("forward" in vars(part) for part in module.network.children())
+
+
+def test_without_a_compiler_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compile_nothing(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("No working C++ compiler found in cpp.cxx: ('g++',)")
+
+    monkeypatch.setattr(compiled.torch, "compile", compile_nothing)
+    with pytest.raises(
+        ConfigError, match=r"compile=true: .* for cpu here \(No working C\+\+ compiler .* leave compile"
+    ):
+        check_compiler(torch.device("cpu"))
