@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from datamodules.errors import DataError
 from datamodules.images import decode, shown
 from datamodules.index import AnnotationIndex
 from datamodules.sampler import EvalBatches, GlobalBatches, RankBatches, TrainLoader
+from datamodules.shared_blocks import shared_blocks
 from datamodules.survey import FileCheck, ImageFiles, Survey, other_classes
 from datamodules.transforms import Augmentation, Resize, training_boxes
 from evaluation.truth import Truth
@@ -316,7 +317,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         )
         return TrainLoader(
             self._dataset(split, training=True), RankBatches(batches, rank, world_size, accumulate),
-            self._progress, **self._loader_options(),
+            self._progress, **self._loader_options(self.batch_size // (world_size * accumulate)),
         )  # fmt: skip
 
     def val_dataloader(self) -> DataLoader[Sample]:
@@ -329,7 +330,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         split = self._split(role)
         sizes = split.index.sizes[split.rows]
         batches = EvalBatches(split.rows, sizes, self.resize_rule, self.eval_batch_size, *self._rank())
-        return DataLoader(self._dataset(split), batch_sampler=batches, **self._loader_options())
+        return DataLoader(self._dataset(split), batch_sampler=batches, **self._loader_options(self.eval_batch_size))
 
     def single_images(self, split: str, places: Sequence[int]) -> list[Batch]:
         """Some images of a split, by their places in its truth, one a batch, as evaluation reads them; on any rank."""
@@ -346,12 +347,13 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             augmentation=Augmentation(self.augmentations if training else None),
         )  # fmt: skip
 
-    def _loader_options(self) -> dict[str, Any]:
+    def _loader_options(self, num_images: int) -> dict[str, Any]:
+        shared = shared_blocks(self.num_workers, num_images * self.resize_rule.largest(self.multi_scale))
         on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return {
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
-            "collate_fn": collate,
+            "collate_fn": partial(collate, shared=shared),
             "worker_init_fn": init_worker,
             "pin_memory": on_cuda,
             # An iterator draws a seed for its workers, which ours never use; not from torch's own generator.

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from datamodules.shared_blocks import received, sent
+
 
 class ImageInfo(NamedTuple):
     """Where an image of a batch came from, and how to map its boxes back to original pixels."""
@@ -40,11 +42,11 @@ class Batch(NamedTuple):
 
 def _between_processes(batch: Batch) -> tuple[Callable[..., Batch], tuple[Any, ...]]:
     small = [tensor.numpy() for tensor in (batch.sizes, batch.boxes, batch.labels)]
-    return _arrived, (batch.images, *small, batch.infos, batch.unread)
+    return _arrived, (sent(batch.images), *small, batch.infos, batch.unread)
 
 
-def _arrived(images: Tensor, sizes: Any, boxes: Any, labels: Any, *rest: Any) -> Batch:
-    return Batch(images, torch.from_numpy(sizes), torch.from_numpy(boxes), torch.from_numpy(labels), *rest)
+def _arrived(images: Any, sizes: Any, boxes: Any, labels: Any, *rest: Any) -> Batch:
+    return Batch(received(images), torch.from_numpy(sizes), torch.from_numpy(boxes), torch.from_numpy(labels), *rest)
 
 
 # torch shares the memory of each tensor through a connection of its own; for all but the images the bytes cost less.

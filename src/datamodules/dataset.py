@@ -17,6 +17,7 @@ from datamodules.batch import Batch, ImageInfo
 from datamodules.images import ImageError, decode
 from datamodules.index import AnnotationIndex
 from datamodules.sampler import SampleKey
+from datamodules.shared_blocks import SharedBlocks
 from datamodules.transforms import Augmentation, Resize, mirror, resize_image, training_boxes
 
 
@@ -97,16 +98,19 @@ def unread(error: ImageError, info: ImageInfo, canvas: tuple[int, int], skip: bo
     return Sample(*nothing, info._replace(error=str(error)), canvas)
 
 
-def collate(samples: list[Sample]) -> Batch:
+def collate(samples: list[Sample], shared: SharedBlocks | None = None) -> Batch:
     """Pads images to their common canvas with zeros at the bottom and right, boxes to the largest number.
 
-    Images lie in memory as cv2 writes them, channels last, which is also how convolutions read them fastest.
+    Images lie in memory as cv2 writes them, channels last, which is also how convolutions read them fastest; in a
+    worker already where the main process can see them, which spares a copy.
     """
     canvas = samples[0].canvas
     unread = [sample.info for sample in samples if sample.info.error is not None]
     samples = [sample for sample in samples if sample.info.error is None]
     count = max(1, len(samples))
-    images = _zeros(count, *canvas, 3)
+    images = _memory(shared, (count, *canvas, 3))
+    if not samples:
+        images.zero_()
     sizes = torch.tensor([sample.size for sample in samples] or [canvas])
     num_boxes = max([1, *(len(sample.boxes) for sample in samples)])
     boxes = torch.zeros(count, num_boxes, 4)
@@ -114,17 +118,21 @@ def collate(samples: list[Sample]) -> Batch:
     for i, sample in enumerate(samples):
         height, width = sample.size
         resize_image(sample.image, sample.size, images[i, :height, :width].numpy())
+        images[i, height:] = 0
+        images[i, :height, width:] = 0
         boxes[i, : len(sample.boxes)] = torch.from_numpy(sample.boxes)
         labels[i, : len(sample.labels)] = torch.from_numpy(sample.labels)
     return Batch(images.permute(0, 3, 1, 2), sizes, boxes, labels, [sample.info for sample in samples], unread)
 
 
-def _zeros(*shape: int) -> torch.Tensor:
-    """uint8; in a worker already where the main process can see it, which spares a copy."""
+def _memory(shared: SharedBlocks | None, shape: tuple[int, ...]) -> torch.Tensor:
+    """uint8, with anything in it."""
     if get_worker_info() is None:
-        return torch.zeros(shape, dtype=torch.uint8)
-    # As torch's own collate does; fresh shared memory is zero (POSIX).
-    return torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(math.prod(shape))).view(shape)
+        return torch.empty(shape, dtype=torch.uint8)
+    block = None if shared is None else shared.take(math.prod(shape))
+    if block is None:  # as torch's own collate does
+        block = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(math.prod(shape)))
+    return block.view(shape)
 
 
 def init_worker(_: int) -> None:

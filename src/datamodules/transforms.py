@@ -1,7 +1,8 @@
 """What happens to an image and its boxes between the file and the batch. Arrays are RGB uint8 (h, w, 3)."""
 
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -50,6 +51,12 @@ class Resize:
         """Padded (height, width) of each of the resized `sizes`; that of a batch is their maximum."""
         padded = -(-sizes // STRIDE) * STRIDE
         return np.repeat(padded.max(axis=1, keepdims=True), 2, axis=1) if self.rule == "square" else padded
+
+    def largest(self, factors: Sequence[float] | None) -> int:
+        """Bytes of an image on the largest canvas there can be, with `factors` of `multi_scale`."""
+        side = math.ceil(self.resize * max(1.0, *(factors or (1.0,))))
+        side = -(-max(side, self.cap if self.rule == "short_side" else 0) // STRIDE) * STRIDE
+        return 3 * side * side
 
     def apply(self, image: np.ndarray, canvas: tuple[int, int], resize: int | None = None) -> "Sized":
         """Training, evaluation and prediction size an image here.

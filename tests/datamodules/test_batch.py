@@ -57,17 +57,6 @@ def test_images_are_channels_last_in_memory(tmp_path: Path, num_workers: int) ->
     assert images.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_from_a_worker_only_images_come_in_shared_memory(tmp_path: Path) -> None:
-    batch = batch_of(tmp_path, num_workers=1)
-    assert [tensor.is_shared() for tensor in batch[:4]] == [True, False, False, False]
-    alone = batch_of(tmp_path)
-    for arrived, made in zip(batch[:4], alone[:4], strict=True):
-        assert arrived.dtype == made.dtype
-        assert torch.equal(arrived, made)
-        arrived += 1  # no view of bytes that may not be written
-    assert batch.infos == alone.infos
-
-
 @pytest.mark.parametrize(("resize", "waiting"), [(GROWS, SIZE), (STAYS, SIZE), (SHRINKS, (21, 31))])
 def test_an_image_waits_for_its_batch_at_the_smaller_of_its_sizes(
     tmp_path: Path, resize: int, waiting: tuple[int, int]
