@@ -15,7 +15,7 @@ from detectors.anchors import Anchors
 from detectors.backbones import Backbone
 from detectors.boxes import Weights, box_areas, boxes_to_deltas, check_weights, clip_boxes, deltas_to_boxes
 from detectors.detections import Detections, best_detections, check_decoding, stacked
-from detectors.losses import BACKGROUND, IGNORED, mean_over_ranks
+from detectors.losses import BACKGROUND, IGNORED, check_smooth_l1, mean_over_ranks
 from detectors.matching import gather_matched, match_anchors
 from detectors.roi_pooling import align_regions, max_pool_regions
 from detectors.rpn import RPN
@@ -177,6 +177,7 @@ class RegionLoss:
 
     def __post_init__(self) -> None:
         check_weights(self.box_weights)
+        check_smooth_l1(self.smooth_l1_beta)
 
     def __call__(self, outputs: RegionOutputs, samples: RegionSamples) -> dict[str, Tensor]:
         positive = samples.labels >= 0

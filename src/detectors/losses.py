@@ -138,3 +138,8 @@ def mean_over_ranks(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     total = x.detach().clone()
     dist.all_reduce(total)
     return total / dist.get_world_size()
+
+
+def check_smooth_l1(beta: float) -> None:
+    if not beta >= 0:
+        raise ValueError(f"smooth_l1_beta={beta}: expected 0 (a plain L1 loss) or more")

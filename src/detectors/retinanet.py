@@ -24,7 +24,7 @@ from detectors.boxes import (
     deltas_to_boxes,
 )
 from detectors.detections import Detections, best_detections, check_decoding, stacked
-from detectors.losses import giou_loss, mean_over_ranks, sigmoid_focal_loss
+from detectors.losses import check_smooth_l1, giou_loss, mean_over_ranks, sigmoid_focal_loss
 from detectors.matching import check_ious, gather_matched, match_anchors
 from detectors.pyramid import FeaturePyramid
 
@@ -188,6 +188,7 @@ class RetinaNetLoss:
             raise ValueError(f"box_loss={self.box_loss}: expected one of {', '.join(BOX_LOSSES)}")
         check_ious(self.background_iou, self.foreground_iou)
         check_weights(self.box_weights)
+        check_smooth_l1(self.smooth_l1_beta)
 
     def __call__(
         self, outputs: RetinaNetOutputs, boxes: Float[Tensor, "B G 4"], labels: Int[Tensor, "B G"]

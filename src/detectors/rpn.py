@@ -15,7 +15,7 @@ from detectors.anchors import Anchors
 from detectors.backbones import Backbone
 from detectors.boxes import Weights, boxes_to_deltas, clip_boxes, deltas_to_boxes
 from detectors.detections import Detections, best_detections, check_decoding, stacked
-from detectors.losses import IGNORED, mean_over_ranks
+from detectors.losses import IGNORED, check_smooth_l1, mean_over_ranks
 from detectors.matching import check_ious, gather_matched, match_anchors
 from detectors.pyramid import FeaturePyramid
 from detectors.sampling import balanced_sample, check_sampling, uniform_noise
@@ -210,6 +210,9 @@ class RPNLoss:
 
     smooth_l1_beta: float = 1 / 9
     """Where the square turns into the line: 1 / sigma^2 of the original's sigma = 3."""
+
+    def __post_init__(self) -> None:
+        check_smooth_l1(self.smooth_l1_beta)
 
     def __call__(self, outputs: RPNOutputs, samples: AnchorSamples) -> dict[str, Tensor]:
         positive, counted = samples.labels >= 0, samples.labels != IGNORED

@@ -1,5 +1,6 @@
 """Which regions the head is trained on, and its losses."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,8 @@ from torch import Tensor
 from detectors.detections import Detections
 from detectors.faster_rcnn import RegionLoss, RegionOutputs, RegionSampler, RegionSamples
 from detectors.losses import BACKGROUND, IGNORED
+from detectors.retinanet import RetinaNetLoss
+from detectors.rpn import RPNLoss
 
 A, NEAR_A, HALF_A, B = [0.0, 0.0, 40.0, 40.0], [0.0, 0.0, 40.0, 30.0], [0.0, 0.0, 40.0, 20.0], [50.0, 50.0, 90.0, 90.0]
 NO_TRUTH = torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.int64)
@@ -102,6 +105,13 @@ def samples_of(num_boxes: int = 4) -> RegionSamples:
 def test_weights_that_decode_to_no_box_are_refused() -> None:
     with pytest.raises(ValueError, match=r"box_weights=\[0\.0, 10\.0, 5\.0, 5\.0\]: expected four numbers over 0"):
         RegionLoss(box_weights=(0.0, 10.0, 5.0, 5.0))
+
+
+@pytest.mark.parametrize("loss", [RegionLoss, RPNLoss, RetinaNetLoss])
+@pytest.mark.parametrize("beta", [-0.5, float("nan")])
+def test_a_smooth_l1_loss_with_no_shape_is_refused(loss: Callable[..., object], beta: float) -> None:
+    with pytest.raises(ValueError, match=rf"smooth_l1_beta={beta}: expected 0 \(a plain L1 loss\) or more"):
+        loss(smooth_l1_beta=beta)
 
 
 def test_losses_are_means_over_the_sampled_regions_of_the_class_of_each() -> None:
