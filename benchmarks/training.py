@@ -26,9 +26,11 @@ from pairs import MODELS, Pair, as_torchvision, by_turns, make_batch, make_pair,
 
 from datamodules.batch import Batch
 from lit_modules.base import DetectionModule
+from lit_modules.callbacks.compiled import Compiled
 
 RATE = 1e-5
 """So small that the weights, which are random, stay as they are."""
+NO_TRAINER: Any = None
 OURS = {"float32": torch.float32, "bf16": torch.bfloat16}
 THEIRS = {
     "torchvision float32": (torch.float32, False),
@@ -44,13 +46,17 @@ def our_step(
     module.network.to(device, memory_format=torch.channels_last)
     module.train()
     optimizer = module._make_optimizer(module.network, RATE)
-    if compiled:  # as `train.py compile=true` has it
-        for part in module.network.children():
-            part.forward = torch.compile(part.forward, dynamic=False)
+    callback = Compiled()
+    if compiled:
+        callback.on_fit_start(NO_TRAINER, module)
 
     def step() -> torch.Tensor:
+        if compiled:
+            callback.on_train_batch_start(NO_TRAINER, module, batch, 0)
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
             loss = torch.stack(list(module.losses(batch).values())).sum()
+        if compiled:
+            callback.on_before_backward(NO_TRAINER, module, loss)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -112,8 +118,9 @@ def measure(name: str, size: int, options: argparse.Namespace) -> dict[str, Any]
     cases = {which: case(name, which, min(canvas), batch, options) for which in names_of_cases(options)}
     seconds = by_turns(cases, options.rounds, device, options.warm_up)
     fastest = {}
+    others = [which for which in cases if not which.startswith("ours")] + (["ours bf16"] if options.compile else [])
     for mine in (which for which in cases if which.startswith("ours")):
-        fastest[mine] = {other: times_faster(seconds, mine, other) for other in cases if not other.startswith("ours")}
+        fastest[mine] = {other: times_faster(seconds, mine, other) for other in others}
     return {"model": name, "canvas": canvas, "batch": options.batch, "seconds": seconds, "times": fastest}
 
 

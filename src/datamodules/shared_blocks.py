@@ -3,6 +3,7 @@
 import itertools
 import mmap
 import multiprocessing
+import os
 import weakref
 from typing import Any
 
@@ -21,9 +22,9 @@ _alive: "weakref.WeakValueDictionary[int, SharedBlocks]" = weakref.WeakValueDict
 class SharedBlocks:
     """Blocks of bytes for the images of batches, mapped before the workers start.
 
-    Shared memory that is fresh for each batch, as torch's collate takes it, costs more time than decoding and resizing
-    all that goes into it: the system clears and maps it page by page, in both processes. A block is free again when
-    the last tensor that refers to it in the main process is gone. Pages come into being when they are first written.
+    Shared memory that is fresh for each batch, as torch's collate takes it, costs more time than decoding its images:
+    the system clears and maps it page by page, in both processes. A block is free again when the last tensor that
+    refers to it in the main process is gone. Pages come into being when they are first written.
     """
 
     def __init__(self, num_workers: int, num_bytes: int) -> None:
@@ -57,8 +58,12 @@ class SharedBlocks:
         """In the main process: a block's bytes, which are free again with the tensor's memory."""
         memory = self._blocks[block, :num_bytes]
         # The tensor's storage holds this array, whatever views there are, until the storage itself is gone.
-        weakref.finalize(memory, self._taken.__setitem__, block, False).atexit = False
+        weakref.finalize(memory, self._free, block, os.getpid()).atexit = False
         return torch.from_numpy(memory)
+
+    def _free(self, block: int, process: int) -> None:
+        if process == os.getpid():  # and not in a worker, which is forked with a copy of all that was there
+            self._taken[block] = False
 
 
 def shared_blocks(num_workers: int, num_bytes: int) -> SharedBlocks | None:

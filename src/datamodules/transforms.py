@@ -53,7 +53,8 @@ class Resize:
         return np.repeat(padded.max(axis=1, keepdims=True), 2, axis=1) if self.rule == "square" else padded
 
     def largest(self, factors: Sequence[float] | None) -> int:
-        """Bytes of an image on the largest canvas there can be, with `factors` of `multi_scale`."""
+        """Bytes of an image on the largest canvas of images up to 100 times as long as wide, with `factors` of
+        `multi_scale`; rounding may make those of longer ones larger."""
         side = math.ceil(self.resize * max(1.0, *(factors or (1.0,))))
         side = -(-max(side, self.cap if self.rule == "short_side" else 0) // STRIDE) * STRIDE
         return 3 * side * side

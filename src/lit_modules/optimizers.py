@@ -66,7 +66,7 @@ def sgd(
         norm_decay_factor=norm_decay_factor,
         backbone_lr_factor=backbone_lr_factor,
     )
-    return SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, foreach=True)
+    return SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
 
 
 def adamw(

@@ -30,7 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from evaluation.files import write_whole
 from lit_modules import settings
-from lit_modules.conf_files import is_group, nearest, origin, plain
+from lit_modules.conf_files import is_group, nearest, origin, plain, reference
 from lit_modules.run_folders import has_begun, job_folder, output_folder, run_folder, run_name
 from lit_modules.settings import ConfigError
 
@@ -339,7 +339,7 @@ def _with_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) -
                 f"{override.input_line}: the run to resume goes on from its own last checkpoint; leave it out, "
                 "or leave resume out to start a new run"
             )
-        if before is None and key not in flat(stored):
+        if before is None and key not in flat(stored) and not (key in flat(cfg) and key in flat(reference())):
             raise ConfigError(f"{key}: the stored config of the run to resume has no such key")
         if before == chosen:
             continue
@@ -356,17 +356,24 @@ def _with_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) -
             )
         if is_rank_zero():
             log.info("resumed with a difference: %s %s -> %s", key, before, chosen)
-        OmegaConf.update(stored, key, chosen)
+        OmegaConf.update(stored, key, chosen, force_add=True)  # a key that an earlier version did not have
         if key.startswith(("optimizer.", "schedule.")):
             OmegaConf.update(stored, f"model.{key}", chosen)
     return stored
 
 
 def _same_config(stored: DictConfig, config: DictConfig, folder: Path) -> DictConfig:
-    """The stored config, in which the precision is chosen already; any other difference is refused."""
+    """The stored config, in which the precision is chosen already; any other difference is refused.
+
+    A key that the run's version did not have makes none, where it has its default.
+    """
     old, new = flat(stored), flat(config)
     if new["trainer.precision"] is None:
         new["trainer.precision"] = old["trainer.precision"]
+    if later := new.keys() - old.keys():
+        default = flat(reference())
+        same = {key for key in later & default.keys() if new[key] == default[key]}
+        new = {key: value for key, value in new.items() if key not in same}
     differences = [f"{k}: {old.get(k)} there, {new.get(k)} now" for k in {**old, **new} if old.get(k) != new.get(k)]
     if differences:
         raise ConfigError(

@@ -1,6 +1,12 @@
 """`compile=true`: the forward pass of training steps alone is compiled, with the numbers of the uncompiled one."""
 
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -64,3 +70,46 @@ def test_without_a_compiler_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch)
         ConfigError, match=r"compile=true: .* for cpu here \(No working C\+\+ compiler .* leave compile"
     ):
         check_compiler(torch.device("cpu"))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None or sys.platform != "linux", reason="needs g++ and /proc")
+def test_signals_to_all_processes_reach_no_compiler(tmp_path: Path) -> None:
+    """As schedulers and Ctrl-C send them, while a compiler is at work."""
+    script = """
+        import os, signal, threading, time
+        from pathlib import Path
+        import torch
+        from lit_modules.callbacks.compiled import _signals_wait, check_compiler
+
+        def compiles():
+            for process in Path("/proc").glob("[0-9]*/stat"):
+                try:
+                    name, _, rest = process.read_text().partition("(")[2].rpartition(")")[::1]
+                except OSError:
+                    continue
+                if name == "cc1plus" and int(rest.split()[2]) == os.getpgrp():
+                    return True
+            return False
+
+        def signal_all():
+            while not compiles():
+                time.sleep(0.01)
+            os.killpg(0, signal.SIGTERM)
+            os.killpg(0, signal.SIGINT)
+            print("sent", flush=True)
+
+        told = []
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _: told.append(signal.Signals(number).name))
+        check_compiler(torch.device("cpu"))
+        threading.Thread(target=signal_all, daemon=True).start()
+        with _signals_wait():
+            print(torch.compile(lambda x: (x.sin() * 2).cos())(torch.zeros(9)).sum().item(), flush=True)
+        print(*sorted(told))
+    """
+    source = str(Path(__file__).parents[2] / "src")
+    env = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "PYTHONPATH": source}
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], env=env, capture_output=True, text=True, start_new_session=True
+    )
+    assert ran.stdout.split("\n")[:3] == ["sent", "9.0", "SIGINT SIGTERM"], ran.stdout + ran.stderr

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lit_modules import runs
 from lit_modules.settings import ConfigError
@@ -94,6 +94,18 @@ def test_the_same_command_finds_its_run_again_with_the_precision_that_was_chosen
     assert runs._same_config(stored, config(), tmp_path).trainer.precision == "32-true"
     with pytest.raises(ConfigError, match=r"model.lr: 0.01 there, 0.02 now.*another name"):
         runs._same_config(stored, config(model__lr=0.02), tmp_path)
+
+
+def test_a_run_of_an_earlier_version_goes_on_without_a_key_that_came_later(tmp_path, monkeypatch):
+    stored, now = config(), config()
+    with open_dict(now):
+        now.compile = False
+    monkeypatch.setattr(runs, "reference", lambda: now)
+    assert runs._same_config(stored, now, tmp_path) == stored
+    wanted = OmegaConf.merge(now, {"compile": True})
+    with pytest.raises(ConfigError, match=r"compile: None there, True now.*another name"):
+        runs._same_config(stored, wanted, tmp_path)
+    assert runs._with_overrides(config(), wanted, ["compile=true"]).compile is True
 
 
 @pytest.mark.parametrize(

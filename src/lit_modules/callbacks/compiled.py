@@ -1,6 +1,9 @@
 """`compile=true`: torch.compile for the network's part of a training step."""
 
 import logging
+import signal
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
@@ -20,21 +23,24 @@ class Compiled(pl.Callback):
     """Each part of the network (trunk, pyramid, heads) is compiled for the forward pass of training steps.
 
     All else runs as it is: validation, pictures, timing, so that `evaluate.py` finds a run's own numbers. Each size of
-    images is compiled for itself, whatever came before it, so that a resumed run goes on with the same kernels and the
-    same bits. Losses and targets stay uncompiled, as they are in the paper's file.
+    batches is compiled for itself, whatever came before it, and no kernel is chosen by its time, so that a resumed run
+    goes on with the same kernels and the same bits. Losses and targets stay uncompiled, as they are in a paper's file.
     """
 
     def __init__(self, backend: str = "inductor") -> None:
         self.backend = backend
         self._forwards: list[tuple[nn.Module, Any]] = []
         self._shapes: set[torch.Size] = set()
+        self._waiting = ExitStack()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         torch.compiler.config.recompile_limit = _MOST_KINDS
         torch.compiler.config.accumulated_recompile_limit = 16 * _MOST_KINDS
         network: Any = pl_module.network
+        options = _options() if self.backend == "inductor" else None
         self._forwards = [
-            (part, torch.compile(part.forward, dynamic=False, backend=self.backend)) for part in network.children()
+            (part, torch.compile(part.forward, dynamic=False, backend=self.backend, options=options))
+            for part in network.children()
         ]
 
     def on_train_batch_start(
@@ -46,6 +52,7 @@ class Compiled(pl.Callback):
             log.info(
                 "compiling for batches of %d x %d x %d (kind %d of this run)", shape[0], *shape[2:], len(self._shapes)
             )
+            self._waiting.enter_context(_signals_wait())
         for part, forward in self._forwards:
             part.forward = forward
 
@@ -58,19 +65,42 @@ class Compiled(pl.Callback):
     def _as_it_was(self) -> None:
         for part, _ in self._forwards:
             part.__dict__.pop("forward", None)
-
-
-def _next(x: torch.Tensor) -> torch.Tensor:
-    return x + 1
+        self._waiting.close()
 
 
 def check_compiler(device: torch.device) -> None:
     """Raises ConfigError where torch.compile finds no compiler: at the first step that would take a page to say."""
     try:
-        torch.compile(_next, dynamic=False)(torch.ones(8, device=device))
+        with _signals_wait():
+            torch.compile(_next, dynamic=False, options=_options())(torch.ones(8, device=device))
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)[:300]
         raise ConfigError(
             f"compile=true: torch.compile does not work for {device.type} here ({reason}); it needs a C++ compiler, "
             "and Triton on a GPU; leave compile=true out to train without it"
         ) from error
+
+
+def _next(x: torch.Tensor) -> torch.Tensor:
+    return x + 1
+
+
+def _options() -> dict[str, Any]:
+    """torch's own choice between kernels by their time would differ from run to run, and rounding with it."""
+    import torch._inductor as inductor  # only where something is compiled: it takes seconds
+
+    return {"deterministic": True} if "deterministic" in inductor.list_options() else {}
+
+
+@contextmanager
+def _signals_wait() -> Generator[None]:
+    """Schedulers and Ctrl-C signal every process, and the run still needs its compilers to finish the step and save:
+    those started in here, and all that the threads and processes started in here start later, never see it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
