@@ -12,6 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torchvision.ops import nms
 
+_MANY = 2000
+
 
 @dataclass(frozen=True)
 class Detections:
@@ -45,18 +47,16 @@ def best_detections(
     """An image's rows of `Detections`: of two boxes of a class whose IoU is larger than the threshold the better stays.
 
     Greedy suppression looks at no box behind the last that it keeps. So it is run on the best 3 x `max_detections`,
-    and on twice as many for as long as too few are left: the same rows as from all boxes. Boxes of one class
-    are moved away from the others, in float64, where that rounds nothing; `torchvision.ops.batched_nms` does it in
-    float32, which moves boxes of the 80th class by up to 0.004 pixels. It waits for the device once a round.
+    and on twice as many for as long as too few are left: the same rows as from all boxes. It waits for the device once
+    a round.
     """
     order = scores.argsort(descending=True, stable=True)
-    apart = boxes.double()
-    if len(boxes) and not class_agnostic:
-        apart = apart + (labels * (apart.max() - apart.min() + 1))[:, None]
+    groups = torch.zeros_like(labels) if class_agnostic else labels
     count = 3 * max_detections
     while True:
         best = order[:count]
-        kept = best[nms(apart[best], scores[best].double(), nms_threshold)[:max_detections]]
+        kept = best[_suppress(boxes[best].double(), scores[best].double(), groups[best], nms_threshold)]
+        kept = kept[:max_detections]
         if len(kept) == max_detections or count >= len(order):
             break
         count *= 2
@@ -66,6 +66,26 @@ def best_detections(
         F.pad(scores[kept], (0, missing)),
         F.pad(labels[kept], (0, missing), value=-1),
     )
+
+
+def _suppress(
+    boxes: Float[Tensor, "N 4"], scores: Float[Tensor, " N"], groups: Int[Tensor, " N"], threshold: float
+) -> Int[Tensor, " K"]:
+    """What greedy suppression within each group keeps of rows that come by falling score, in their order.
+
+    Boxes of a group are moved away from the others, in float64, where that rounds nothing;
+    `torchvision.ops.batched_nms` does it in float32, which moves boxes of the 80th class by up to 0.004 pixels. On a
+    CPU, where pairs of all groups would take their time, each group of many boxes is taken by itself.
+    """
+    if len(boxes) > _MANY and boxes.device.type == "cpu":
+        kept: list[Tensor] = []
+        for group in groups.bincount().nonzero()[:, 0]:
+            (rows,) = (groups == group).nonzero(as_tuple=True)
+            kept.append(rows[nms(boxes[rows], scores[rows], threshold)])
+        return torch.cat(kept).sort().values
+    if len(boxes):
+        boxes = boxes + (groups * (boxes.max() - boxes.min() + 1))[:, None]
+    return nms(boxes, scores, threshold)
 
 
 def check_decoding(**settings: int | float) -> None:
