@@ -65,7 +65,7 @@ def test_a_run_told_to_end_saves_at_once_and_goes_on(signal, group, code, train,
     assert_equal_bits(state(only_run(tmp_path)), state(uninterrupted))
 
 
-FROZEN = ["model.backbone.norm=frozen_bn", "model.lr=0.001"]
+FROZEN = ["model.backbone.norm=frozen_bn", "model.lr=5.0e-5"]
 SYNCHRONISED = ["model/backbone=resnet18", "model.backbone.norm=sync_bn", "model.lr=3.0e-5", "data.image_size=128",
                 "data.resize=128", "data.batch_size=8"]  # fmt: skip
 
