@@ -177,7 +177,7 @@ class RegionLoss:
 
     def __post_init__(self) -> None:
         check_weights(self.box_weights)
-        check_smooth_l1(self.smooth_l1_beta)
+        check_smooth_l1("regions", self.smooth_l1_beta)
 
     def __call__(self, outputs: RegionOutputs, samples: RegionSamples) -> dict[str, Tensor]:
         positive = samples.labels >= 0

@@ -140,6 +140,6 @@ def mean_over_ranks(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     return total / dist.get_world_size()
 
 
-def check_smooth_l1(beta: float) -> None:
+def check_smooth_l1(what: str, beta: float) -> None:
     if not beta >= 0:
-        raise ValueError(f"smooth_l1_beta={beta}: expected 0 (a plain L1 loss) or more")
+        raise ValueError(f"smooth_l1_beta={beta} of {what}: expected 0 (a plain L1 loss) or more")

@@ -188,7 +188,7 @@ class RetinaNetLoss:
             raise ValueError(f"box_loss={self.box_loss}: expected one of {', '.join(BOX_LOSSES)}")
         check_ious(self.background_iou, self.foreground_iou)
         check_weights(self.box_weights)
-        check_smooth_l1(self.smooth_l1_beta)
+        check_smooth_l1("anchors", self.smooth_l1_beta)
 
     def __call__(
         self, outputs: RetinaNetOutputs, boxes: Float[Tensor, "B G 4"], labels: Int[Tensor, "B G"]

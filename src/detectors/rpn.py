@@ -212,7 +212,7 @@ class RPNLoss:
     """Where the square turns into the line: 1 / sigma^2 of the original's sigma = 3."""
 
     def __post_init__(self) -> None:
-        check_smooth_l1(self.smooth_l1_beta)
+        check_smooth_l1("anchors", self.smooth_l1_beta)
 
     def __call__(self, outputs: RPNOutputs, samples: AnchorSamples) -> dict[str, Tensor]:
         positive, counted = samples.labels >= 0, samples.labels != IGNORED
