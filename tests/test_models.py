@@ -24,9 +24,10 @@ from datamodules.batch import Batch
 from datamodules.coco import CocoDataModule
 from datamodules.imagefolder import ImageFolderDataModule
 from datamodules.shapes import ShapesDataModule, draw
-from lit_modules.base import DetectionModule
-from lit_modules.exactness import Evaluation, step_seed
-from lit_modules.steps import TrainingModule
+from lit_modules.detection_module import DetectionModule
+from lit_modules.evaluated import Evaluation
+from lit_modules.seeds import step_seed
+from lit_modules.training_module import TrainingModule
 
 TRACES = Path(__file__).with_name("golden_traces")
 CLASSES = {"rpn": 1}

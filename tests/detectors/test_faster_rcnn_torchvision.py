@@ -20,7 +20,7 @@ from torchvision.models.detection.roi_heads import fastrcnn_loss
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 
 from detectors.anchors import FASTER_RCNN_FPN
-from detectors.backbones import ResNet
+from detectors.backbones.resnet import ResNet
 from detectors.detections import Detections
 from detectors.faster_rcnn import FasterRCNN, RegionDecoder, RegionLoss, RegionOutputs, RegionSampler
 from detectors.losses import BACKGROUND

@@ -17,7 +17,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FrozenBatchNorm2d, boxes
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from detectors.backbones import ResNet
+from detectors.backbones.resnet import ResNet
 from detectors.fcos import FCOS, FCOSDecoder, FCOSOutputs
 
 NUM_CLASSES = 91

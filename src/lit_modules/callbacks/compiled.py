@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from datamodules.batch import Batch
-from lit_modules.settings import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ class Compiled(pl.Callback):
         torch.compiler.config.recompile_limit = _MOST_KINDS
         torch.compiler.config.accumulated_recompile_limit = 16 * _MOST_KINDS
         network: Any = pl_module.network
-        options = _options() if self.backend == "inductor" else None
+        options = compile_options() if self.backend == "inductor" else None
         self._forwards = [
             (part, torch.compile(part.forward, dynamic=False, backend=self.backend, options=options))
             for part in network.children()
@@ -52,7 +51,7 @@ class Compiled(pl.Callback):
             log.info(
                 "compiling for batches of %d x %d x %d (kind %d of this run)", shape[0], *shape[2:], len(self._shapes)
             )
-            self._waiting.enter_context(_signals_wait())
+            self._waiting.enter_context(signals_wait())
         for part, forward in self._forwards:
             part.forward = forward
 
@@ -68,24 +67,7 @@ class Compiled(pl.Callback):
         self._waiting.close()
 
 
-def check_compiler(device: torch.device) -> None:
-    """Raises ConfigError where torch.compile finds no compiler: at the first step that would take a page to say."""
-    try:
-        with _signals_wait():
-            torch.compile(_next, dynamic=False, options=_options())(torch.ones(8, device=device))
-    except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)[:300]
-        raise ConfigError(
-            f"compile=true: torch.compile does not work for {device.type} here ({reason}); it needs a C++ compiler, "
-            "and Triton on a GPU; leave compile=true out to train without it"
-        ) from error
-
-
-def _next(x: torch.Tensor) -> torch.Tensor:
-    return x + 1
-
-
-def _options() -> dict[str, Any]:
+def compile_options() -> dict[str, Any]:
     """torch's own choice between kernels by their time would differ from run to run, and rounding with it."""
     import torch._inductor as inductor  # only where something is compiled: it takes seconds
 
@@ -93,7 +75,7 @@ def _options() -> dict[str, Any]:
 
 
 @contextmanager
-def _signals_wait() -> Generator[None]:
+def signals_wait() -> Generator[None]:
     """Schedulers and Ctrl-C signal every process, and the run still needs its compilers to finish the step and save:
     those started in here, and all that the threads and processes started in here start later, never see it."""
     if not hasattr(signal, "pthread_sigmask"):
