@@ -2,12 +2,13 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from evaluation.analysis import Analysis
+from evaluation.analysis import Analysis, JudgedBox
 from reports.drawing import draw
 from reports.fonts import runs, spelled
 
@@ -45,22 +46,26 @@ def resized(image: np.ndarray) -> np.ndarray:
 
 def drawn(analysis: Analysis, picture: Picture) -> np.ndarray:
     """True boxes, dashed, beside the predicted ones, with which the missed true ones stand again; a caption above."""
-    truth, found = analysis.truth, analysis.predictions
-    objects, detections = analysis.of_image(picture.row)
-    missed = objects[analysis.missed[objects]]
+    true, predicted = analysis.boxes(picture.row)
+    names = analysis.truth.class_names
     height, width = picture.image.shape[:2]
-    scale = np.tile([width, height] / truth.sizes[picture.row, ::-1], 2)
+    scale = np.tile([width, height] / analysis.truth.sizes[picture.row, ::-1], 2)
 
-    def with_truth(rows: np.ndarray) -> np.ndarray:
-        return draw(picture.image, truth.boxes[rows] * scale, truth.labels[rows], truth.class_names, dashed=True)
+    def corners(boxes: Sequence[JudgedBox]) -> np.ndarray:
+        return np.array([box.xyxy for box in boxes], np.float64).reshape(-1, 4) * scale
 
-    right = draw(
-        with_truth(missed), found.boxes[detections] * scale, found.labels[detections], truth.class_names,
-        found.scores[detections],
-    )  # fmt: skip
+    def labels(boxes: Sequence[JudgedBox]) -> np.ndarray:
+        return np.array([box.label for box in boxes], np.int64)
+
+    def with_truth(boxes: Sequence[JudgedBox]) -> np.ndarray:
+        return draw(picture.image, corners(boxes), labels(boxes), names, dashed=True)
+
+    missed = with_truth([box for box in true if box.is_mistake])
+    scores = np.array([box.score for box in predicted], np.float64)
+    right = draw(missed, corners(predicted), labels(predicted), names, scores)
     places, axis = (("left", "right"), 1) if width < 2 * height else (("above", "below"), 0)
     gap = np.full_like(right[:, :_GAP] if axis else right[:_GAP], 255)
-    both = np.concatenate([with_truth(objects), gap, right], axis)
+    both = np.concatenate([with_truth(true), gap, right], axis)
     return titled(both, picture.caption, f"{places[0]}: true; {places[1]}: predicted, and missed (dashed)")
 
 
