@@ -1,4 +1,4 @@
-"""A comparison of runs as one picture: what came out against what was set, and against what it cost."""
+"""A comparison of runs as one picture: results against settings, and against what they cost."""
 
 import io
 from collections.abc import Callable, Iterator, Sequence
@@ -13,10 +13,10 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from reports.comparison import RESIZE, RULE, Comparison, Row, shown
-from reports.html_style import VARIABLES
+from reports.plots import style
+from reports.theme import LIGHT
 
-_INK, _MUTED, _LINE = (VARIABLES[name][0] for name in ("ink", "muted", "line"))
-_COLORS = [VARIABLES[f"series{number}"][0] for number in range(1, 7)]
+_COLORS = [LIGHT[f"series{number}"] for number in range(1, 7)]
 _MARKERS = "osD^vP"
 _DPI = 150
 """At 12.8 inches wide 1920 pixels; text of 9 points is legible at 1280, too."""
@@ -74,7 +74,7 @@ def plot(comparison: Comparison) -> bytes:
     height = 1 + len(across)
     canvas = Canvas(figsize=(12.8, 0.7 + 3.1 * height), layout="constrained", facecolor="white")
     if not panels:
-        canvas.text(0.5, 0.5, "no run is finished", ha="center", color=_MUTED)
+        canvas.text(0.5, 0.5, "no run is finished", ha="center", color=LIGHT["muted"])
         return _png(canvas)
     grid = canvas.subplots(height, len(panels), squeeze=False)
     for column, up in enumerate(panels):
@@ -84,7 +84,9 @@ def plot(comparison: Comparison) -> bytes:
     if handles := [
         Line2D([], [], color=one.color, marker=one.marker, label=one.name, markersize=6) for one in series if one.name
     ]:
-        canvas.legend(handles=handles, loc="outside upper left", ncols=6, frameon=False, fontsize=10, labelcolor=_INK)
+        canvas.legend(
+            handles=handles, loc="outside upper left", ncols=6, frameon=False, fontsize=10, labelcolor=LIGHT["ink"]
+        )
     return _png(canvas)
 
 
@@ -191,13 +193,8 @@ def _time(rows: Sequence[Row]) -> _Axis:
 
 
 def _style(axes: Axes, up: _Axis) -> None:
-    axes.set_title(up.title, loc="left", size=10, color=_INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_LINE)
-    axes.tick_params(colors=_MUTED, labelsize=9, length=3, width=0.8)
-    axes.grid(color=_LINE, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.xaxis.label.set(color=_MUTED, size=9)
+    style(axes, LIGHT)
+    axes.set_title(up.title, loc="left", size=10, color=LIGHT["ink"])
     axes.yaxis.set_major_locator(MaxNLocator(6))
 
 

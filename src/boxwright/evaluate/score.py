@@ -34,7 +34,7 @@ from lit_modules.machine import choose_precision, device_name, environment
 from lit_modules.skipped import Skipped
 from lit_modules.training_module import TrainingModule
 from reports.commands import shown, use_command
-from reports.terminal import as_text, show_bar
+from reports.terminal import metrics_text, show_bar
 
 if TYPE_CHECKING:
     from reports.report import About
@@ -61,7 +61,7 @@ def score(cfg: DictConfig) -> float:
         predictions = _read(Path(cfg.predictions), truth)
         _tell_data(datamodule, cfg.split)
         metrics = evaluate(truth, predictions)
-        text = as_text(metrics)
+        text = metrics_text(metrics)
         scored = _Scored(lambda: analyse(truth, predictions, metrics))
     else:
         checkpoint = read_checkpoint(cfg.checkpoint)
@@ -76,7 +76,7 @@ def score(cfg: DictConfig) -> float:
         _tell_data(datamodule, cfg.split)
         run = trainer.test if cfg.split == "test" else trainer.validate
         run(module, datamodule, verbose=False)
-        metrics, text = module.metrics, as_text(module.metrics)
+        metrics, text = module.metrics, metrics_text(module.metrics)
         scored = _Scored(lambda: module.analysis, checkpoint, module, trainer)
         for line in module.skipped.news():
             log.warning("%s", line)

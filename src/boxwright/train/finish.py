@@ -20,7 +20,7 @@ from lit_modules.callbacks.checkpoints import Checkpoints
 from lit_modules.callbacks.log import train_seconds
 from lit_modules.machine import device_name
 from lit_modules.training_module import TrainingModule, is_limited
-from reports.terminal import as_text
+from reports.terminal import metrics_text
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def finish(run: Run, module: TrainingModule, datamodule: Any, trainer: pl.Traine
     }
     run.finish(results)
     if run.config.test and tested is best.best_metrics:
-        text = as_text(Metrics(best.best_metrics, best.best_per_class))
+        text = metrics_text(Metrics(best.best_metrics, best.best_per_class))
         log.info("test is the validation of the best checkpoint\n%s", text)
     log.info("best: %s at step %d", best.best_told, best.best_step)
     if run.config.test and tested:
