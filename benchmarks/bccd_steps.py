@@ -33,7 +33,7 @@ def stepper(module: DetectionModule, cfg: DictConfig, bf16: bool):
     def step(batch: Batch) -> float:
         start = time.perf_counter()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            total = torch.stack(list(module.losses(batch).values())).sum()
+            total = torch.stack(list(module.losses(module.forward_batch(batch), batch).values())).sum()
         total.backward()
         torch.nn.utils.clip_grad_norm_(module.network.parameters(), cfg.trainer.gradient_clip_val)
         optimizer.step()

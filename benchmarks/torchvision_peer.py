@@ -145,17 +145,21 @@ class TorchvisionPeer(DetectionModule):
         super().__init__(peer(config, resize), made["optimizer"], made["schedule"], config.lr)
         self.background = int(isinstance(self.network, FasterRCNN))  # whose label is 0
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        if not self.training:  # torchvision gives losses in training only
-            return {"loss_none": batch.boxes.new_zeros(())}
+    def forward_batch(self, batch: Batch) -> Any:
+        """Losses in training, and detections in evaluation, of which torchvision gives no losses."""
+        if not self.training:
+            return self.network(images_of(batch))
         targets = [
             {"boxes": boxes[labels >= 0], "labels": labels[labels >= 0] + self.background}
             for boxes, labels in zip(batch.boxes, batch.labels, strict=True)
         ]
         return self.network(images_of(batch), targets)
 
-    def detect(self, batch: Batch) -> Detections:
-        found = self.network(images_of(batch))
+    def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        return outputs if self.training else {"loss_none": batch.boxes.new_zeros(())}
+
+    def detect(self, outputs: Any, batch: Batch) -> Detections:
+        found = outputs
         for one in found:
             one["labels"] = one["labels"] - self.background
         return Detections(*(

@@ -54,7 +54,7 @@ def our_step(
         if compiled:
             callback.on_train_batch_start(NO_TRAINER, module, batch, 0)
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            loss = torch.stack(list(module.losses(batch).values())).sum()
+            loss = torch.stack(list(module.losses(module.forward_batch(batch), batch).values())).sum()
         if compiled:
             callback.on_before_backward(NO_TRAINER, module, loss)
         loss.backward()

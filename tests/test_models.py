@@ -91,7 +91,7 @@ def train(module: TrainingModule, batch: Batch, steps: int) -> list[dict[str, fl
     module.train()
     for step in range(steps):
         torch.manual_seed(step_seed(0, 0, step, 0))
-        losses = module.losses(batch)
+        losses = module.losses(module.forward_batch(batch), batch)
         optimizer.zero_grad()
         total(losses).backward()
         torch.nn.utils.clip_grad_norm_(module.network.parameters(), 10.0)
@@ -185,7 +185,8 @@ def test_answers_on_a_batch_are_those_on_its_images(overfitted):
 
 @torch.no_grad()
 def answers(module: TrainingModule, batch: Batch) -> dict[str, Tensor]:
-    return vars(module.detect(batch)) if isinstance(module, DetectionModule) else {"logits": module.outputs(batch)}
+    outputs = module.forward_batch(batch)
+    return vars(module.detect(outputs, batch)) if isinstance(module, DetectionModule) else {"logits": outputs}
 
 
 def one_image(batch: Batch, i: int) -> Batch:
@@ -197,7 +198,7 @@ def one_image(batch: Batch, i: int) -> Batch:
 def test_images_without_objects_train(model, smallest_backbone):
     module = small_module(model, smallest_backbone, lr=0.001)
     batch = random_batch(2, num_classes(model), num_boxes=0)
-    losses = module.losses(batch)
+    losses = module.losses(module.forward_batch(batch), batch)
     assert all(loss.isfinite() for loss in losses.values()), losses
     total(losses).backward()
     without = [n for n, p in module.network.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
@@ -221,7 +222,8 @@ def test_over_one_map_every_trained_parameter_has_a_gradient(model, backbone):
         overrides += ["model.train_proposals=8", "model.roi_samples=8"]
         overrides += ["model.backbone.fully_connected=true"] if backbone == "vgg16" else []
     module = built(composed(*overrides))
-    total(module.losses(random_batch(1, num_classes(model)))).backward()
+    batch = random_batch(1, num_classes(model))
+    total(module.losses(module.forward_batch(batch), batch)).backward()
     assert not [n for n, p in module.network.named_parameters() if p.requires_grad and p.grad is None]
 
 
@@ -245,7 +247,8 @@ def test_a_batch_of_which_nothing_could_be_read_counts_in_no_normaliser(model, s
     for name in [name for name in sys.modules if name.startswith("detectors.")]:
         if hasattr(sys.modules[name], "mean_over_ranks"):
             monkeypatch.setattr(sys.modules[name], "mean_over_ranks", mean_over_ranks)
-    module.losses(random_batch(1, num_classes(model), num_boxes=0)._replace(infos=[]))
+    batch = random_batch(1, num_classes(model), num_boxes=0)._replace(infos=[])
+    module.losses(module.forward_batch(batch), batch)
     assert counted
     assert counted == [0.0] * len(counted)
 

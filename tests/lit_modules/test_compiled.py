@@ -42,7 +42,7 @@ def test_a_compiled_step_has_the_numbers_of_an_uncompiled_one(model: str) -> Non
         if compiles:
             callback.on_train_batch_start(TRAINER, module, batch, 0)
             assert all("forward" in vars(part) for part in module.network.children())
-        losses = module.losses(batch)
+        losses = module.losses(module.forward_batch(batch), batch)
         total = torch.stack(list(losses.values())).sum()
         callback.on_before_backward(TRAINER, module, total)
         total.backward()

@@ -131,7 +131,7 @@ class Detector:
             torch.inference_mode(),
             torch.autocast(self.device.type, half, enabled=self.precision != "32-true", cache_enabled=False),
         ):
-            return in_original_pixels(moved, self.module.detect(moved))
+            return in_original_pixels(moved, self.module.detect(self.module.forward_batch(moved), moved))
 
     def above_threshold(self, one: ImagePredictions) -> ImagePredictions:
         kept = one.scores >= np.array([self.thresholds[name] for name in self.class_names])[one.labels]
