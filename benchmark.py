@@ -8,24 +8,28 @@ python benchmark.py checkpoint=runs/fcos-coco/TIME/checkpoints/best.ckpt
 import hydra
 from omegaconf import DictConfig
 
-from lit_modules import command_line, outputs, runs, settings
-from lit_modules.benchmark import command
+from boxwright import frame
+from boxwright.benchmark import command
+from boxwright.config.check import check
+from boxwright.config.command_line import complete, explain_command_line
+from boxwright.config.errors import clear_errors
+from boxwright.config.resolvers import register_resolvers
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="benchmark")
-@settings.clear_errors
-@outputs.none_if_refused
+@clear_errors
+@frame.none_if_refused
 def main(cfg: DictConfig) -> None:
     """Print the table, and write benchmark.json and benchmark.md."""
-    settings.check(cfg)
+    check(cfg)
     command.refuse_unmeasurable(cfg)
-    from lit_modules.benchmark.measuring import measure
+    from boxwright.benchmark.measuring import measure
 
     measure(cfg)
 
 
 if __name__ == "__main__":
-    runs.register_resolvers()
-    command_line.complete(command.completed)
-    settings.explain_command_line("benchmark")
+    register_resolvers()
+    complete(command.completed)
+    explain_command_line("benchmark")
     main()

@@ -9,23 +9,28 @@ python evaluate.py predictions=results.json data=coco data.root=/data/coco
 import hydra
 from omegaconf import DictConfig
 
-from lit_modules import checkpoint_data, command_line, outputs, runs, settings
+from boxwright import frame
+from boxwright.config.check import check
+from boxwright.config.command_line import complete, explain_command_line
+from boxwright.config.errors import clear_errors
+from boxwright.config.resolvers import register_resolvers
+from boxwright.evaluate import data
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
-@settings.clear_errors
-@outputs.none_if_refused
+@clear_errors
+@frame.none_if_refused
 def main(cfg: DictConfig) -> float | None:
     """Print and save the numbers that a validation has; returns AP, of a classifier top-1."""
-    settings.check(cfg)
-    checkpoint_data.refuse_incomplete(cfg)
-    from lit_modules.scoring import score
+    check(cfg)
+    data.refuse_incomplete(cfg)
+    from boxwright.evaluate.score import score
 
     return score(cfg)
 
 
 if __name__ == "__main__":
-    runs.register_resolvers()
-    command_line.complete(checkpoint_data.completed)
-    settings.explain_command_line("evaluate")
+    register_resolvers()
+    complete(data.completed)
+    explain_command_line("evaluate")
     main()

@@ -11,23 +11,28 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from lit_modules import outputs, runs, settings
+from boxwright import frame
+from boxwright.config.check import check
+from boxwright.config.command_line import explain_command_line
+from boxwright.config.errors import clear_errors
+from boxwright.config.paths import refuse_missing_paths
+from boxwright.config.resolvers import register_resolvers
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="inspect_data")
-@settings.clear_errors
-@outputs.none_if_refused
+@clear_errors
+@frame.none_if_refused
 def main(cfg: DictConfig) -> None:
     """Write inspection.html; exit with 1 where annotations or images have problems, with 2 for a wrong config."""
-    settings.check(cfg)
-    runs.refuse_missing_paths(cfg)
-    from lit_modules.inspection import inspect
+    check(cfg)
+    refuse_missing_paths(cfg)
+    from boxwright.inspect_data.inspection import inspect
 
     if inspect(cfg) and HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep goes on
         sys.exit(1)
 
 
 if __name__ == "__main__":
-    runs.register_resolvers()
-    settings.explain_command_line("inspect_data")
+    register_resolvers()
+    explain_command_line("inspect_data")
     main()

@@ -11,22 +11,27 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from lit_modules import outputs, runs, settings, sources
+from boxwright import frame
+from boxwright.config.check import check
+from boxwright.config.command_line import explain_command_line
+from boxwright.config.errors import clear_errors
+from boxwright.config.resolvers import register_resolvers
+from boxwright.predict.sources import find
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="predict")
-@settings.clear_errors
-@outputs.none_if_refused
+@clear_errors
+@frame.none_if_refused
 def main(cfg: DictConfig) -> None:
     """Ends with status 1 where nothing could be read."""
-    settings.check(cfg)
-    source = sources.find(cfg, Path(HydraConfig.get().runtime.output_dir))
-    from lit_modules.predicting import predict
+    check(cfg)
+    source = find(cfg, Path(HydraConfig.get().runtime.output_dir))
+    from boxwright.predict.job import predict
 
     predict(cfg, source)
 
 
 if __name__ == "__main__":
-    runs.register_resolvers()
-    settings.explain_command_line("predict")
+    register_resolvers()
+    explain_command_line("predict")
     main()

@@ -8,7 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from lit_modules import comparing, runs
+from boxwright.config.resolvers import register_resolvers
+from boxwright.runs import compare
 
 
 def main() -> None:
@@ -17,9 +18,9 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="holds runs, at any depth, or is one")
     parser.add_argument("--output", type=Path, help="where the three files go; default: the first FOLDER")
     arguments = parser.parse_args()
-    runs.register_resolvers()
+    register_resolvers()
     try:
-        comparing.summarize(arguments.folders, arguments.output or arguments.folders[0])
+        compare.summarize(arguments.folders, arguments.output or arguments.folders[0])
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -9,32 +9,38 @@ python train.py -m data.resize=400,500,600,700,800 data.root=/data/coco
 import hydra
 from omegaconf import DictConfig
 
-from lit_modules import runs, settings, sweeps
+from boxwright.config.command_line import explain_command_line
+from boxwright.config.errors import clear_errors
+from boxwright.config.resolvers import register_resolvers
+from boxwright.runs.folder import open_run
+from boxwright.runs.jobs import each_in_a_process
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
-@sweeps.each_in_a_process
-@settings.clear_errors
+@each_in_a_process
+@clear_errors
 def main(cfg: DictConfig) -> float | None:
     """Fit, test, and return the monitored metric of the best checkpoint."""
-    run = runs.open_run(cfg)
+    run = open_run(cfg)
     if run.results is not None:  # the same command once more, where the folder is fixed
         return run.results["score"]
 
     # Imported only now, since they take seconds: a mistake in the config has been answered before.
-    from lit_modules import startup, training
+    from boxwright.build import make_datamodule, make_module, make_trainer
+    from boxwright.train.finish import finish
+    from boxwright.train.start import announce, prepare
 
     with run:
-        scaled = startup.prepare(run)
-        datamodule = training.make_datamodule(scaled)
-        module = training.make_module(scaled, run, datamodule)
-        trainer = training.make_trainer(scaled, run)
-        startup.announce(cfg, run, module, trainer)
+        scaled = prepare(run)
+        datamodule = make_datamodule(scaled)
+        module = make_module(scaled, run, datamodule)
+        trainer = make_trainer(scaled, run)
+        announce(cfg, run, module, trainer)
         trainer.fit(module, datamodule, ckpt_path=run.checkpoint, weights_only=True)
-        return training.finish(run, module, datamodule, trainer)
+        return finish(run, module, datamodule, trainer)
 
 
 if __name__ == "__main__":
-    runs.register_resolvers()
-    settings.explain_command_line("train")
+    register_resolvers()
+    explain_command_line("train")
     main()

@@ -18,9 +18,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torchvision_peer import TorchvisionPeer
 
+from boxwright.config.resolvers import register_resolvers
 from datamodules.batch import Batch
-from lit_modules import runs
-from lit_modules.base import DetectionModule
+from lit_modules.detection_module import DetectionModule
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_args()
-    runs.register_resolvers()
+    register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [
             f"experiment={options.recipe}", f"data.root={options.data}", "data.classes=[RBC,WBC,Platelets]",

@@ -23,8 +23,8 @@ from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from datamodules.batch import Batch, ImageInfo
-from detectors.backbones import ResNet
-from lit_modules.base import DetectionModule
+from detectors.backbones.resnet import ResNet
+from lit_modules.detection_module import DetectionModule
 from lit_modules.faster_rcnn import FasterRCNNModule
 from lit_modules.fcos import FCOSModule
 from lit_modules.optimizers import sgd

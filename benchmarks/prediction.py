@@ -19,8 +19,8 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 
-from lit_modules.checkpoints import load_module, read_checkpoint
-from lit_modules.prediction import Detector, equal_canvases, load_detector, pixels
+from boxwright.checkpoints.detector import Detector, equal_canvases, load_detector, pixels
+from boxwright.checkpoints.reading import load_module, read_checkpoint
 
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]
 

@@ -119,7 +119,7 @@ def validations(run: Path) -> dict[int, dict[str, float]]:
 
 def check_arrival(pretrained: Path) -> None:
     """The tensors of the trunk arrive in a detector bit for bit."""
-    from detectors.backbones import ResNet
+    from detectors.backbones.resnet import ResNet
 
     stored = torch.load(pretrained, weights_only=True)["state_dict"]
     arrived = ResNet(18, weights=str(pretrained), norm="bn", frozen_stages=0).state_dict()

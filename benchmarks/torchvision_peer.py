@@ -29,10 +29,14 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
+from boxwright.config.errors import clear_errors
+from boxwright.config.files import plain
+from boxwright.config.resolvers import register_resolvers
+from boxwright.runs.folder import open_run
 from datamodules.batch import Batch
 from detectors.detections import Detections
-from lit_modules import runs, settings
-from lit_modules.base import DetectionModule
+from lit_modules.detection_module import DetectionModule
+from lit_modules.machine import environment
 
 
 class Trunk(nn.Module):
@@ -91,11 +95,15 @@ def in_float(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 class FloatFCOS(InFloat, FCOS):
-    pass
+    from boxwright.build import make_datamodule, make_trainer
+    from boxwright.train.finish import finish
+    from boxwright.train.start import prepare
 
 
 class FloatRetinaNet(InFloat, RetinaNet):
-    pass
+    from boxwright.build import make_datamodule, make_trainer
+    from boxwright.train.finish import finish
+    from boxwright.train.start import prepare
 
 
 def peer(config: DictConfig, resize: int) -> nn.Module:
@@ -164,23 +172,25 @@ def images_of(batch: Batch) -> list[Tensor]:
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
-@settings.clear_errors
+@clear_errors
 def main(cfg: DictConfig) -> float:
     """As train.py, with another module."""
-    run = runs.open_run(cfg)
-    from lit_modules import startup, training
+    run = open_run(cfg)
+    from boxwright.build import make_datamodule, make_trainer
+    from boxwright.train.finish import finish
+    from boxwright.train.start import prepare
 
-    cfg = startup.prepare(run)
-    datamodule = training.make_datamodule(cfg)
+    cfg = prepare(run)
+    datamodule = make_datamodule(cfg)
     module = TorchvisionPeer(cfg.model, cfg.data.resize)
     module.network.to(memory_format=torch.channels_last)
-    module.folder, module.run = run.folder, {"config": runs.plain(run.config), "versions": startup.environment()}
-    trainer = training.make_trainer(cfg, run)
+    module.folder, module.run = run.folder, {"config": plain(run.config), "versions": environment()}
+    trainer = make_trainer(cfg, run)
     trainer.fit(module, datamodule)
-    return training.finish(run, module, datamodule, trainer)
+    return finish(run, module, datamodule, trainer)
 
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    runs.register_resolvers()
+    register_resolvers()
     main()

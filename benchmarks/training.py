@@ -25,8 +25,8 @@ import torch
 from pairs import MODELS, Pair, as_torchvision, by_turns, make_batch, make_pair, synchronize, times_faster, versions
 
 from datamodules.batch import Batch
-from lit_modules.base import DetectionModule
 from lit_modules.callbacks.compiled import Compiled
+from lit_modules.detection_module import DetectionModule
 
 RATE = 1e-5
 """So small that the weights, which are random, stay as they are."""

@@ -97,9 +97,9 @@ def traced(times: Path, arguments: list[str]) -> None:
 
         setattr(owner, name, wrapped)
 
-    from lit_modules import runs
+    from boxwright.runs import folder as run_folder
 
-    open_run = runs.open_run
+    open_run = run_folder.open_run
 
     def opened(cfg: Any) -> Any:
         ended("Hydra: import, composition, command line")
@@ -108,19 +108,21 @@ def traced(times: Path, arguments: list[str]) -> None:
         for library in ("torch", "torchvision", "pytorch_lightning"):
             importlib.import_module(library)
             ended(f"import {library}" + " (with torchmetrics, scipy, matplotlib)" * (library == "pytorch_lightning"))
-        from lit_modules import startup, steps, training
+        from boxwright import build
+        from boxwright.train import start
+        from lit_modules.training_module import TrainingModule
 
         for node in (cfg.model, cfg.data, *cfg.logger.values()):
             importlib.import_module(node._target_.rpartition(".")[0])
         ended("import what is left")
-        noted(startup, "prepare", "precision, seed, scaling")
-        noted(training, "make_datamodule", "opening the index, and whether all files are there")
-        noted(training, "make_module", "network and its weights")
-        noted(training, "make_trainer", "trainer and loggers")
-        noted(startup, "announce", "environment, config and operations told")
-        noted(steps.TrainingModule, "configure_optimizers", "optimizer and schedule", "Lightning before the optimizer")
-        noted(steps.TrainingModule, "training_step", "forward and losses", "workers, first batch")
-        on_train_batch_end = steps.TrainingModule.on_train_batch_end
+        noted(start, "prepare", "precision, seed, scaling")
+        noted(build, "make_datamodule", "opening the index, and whether all files are there")
+        noted(build, "make_module", "network and its weights")
+        noted(build, "make_trainer", "trainer and loggers")
+        noted(start, "announce", "environment, config and operations told")
+        noted(TrainingModule, "configure_optimizers", "optimizer and schedule", "Lightning before the optimizer")
+        noted(TrainingModule, "training_step", "forward and losses", "workers, first batch")
+        on_train_batch_end = TrainingModule.on_train_batch_end
 
         def first_step(*args: Any) -> None:
             on_train_batch_end(*args)
@@ -130,11 +132,11 @@ def traced(times: Path, arguments: list[str]) -> None:
                 process.kill()
             os._exit(0)
 
-        base: Any = steps.TrainingModule
+        base: Any = TrainingModule
         base.on_train_batch_end = first_step
         return run
 
-    runs.open_run = opened
+    run_folder.open_run = opened
     sys.argv = [str(ROOT / "train.py"), *arguments]
     runpy.run_path(sys.argv[0], run_name="__main__")
 

@@ -9,10 +9,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from boxwright.config.check import check
+from boxwright.config.files import CONF
+from boxwright.config.resolvers import register_resolvers
+from boxwright.runs.folder import resolved
+from boxwright.runs.scaling import scaled
 from datamodules.batch import Batch, ImageInfo
-from lit_modules import runs, settings
-from lit_modules.base import DetectionModule
-from lit_modules.conf_files import CONF
+from lit_modules.detection_module import DetectionModule
 
 RECIPES = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 MODELS = sorted(file.stem for file in (CONF / "model").glob("*.yaml") if not file.stem.startswith("_"))
@@ -21,7 +24,7 @@ BACKBONES = sorted(file.stem for file in (CONF / "model" / "backbone").glob("*.y
 
 @contextmanager
 def _in_hydra() -> Iterator[None]:
-    runs.register_resolvers()
+    register_resolvers()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             yield
@@ -40,7 +43,7 @@ def composed(*overrides: str) -> DictConfig:
             cfg.data.root = "somewhere"
         if OmegaConf.is_missing(cfg, "init_from"):
             cfg.init_from = "some.ckpt"
-        return runs.scaled(runs.resolved(cfg), quiet=True)
+        return scaled(resolved(cfg), quiet=True)
 
 
 def beside_training(script: str, *overrides: str) -> tuple[DictConfig, DictConfig]:
@@ -56,7 +59,7 @@ def beside_training(script: str, *overrides: str) -> tuple[DictConfig, DictConfi
                 del cfg["hydra"]
             configs.append(OmegaConf.create(OmegaConf.to_container(cfg, resolve=True)))
         assert folder.startswith(f"runs/{script.removesuffix('_data')}/")
-        settings.check(cfg)
+        check(cfg)
     return configs[0], configs[1]
 
 

@@ -24,11 +24,11 @@ from tiny_data import coco, write_coco, write_image  # pyright: ignore[reportMis
 from datamodules.batch import Batch
 from datamodules.coco import CocoDataModule
 from datamodules.imagefolder import ImageFolderDataModule
-from detectors.backbones import MobileNetV2
+from detectors.backbones.mobilenet import MobileNetV2
 from detectors.detections import Detections
 from detectors.faster_rcnn import FasterRCNN
 from detectors.fcos import FCOS
-from lit_modules import base
+from lit_modules import detection_module
 from lit_modules.classifier import ClassifierModule
 from lit_modules.faster_rcnn import FasterRCNNModule
 from lit_modules.fcos import FCOSModule
@@ -179,7 +179,7 @@ def all_cases(folder: Path, ranks: int) -> dict[str, Any]:
     def fail(*_: object) -> None:
         raise ValueError("no score today")
 
-    base.evaluate = fail  # of which only rank 0 makes use
+    detection_module.evaluate = fail  # of which only rank 0 makes use
     try:
         evaluated(ranks, coco(folder / "plain_3", resize=64, cache_dir=str(folder / "cache")), set())
     except ValueError as error:

@@ -14,7 +14,7 @@ from scripts import Script
 from test_pretraining import write_folder
 from tiny_checkpoint import write_checkpoint
 
-from lit_modules.conf_files import CONF
+from boxwright.config.files import CONF
 
 TINY = [
     "rounds=5", "warmup=0", "trainer.accelerator=cpu", "trainer.precision=32-true", "data.resize=64", "output=out",

@@ -15,9 +15,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lit_modules import runs, settings
-from lit_modules.conf_files import CONF, keys
-from lit_modules.settings import FREE, ConfigError, check
+from boxwright.config import command_line
+from boxwright.config.check import FREE, check
+from boxwright.config.errors import ConfigError
+from boxwright.config.files import CONF, keys
+from boxwright.config.resolvers import register_resolvers
 
 RECIPES = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 GROUPS = sorted(
@@ -30,10 +32,9 @@ GROUPS = sorted(
 @pytest.fixture(autouse=True)
 def _in_hydra(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As inside `hydra.main`; what only group choices decide is composed once."""
-    runs.register_resolvers()
-    settings.register_resolvers()
+    register_resolvers()
     cached = functools.cache(lambda name, overrides: compose(name, list(overrides)))
-    monkeypatch.setattr(settings, "compose", lambda name, overrides: cached(name, tuple(overrides)))
+    monkeypatch.setattr(command_line, "compose", lambda name, overrides: cached(name, tuple(overrides)))
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield
     HydraConfig.instance().cfg = None

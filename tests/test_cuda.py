@@ -10,7 +10,7 @@ from composing import MODELS, built, composed, random_batch
 from running import REPORTED
 
 from datamodules.batch import Batch
-from lit_modules.base import DetectionModule
+from lit_modules.detection_module import DetectionModule
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -81,7 +81,7 @@ def test_a_training_step_of_one_stage_waits_nowhere(model: str, layout: torch.me
 WATCHED = """
 import runpy, sys
 import pytorch_lightning as pl, torch
-from lit_modules import training
+from boxwright import build
 
 class Watch(pl.Callback):
     def on_train_batch_start(self, trainer, module, batch, index):
@@ -91,14 +91,14 @@ class Watch(pl.Callback):
     def on_train_batch_end(self, *_):
         torch.cuda.set_sync_debug_mode("default")
 
-make_trainer = training.make_trainer
+make_trainer = build.make_trainer
 
 def make_watched_trainer(cfg, run):
     trainer = make_trainer(cfg, run)
     trainer.callbacks.insert(0, Watch())  # before what reads values
     return trainer
 
-training.make_trainer = make_watched_trainer
+build.make_trainer = make_watched_trainer
 sys.argv.pop(0)
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

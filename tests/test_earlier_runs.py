@@ -7,7 +7,6 @@ are computed anew within what another processor or version of a library rounds.
 import gzip
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest

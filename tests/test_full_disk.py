@@ -12,14 +12,15 @@ import pytest
 import torch
 from running import TINY, assert_equal_bits, curves, last_checkpoint, only_run, state
 
+from boxwright.checkpoints.reading import AtomicCheckpointIO
+from boxwright.runs.log import LogFile
 from datamodules.index import cached
 from datamodules.records import ImageRecord, Records
-from evaluation.page import page, write_page
+from evaluation.files import write_text
 from evaluation.results import write_predictions
 from evaluation.truth import Predictions, Truth
-from lit_modules import runs
-from lit_modules.checkpoints import AtomicCheckpointIO
-from lit_modules.loggers import CSVLogger
+from lit_modules.loggers.csv_file import CSVLogger
+from reports.html import page, write_page
 
 
 @contextmanager
@@ -39,7 +40,7 @@ def checkpoint(folder: Path, size: int) -> Path:
 
 
 def config(folder: Path, size: int) -> Path:
-    runs.write(folder / "config.yaml", "é" * size)
+    write_text(folder / "config.yaml", "é" * size)
     return folder / "config.yaml"
 
 
@@ -159,7 +160,7 @@ def test_damaged_curves_do_not_keep_a_run_from_going_on(tmp_path, caplog, damage
 
 
 def test_a_log_that_cannot_be_written_is_told_of_once(tmp_path, capsys):
-    handler = runs.LogFile(str(tmp_path / "log.txt"))
+    handler = LogFile(str(tmp_path / "log.txt"))
     log = logging.getLogger("full")
     log.propagate = False  # half a character can't travel between pytest's processes
     log.addHandler(handler)

@@ -10,7 +10,7 @@ import pytest
 from composing import RECIPES, beside_training
 from PIL import Image
 
-from lit_modules.conf_files import CONF
+from boxwright.config.files import CONF
 
 SCRIPT = CONF.parent / "inspect_data.py"
 SHAPES = ["data=shapes", "output=out"]
@@ -49,7 +49,7 @@ def test_a_run_leaves_its_page_and_log_and_exits_with_1_where_a_box_is_wrong(tmp
 
 STUBBED = """
 import runpy, sys, types
-module = types.ModuleType("lit_modules.inspection")
+module = types.ModuleType("boxwright.inspect_data.inspection")
 module.inspect = lambda cfg: {problems}
 sys.modules[module.__name__] = module
 sys.argv = ["inspect_data.py", *{arguments}]

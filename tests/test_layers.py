@@ -10,34 +10,56 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src"
-PACKAGES = ("detectors", "datamodules", "evaluation", "lit_modules")
 MODULES = sorted(SRC.rglob("*.py"))
 DETECTORS = {file.stem for file in (ROOT / "conf" / "model").glob("*.yaml")}
 
 MAY_IMPORT = {
     "detectors": set(),
     "evaluation": set(),
-    "datamodules": {"evaluation.truth"},
-    "lit_modules": {"detectors", "datamodules.batch", "evaluation"},
+    "datamodules": {"evaluation.truth", "evaluation.files", "evaluation.errors"},
+    "reports": {"evaluation"},
+    "lit_modules": {"detectors", "datamodules.batch", "evaluation", "reports"},
+    "boxwright": {"detectors", "datamodules", "evaluation", "reports", "lit_modules"},
+}
+PACKAGES = tuple(MAY_IMPORT)
+
+FRAMEWORKS = {"pytorch_lightning", "hydra", "omegaconf", "wandb", "rich", "matplotlib"}
+NEVER = {
+    "detectors": FRAMEWORKS,
+    "evaluation": FRAMEWORKS,
+    "datamodules": {"hydra", "omegaconf", "wandb", "matplotlib"},
+    "reports": {"pytorch_lightning", "hydra", "omegaconf", "wandb"},
+    "lit_modules": {"hydra", "omegaconf"},
+    "boxwright": set(),
 }
 
-ALONE_MAY_IMPORT = {  # a picture is read and sized exactly as in validation
-    "lit_modules.prediction": {"datamodules.dataset", "datamodules.images", "datamodules.transforms"},
-}
+LIGHT = ("boxwright.config", "boxwright.runs", "boxwright.frame", "boxwright.predict.sources")
+"""Imported before a config has been answered for, so they must not take seconds."""
 
 
 def imports(file: Path) -> set[str]:
+    """Modules that a file imports anywhere in it: at its top, in functions, and for type checking alone."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} has a relative import"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names | ({str(node.module)} if names - NAMES.keys() else set())
     return found
 
 
 def name(file: Path) -> str:
-    return str(file.relative_to(SRC).with_suffix("")).replace("/", ".")
+    return ".".join(file.relative_to(SRC).with_suffix("").parts).removesuffix(".__init__")
+
+
+NAMES = {name(file): file for file in MODULES}
+
+
+def imported_modules(file: Path) -> set[str]:
+    """This project's modules among the imports of a file."""
+    return {module for module in imports(file) if module in NAMES and NAMES[module] != file}
 
 
 def test_every_package_has_modules():
@@ -47,12 +69,42 @@ def test_every_package_has_modules():
 @pytest.mark.parametrize("file", MODULES, ids=name)
 def test_imports_run_one_way(file):
     package = name(file).split(".")[0]
-    allowed = MAY_IMPORT[package] | {package} | ALONE_MAY_IMPORT.get(name(file), set())
+    allowed = MAY_IMPORT[package] | {package}
     for module in imports(file):
-        if module.split(".")[0] in PACKAGES:
-            assert any(module == ok or module.startswith(f"{ok}.") or ok.startswith(f"{module}.") for ok in allowed), (
+        top = module.split(".")[0]
+        assert top not in NEVER[package], f"{name(file)} imports {module}, which {package} must not know"
+        if top in PACKAGES:
+            assert any(module == ok or module.startswith(f"{ok}.") for ok in allowed), (
                 f"{name(file)} imports {module}; {package} may import {sorted(allowed)}"
             )
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Imports for type checking and inside functions count as well."""
+    arrows = {module: imported_modules(file) for module, file in NAMES.items()}
+    finished: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join((*path[path.index(module) :], module))
+        if module not in finished:
+            for other in arrows[module]:
+                visit(other, (*path, module))
+            finished.add(module)
+
+    for module in arrows:
+        visit(module, ())
+
+
+SCRIPTS = {file.stem for file in ROOT.glob("*.py")}
+
+
+@pytest.mark.parametrize("file", [f for f in MODULES if f.parent.parent == SRC / "boxwright"], ids=name)
+def test_folders_of_scripts_never_import_one_another(file):
+    own = file.parent.name
+    for module in imported_modules(file):
+        parts = module.split(".")
+        if parts[0] == "boxwright" and len(parts) > 2:
+            assert parts[1] == own or parts[1] not in SCRIPTS, f"{name(file)} imports {module}"
 
 
 def built_on(detector):
@@ -72,12 +124,6 @@ def test_detectors_never_import_one_another_but_what_they_are_built_on(file):
             assert parts[1] not in DETECTORS - {file.stem} - built_on(file.stem)
 
 
-@pytest.mark.parametrize("file", [f for f in MODULES if name(f).split(".")[0] in ("detectors", "evaluation")], ids=name)
-def test_detectors_and_evaluation_know_no_framework(file):
-    tops = {module.split(".")[0] for module in imports(file)}
-    assert not tops & {"pytorch_lightning", "lightning", "hydra", "omegaconf", "wandb"}
-
-
 @pytest.mark.parametrize("file", [*MODULES, *ROOT.glob("*.py")], ids=lambda f: f.name)
 def test_one_lightning_only(file):
     assert "lightning" not in {module.split(".")[0] for module in imports(file)}
@@ -90,5 +136,6 @@ def test_nothing_foreign_shadows_the_packages_from_another_folder(tmp_path):
 
 
 def test_a_config_is_checked_without_heavy_imports():
-    command = "import lit_modules.runs, lit_modules.settings, sys; print(sorted({'torch', 'numpy'} & set(sys.modules)))"
+    light = [module for module in NAMES if module.startswith(LIGHT)]
+    command = f"import {', '.join(light)}, sys; print(sorted({{'torch', 'numpy'}} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", command], text=True).strip() == "[]"

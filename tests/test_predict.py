@@ -14,11 +14,11 @@ from pycocotools.coco import COCO
 from scripts import Script
 from tiny_checkpoint import CATEGORY_IDS, CLASSES, write_checkpoint
 
+from boxwright.checkpoints.detector import load_detector
+from boxwright.predict.media import Film, Read, drawn_names
+from boxwright.predict.sources import Source, natural
 from evaluation.coco_file import CocoFile
 from evaluation.results import ImagePredictions
-from lit_modules.media import Film, Read, drawn_names
-from lit_modules.prediction import load_detector
-from lit_modules.sources import Source, natural
 
 BEST = {name: 0.42 + 0.01 * k for k, name in enumerate(CLASSES)}
 

@@ -15,7 +15,7 @@ from composing import MODELS, composed
 from hydra.utils import instantiate
 from running import MOMENTS, TINY, Runner, assert_equal_bits, curves, only_run, state
 
-from lit_modules.prediction import load_detector
+from boxwright.checkpoints.detector import load_detector
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ("blue", "green", "red")

@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch.optim.lr_scheduler import LambdaLR
 
-from lit_modules.conf_files import CONF
+from boxwright.config.files import CONF
 
 FCOS_R50_1X = {
     # reference/SOURCES.md 1.1.4: the solver of the FCOS configs

@@ -16,7 +16,8 @@ from pages import Page, checked
 from running import REPORTED, TINY, assert_equal_bits, curves, only_run, state
 
 from lit_modules.callbacks import report
-from lit_modules.callbacks.report import Report, override
+from lit_modules.callbacks.report import Report
+from reports.commands import override
 
 ROOT = Path(__file__).parents[1]
 
@@ -144,15 +145,15 @@ def test_a_report_that_cannot_be_written_is_a_warning_with_the_reason(tmp_path, 
         raise AssertionError
 
     def about():
-        from evaluation.report import About
+        from reports.report import About
 
         return About(name="n", folder="f", state="stopped")
 
     problem = report.write(tmp_path / "gone" / "report.html", about, lambda: None, read)
     assert "FileNotFoundError" in problem
     assert str(tmp_path / "gone") in problem
-    monkeypatch.setitem(sys.modules, "evaluation.page", None)  # as if its imports failed
-    assert "evaluation.page" in report.write(tmp_path / "report.html", about, lambda: None, read)
+    monkeypatch.setitem(sys.modules, "reports.html", None)  # as if its imports failed
+    assert "reports.html" in report.write(tmp_path / "report.html", about, lambda: None, read)
     assert not list(tmp_path.iterdir())
 
 

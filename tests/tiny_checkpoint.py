@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from composing import built, composed
 
-from lit_modules.conf_files import plain
+from boxwright.config.files import plain
 
 CLASSES = ("disc", "square", "triangle", "star", "cross")
 CATEGORY_IDS = (3, 1, 7, 90, 12)

@@ -5,8 +5,9 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -152,3 +153,16 @@ def _end_when_the_run_says_so() -> None:
         while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
             pass
         os._exit(0)
+
+
+def val_batches(datamodule: Any, most: int, single: bool = True) -> Iterator[Batch]:
+    """Validation images as validation reads them, evenly spaced over what this rank has of the split: one at a time, or
+    in batches of the largest size that it has."""
+    loader: Any = datamodule.val_dataloader()
+    dealt: list[list[Any]] = list(loader.batch_sampler)
+    longest = max(map(len, dealt))
+    groups = [[key] for batch in dealt for key in batch] if single else [b for b in dealt if len(b) == longest]
+    for place in np.unique(np.linspace(0, len(groups) - 1, min(most, len(groups))).round().astype(int)).tolist():
+        batch: Batch = loader.collate_fn([loader.dataset[key] for key in groups[place]])
+        if batch.infos:  # else it could not be read
+            yield batch

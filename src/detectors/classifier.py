@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from detectors.backbones import Backbone, refuse_region_head
+from detectors.backbones.base import Backbone, refuse_region_head
 from detectors.losses import mean_over_ranks
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from detectors.anchors import Anchors
-from detectors.backbones import Backbone
+from detectors.backbones.base import Backbone
 from detectors.boxes import Weights, box_areas, boxes_to_deltas, check_weights, clip_boxes, deltas_to_boxes
 from detectors.detections import Detections, best_detections, check_decoding, stacked
 from detectors.losses import BACKGROUND, IGNORED, check_smooth_l1, mean_over_ranks

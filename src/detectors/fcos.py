@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from detectors.backbones import Backbone, group_norm
+from detectors.backbones.base import Backbone
+from detectors.backbones.norms import group_norm
 from detectors.boxes import box_areas, boxes_to_distances, clip_boxes, distances_to_boxes
 from detectors.detections import Detections, best_detections, check_decoding, stacked
 from detectors.losses import BOX_LOSSES, mean_over_ranks, sigmoid_focal_loss

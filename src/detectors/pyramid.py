@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detectors.backbones import Backbone, refuse_region_head
+from detectors.backbones.base import Backbone, refuse_region_head
 
 
 class FeaturePyramid(nn.Module):

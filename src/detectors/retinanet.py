@@ -13,7 +13,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from detectors.anchors import Anchors
-from detectors.backbones import Backbone, group_norm
+from detectors.backbones.base import Backbone
+from detectors.backbones.norms import group_norm
 from detectors.boxes import (
     Weights,
     box_areas,

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from detectors.anchors import Anchors
-from detectors.backbones import Backbone
+from detectors.backbones.base import Backbone
 from detectors.boxes import Weights, boxes_to_deltas, clip_boxes, deltas_to_boxes
 from detectors.detections import Detections, best_detections, check_decoding, stacked
 from detectors.losses import IGNORED, check_smooth_l1, mean_over_ranks

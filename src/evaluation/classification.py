@@ -5,17 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
-from rich.box import SIMPLE_HEAD
-from rich.console import Group
-from rich.markup import escape
-from rich.table import Column, Table
 
 from evaluation.results import in_order
 from evaluation.truth import Truth
 
 TOP = 5
 """Classes of an image that are kept."""
-_LISTED = 20
 
 
 class ImageRanking(NamedTuple):
@@ -48,21 +43,3 @@ def accuracy(truth: Truth, rankings: Iterable[ImageRanking]) -> tuple[dict[str, 
         for label, name in enumerate(truth.class_names)
     }
     return scalars, per_class
-
-
-def accuracy_table(scalars: dict[str, float], per_class: dict[str, dict[str, float]]) -> Group:
-    """Percentages of the whole split, then of each class; of many classes, those that are told worst."""
-    overall = Table(*(Column(name, justify="right") for name in scalars), box=SIMPLE_HEAD)
-    overall.title, overall.title_justify = "percent", "left"
-    overall.add_row(*(f"{100 * value:.1f}" for value in scalars.values()))
-    shown = [name for name, row in per_class.items() if row["num_images"]]
-    heading = "class"
-    if len(shown) > _LISTED:
-        heading = f"lowest {_LISTED} of {len(shown)} classes"
-        shown = sorted(shown, key=lambda name: per_class[name]["top1"])[:_LISTED]
-    by_class = Table(heading, *(Column(name, justify="right") for name in (*scalars, "images")), box=SIMPLE_HEAD)
-    for name in shown:
-        row = per_class[name]
-        percent = (f"{100 * row[key]:.1f}" for key in scalars)
-        by_class.add_row(escape(name), *percent, f"{row['num_images']:.0f}")
-    return Group(overall, by_class)

@@ -22,3 +22,8 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
         raise OSError(error.errno, f"can't write {path} ({error.strerror or error}); {remedy}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Replace a small file in one step."""
+    write_whole(file, text.encode())

@@ -4,19 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.console import Group
-from rich.markup import escape
-from rich.table import Column, Table
 
-from evaluation.classification import accuracy_table
 from evaluation.coco import coco_metrics
 from evaluation.confusions import Confusion
 from evaluation.curves import Curve
 from evaluation.truth import (
     CLASSIFICATION_METRICS,
-    COCO_METRICS,
-    PROPOSAL_METRICS,
     VOC_METRICS,
     Predictions,
     Truth,
@@ -56,45 +49,7 @@ def evaluate(truth: Truth, predictions: Predictions) -> Metrics:
     return Metrics(scalars, per_class, curves)
 
 
-def table(metrics: Metrics, listed: int | None = None) -> Group:
-    """Percentages of the whole split, then of each class, for rich's `print`; 80 columns wide.
-
-    Of more than `listed` classes, those with the highest and with the lowest AP, half of the lines each.
-    """
-    if CLASSIFICATION_METRICS[0] in metrics.scalars:
-        return accuracy_table(metrics.scalars, metrics.per_class)
-    rows = (*COCO_METRICS[:6], *VOC_METRICS), COCO_METRICS[6:], PROPOSAL_METRICS
-    overall = []
-    for names in rows:
-        if not (present := [name for name in names if name in metrics.scalars]):
-            continue
-        overall.append(Table(*(Column(name, justify="right") for name in present), box=SIMPLE_HEAD))
-        overall[-1].add_row(*(_percent(metrics.scalars[name]) for name in present))
-
-    columns = next(iter(metrics.per_class.values()), {})
-    overall[0].title, overall[0].title_justify = "percent", "left"
-    names, heading = [*metrics.per_class], "class"
-    if listed is not None and len(names) > listed:
-        names, heading = _best_and_worst(metrics.per_class, listed // 2), f"of {len(names)} classes"
-    by_class = Table(heading, *(Column(name, justify="right") for name in columns), box=SIMPLE_HEAD)
-    for name in names:
-        row = metrics.per_class.get(name, {})
-        cells = (f"{value:.0f}" if key == "num_objects" else _percent(value) for key, value in row.items())
-        by_class.add_row(escape(name), *cells)
-    return Group(*overall, *([by_class] if names else []))
-
-
-def _best_and_worst(per_class: Mapping[str, Mapping[str, float]], number: int) -> list[str]:
-    """That many names of either, with dots between; without classes that have no AP."""
-    found = sorted((name for name in per_class if per_class[name]["AP"] >= 0), key=lambda name: -per_class[name]["AP"])
-    return found if len(found) <= 2 * number else [*found[:number], "...", *found[-number:]]
-
-
 def headline(scalars: Mapping[str, float]) -> str:
     """The numbers to compare by, in percent."""
     known = {name: scalars[name] for name in _HEADLINE if scalars.get(name, -1.0) >= 0}
     return "  ".join(f"{name} {100 * value:.2f} %" for name, value in known.items()) or "nothing to find"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}" if value >= 0 else "-"

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from datamodules.batch import Batch
-from detectors.backbones import Backbone
+from detectors.backbones.base import Backbone
 from detectors.classifier import Classifier, classification_loss, rank_classes
 from evaluation.classification import TOP, ImageRanking, accuracy
 from evaluation.metrics import Metrics
 from evaluation.truth import Truth
-from lit_modules.steps import MakeOptimizer, MakeSchedule, TrainingModule
+from lit_modules.training_module import MakeOptimizer, MakeSchedule, TrainingModule
 
 
 class ClassifierModule(TrainingModule):

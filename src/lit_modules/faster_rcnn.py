@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from datamodules.batch import Batch
 from detectors.anchors import scaled_anchors
-from detectors.backbones import Backbone
+from detectors.backbones.base import Backbone
 from detectors.detections import Detections
 from detectors.faster_rcnn import FasterRCNN, RegionDecoder, RegionLoss, RegionOutputs, RegionSampler, RegionSamples
 from detectors.losses import BACKGROUND, IGNORED
@@ -19,9 +19,10 @@ from evaluation.metrics import Metrics
 from evaluation.proposals import ImageProposals, proposal_recall
 from evaluation.results import ImagePredictions
 from evaluation.truth import Truth
-from lit_modules.base import DetectionModule, MakeOptimizer, MakeSchedule
-from lit_modules.exactness import in_original_pixels
+from lit_modules.detection_module import DetectionModule
+from lit_modules.evaluated import in_original_pixels
 from lit_modules.rpn import ANCHORS, anchors_told
+from lit_modules.training_module import MakeOptimizer, MakeSchedule
 
 
 class Entry(NamedTuple):

@@ -5,10 +5,11 @@ from typing import Literal
 from torch import Tensor
 
 from datamodules.batch import Batch
-from detectors.backbones import Backbone
+from detectors.backbones.base import Backbone
 from detectors.detections import Detections
 from detectors.fcos import FCOS, FCOSDecoder, FCOSLoss
-from lit_modules.base import DetectionModule, MakeOptimizer, MakeSchedule
+from lit_modules.detection_module import DetectionModule
+from lit_modules.training_module import MakeOptimizer, MakeSchedule
 
 
 class FCOSModule(DetectionModule):

@@ -6,10 +6,11 @@ from torch import Tensor
 
 from datamodules.batch import Batch
 from detectors.anchors import scaled_anchors
-from detectors.backbones import Backbone
+from detectors.backbones.base import Backbone
 from detectors.detections import Detections
 from detectors.retinanet import RetinaNet, RetinaNetDecoder, RetinaNetLoss
-from lit_modules.base import DetectionModule, MakeOptimizer, MakeSchedule
+from lit_modules.detection_module import DetectionModule
+from lit_modules.training_module import MakeOptimizer, MakeSchedule
 
 
 class RetinaNetModule(DetectionModule):

@@ -6,12 +6,13 @@ from torch import Tensor
 
 from datamodules.batch import Batch
 from detectors.anchors import scaled_anchors
-from detectors.backbones import Backbone, refuse_region_head
+from detectors.backbones.base import Backbone, refuse_region_head
 from detectors.detections import Detections
 from detectors.losses import IGNORED
 from detectors.rpn import RPN, AnchorSampler, AnchorSamples, RPNDecoder, RPNLoss, RPNOutputs, map_strides
 from evaluation.confusions import Matrix
-from lit_modules.base import DetectionModule, MakeOptimizer, MakeSchedule
+from lit_modules.detection_module import DetectionModule
+from lit_modules.training_module import MakeOptimizer, MakeSchedule
 
 ANCHORS = Matrix("Sampled anchors of the proposal network", ("object", "background"))
 """Counted of the samples of an evaluation's loss."""

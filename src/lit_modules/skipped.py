@@ -12,7 +12,7 @@ from typing import Any
 import torch.distributed as dist
 
 from datamodules.batch import ImageInfo
-from lit_modules.runs import write
+from evaluation.files import write_text
 
 FILE = "skipped.json"
 _SPLITS = ("train", "val", "test")
@@ -80,7 +80,7 @@ class Skipped:
     def write(self, folder: Path) -> None:
         """Where nothing was left out, no file is made."""
         if self or (folder / FILE).exists():
-            write(folder / FILE, json.dumps(self.content(), indent=1))
+            write_text(folder / FILE, json.dumps(self.content(), indent=1))
 
     @classmethod
     def read(cls, folder: Path) -> "Skipped":

@@ -25,7 +25,7 @@ from corpus_voc import BAD_OBJECTS, BAD_XML, GOOD_XML, ONE, SOUND, Reading, writ
 from tiny_data import coco, voc, voc_object, write_coco, write_image, write_voc
 
 from datamodules.base import DetectionDataModule
-from detectors.backbones import MobileNetV2
+from detectors.backbones.mobilenet import MobileNetV2
 from detectors.fcos import FCOS, FCOSLoss
 from evaluation.truth import Truth
 

@@ -19,7 +19,7 @@ from tiny_data import coco, voc, voc_object, write_coco, write_image, write_json
 from datamodules.base import DetectionDataModule
 from datamodules.images import ImageError, decode, read_image
 from datamodules.records import header_size
-from lit_modules.exactness import Evaluation
+from lit_modules.evaluated import Evaluation
 
 REMEDY = "or set data.on_error=skip to leave it out"
 

@@ -10,7 +10,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
 from detectors.anchors import FASTER_RCNN_FPN, FASTER_RCNN_VGG16, RETINANET, Anchors, best_ious, scaled_anchors
-from detectors.backbones import ResNet
+from detectors.backbones.resnet import ResNet
 from detectors.pyramid import FeaturePyramid
 
 OURS = {"retinanet": RETINANET, "fpn": FASTER_RCNN_FPN, "vgg16": FASTER_RCNN_VGG16}

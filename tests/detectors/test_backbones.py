@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from detectors.backbones import NORMS, Backbone, FrozenBatchNorm, MobileNetV2, ResNet, group_norm
+from detectors.backbones.base import Backbone
+from detectors.backbones.mobilenet import MobileNetV2
+from detectors.backbones.norms import NORMS, FrozenBatchNorm, group_norm
+from detectors.backbones.resnet import ResNet
 
 
 def build(name: str, **options: object) -> Backbone:

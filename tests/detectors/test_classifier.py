@@ -10,7 +10,9 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torchvision import models
 
-from detectors.backbones import Backbone, MobileNetV2, ResNet
+from detectors.backbones.base import Backbone
+from detectors.backbones.mobilenet import MobileNetV2
+from detectors.backbones.resnet import ResNet
 from detectors.classifier import Classifier, classification_loss, rank_classes
 
 

@@ -6,7 +6,9 @@ from faster_rcnn_cases import proposals_of, random_boxes
 from torch import Tensor
 
 from detectors.anchors import FASTER_RCNN_FPN, FASTER_RCNN_VGG16
-from detectors.backbones import VGG16, Backbone, ResNet
+from detectors.backbones.base import Backbone
+from detectors.backbones.resnet import ResNet
+from detectors.backbones.vgg import VGG16
 from detectors.detections import Detections
 from detectors.faster_rcnn import FasterRCNN, RegionDecoder, RegionLoss, RegionOutputs, RegionSampler
 from detectors.fcos import FCOSDecoder

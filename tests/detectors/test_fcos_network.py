@@ -6,7 +6,7 @@ import torch
 from fcos_cases import STRIDES, rows
 from torch import Tensor, nn
 
-from detectors.backbones import ResNet
+from detectors.backbones.resnet import ResNet
 from detectors.fcos import FCOS, FCOSDecoder, FCOSHead, FCOSLoss
 
 Golden = Callable[[str], dict[str, Any]]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
-from detectors.backbones import Backbone
+from detectors.backbones.base import Backbone
 from detectors.pyramid import FeaturePyramid
 
 

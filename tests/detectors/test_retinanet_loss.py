@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_leaves
 from torchvision.ops import generalized_box_iou, sigmoid_focal_loss
 
 from detectors.anchors import RETINANET
-from detectors.backbones import ResNet
+from detectors.backbones.resnet import ResNet
 from detectors.losses import BACKGROUND, IGNORED
 from detectors.retinanet import BOX_LOSSES, RetinaNet, RetinaNetLoss, assign_retinanet
 

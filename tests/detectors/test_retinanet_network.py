@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from detectors.anchors import RETINANET, Anchors
-from detectors.backbones import GroupNorm, ResNet
+from detectors.backbones.norms import GroupNorm
+from detectors.backbones.resnet import ResNet
 from detectors.retinanet import BOX_LOSSES, RetinaNet, RetinaNetDecoder, RetinaNetHead, RetinaNetLoss
 
 

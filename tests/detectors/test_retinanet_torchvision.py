@@ -18,7 +18,8 @@ from torchvision.models import detection
 from torchvision.models.detection.image_list import ImageList
 
 from detectors.anchors import RETINANET, Anchors
-from detectors.backbones import Norm, ResNet
+from detectors.backbones.norms import Norm
+from detectors.backbones.resnet import ResNet
 from detectors.retinanet import RetinaNet, RetinaNetDecoder, RetinaNetLoss, RetinaNetOutputs
 
 NUM_CLASSES = 91

@@ -8,7 +8,7 @@ from faster_rcnn_cases import random_rpn_outputs, rpn_outputs_on
 from torch import Tensor, nn
 
 from detectors.anchors import FASTER_RCNN_FPN, FASTER_RCNN_VGG16, RETINANET
-from detectors.backbones import ResNet
+from detectors.backbones.resnet import ResNet
 from detectors.detections import Detections
 from detectors.rpn import RPN, RPNDecoder
 

@@ -12,7 +12,7 @@ import torch.multiprocessing as mp
 from faster_rcnn_cases import proposals_of, random_boxes, random_region_outputs, random_rpn_outputs
 from torch import Tensor, nn
 
-from detectors.backbones import SyncBatchNorm
+from detectors.backbones.norms import SyncBatchNorm
 from detectors.detections import Detections
 from detectors.faster_rcnn import RegionLoss, RegionOutputs, RegionSampler
 from detectors.fcos import FCOSLoss

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from detectors.backbones import CAFFE_MEAN, NORMS, VGG16, Norm
+from detectors.backbones.base import CAFFE_MEAN
+from detectors.backbones.norms import NORMS, Norm
+from detectors.backbones.vgg import VGG16
 
 
 def their_maps(network: models.VGG, x: Tensor) -> list[Tensor]:

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision import models
 
-from detectors.backbones import ResNet
+from detectors.backbones.resnet import ResNet
 from detectors.weights import load_backbone, read_weights
 
 

@@ -49,8 +49,8 @@ RUNS: dict[str, tuple[list[str], dict[str, Any] | None]] = {
         {"at": "batch_end", "batch": 9},
     ),
     "retinanet": (
-        ["model=retinanet", *ONE_STAGE, ANCHORS, *SHAPES, *every(3), "optimizer=adamw", "schedule=cosine", "model.lr=5.0e-4", "trainer.log_every_n_steps=2",
-         *SMALLEST_LOSS, "~callbacks.report"],
+        ["model=retinanet", *ONE_STAGE, ANCHORS, *SHAPES, *every(3), "optimizer=adamw", "schedule=cosine",
+         "model.lr=5.0e-4", "trainer.log_every_n_steps=2", *SMALLEST_LOSS, "~callbacks.report"],
         {"at": "validation", "batch": 1},
     ),
     "rpn": (

@@ -5,8 +5,9 @@ import pytest
 from rich.console import Console
 
 from evaluation.classification import ImageRanking, accuracy
-from evaluation.metrics import Metrics, table
+from evaluation.metrics import Metrics
 from evaluation.truth import Truth
+from reports.terminal import metrics_table
 
 CLASSES = tuple("abcdefg")
 LABELS = [0, 0, 2, 6]
@@ -56,7 +57,7 @@ def test_an_image_without_ranking_is_an_error() -> None:
 def shown(metrics: Metrics) -> list[str]:
     console = Console(width=80)
     with console.capture() as capture:
-        console.print(table(metrics))
+        console.print(metrics_table(metrics))
     return [" ".join(line.split()) for line in capture.get().splitlines() if line.strip(" ─")]
 
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from evaluation.metrics import Metrics, evaluate, headline, table
+from evaluation.metrics import Metrics, evaluate, headline
 from evaluation.truth import COCO_METRICS, VOC_METRICS, Predictions, Truth
+from reports.terminal import metrics_table
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def printed(metrics: Metrics) -> list[list[str]]:
     """Words of the table's lines, without rules."""
     console = Console(width=80)
     with console.capture() as capture:
-        console.print(table(metrics))
+        console.print(metrics_table(metrics))
     return [line.split() for line in capture.get().splitlines() if line.strip(" ─")]
 
 
@@ -91,7 +92,7 @@ def classes(metrics: Metrics, listed: int | None) -> list[str]:
     """Those of the table's lines, in their order."""
     console = Console(width=80)
     with console.capture() as capture:
-        console.print(table(metrics, listed))
+        console.print(metrics_table(metrics, listed))
     lines = [line.strip().partition("  ")[0] for line in capture.get().splitlines()]
     return [line for line in lines if line == "..." or line in metrics.per_class]
 

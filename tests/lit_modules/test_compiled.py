@@ -14,9 +14,9 @@ import pytest
 import torch
 from composing import MODELS, built, composed, random_batch
 
-from lit_modules.callbacks import compiled
-from lit_modules.callbacks.compiled import Compiled, check_compiler
-from lit_modules.settings import ConfigError
+from boxwright.build import check_compiler
+from boxwright.config.errors import ConfigError
+from lit_modules.callbacks.compiled import Compiled, compile_options
 
 TRAINER: Any = SimpleNamespace()
 
@@ -61,11 +61,28 @@ def test_a_run_that_fails_leaves_the_network_as_it_was() -> None:
     assert not any("forward" in vars(part) for part in module.network.children())
 
 
+def test_kernels_of_one_instruction_set_are_never_taken_under_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # restored afterwards
+
+    def folder(capability: str, limit: str = "") -> str:
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+        compile_options()
+        return os.environ["TORCHINDUCTOR_CACHE_DIR"]
+
+    assert len({folder("AVX512"), folder("AVX2"), folder("AVX512", "AVX2")}) == 3
+    assert folder("AVX2") == folder("AVX2")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "the user's own")
+    compile_options()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "the user's own"
+
+
 def test_without_a_compiler_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def compile_nothing(*_: Any, **__: Any) -> Any:
         raise RuntimeError("No working C++ compiler found in cpp.cxx: ('g++',)")
 
-    monkeypatch.setattr(compiled.torch, "compile", compile_nothing)
+    monkeypatch.setattr(torch, "compile", compile_nothing)
     with pytest.raises(
         ConfigError, match=r"compile=true: .* for cpu here \(No working C\+\+ compiler .* leave compile"
     ):
@@ -79,7 +96,8 @@ def test_signals_to_all_processes_reach_no_compiler(tmp_path: Path) -> None:
         import os, signal, threading, time
         from pathlib import Path
         import torch
-        from lit_modules.callbacks.compiled import _signals_wait, check_compiler
+        from lit_modules.callbacks.compiled import signals_wait
+        from boxwright.build import check_compiler
 
         def compiles():
             for process in Path("/proc").glob("[0-9]*/stat"):
@@ -103,7 +121,7 @@ def test_signals_to_all_processes_reach_no_compiler(tmp_path: Path) -> None:
             signal.signal(number, lambda number, _: told.append(signal.Signals(number).name))
         check_compiler(torch.device("cpu"))
         threading.Thread(target=signal_all, daemon=True).start()
-        with _signals_wait():
+        with signals_wait():
             print(torch.compile(lambda x: (x.sin() * 2).cos())(torch.zeros(9)).sum().item(), flush=True)
         print(*sorted(told))
     """

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lit_modules.loggers import CSVLogger, WandbLogger, has_api_key
+from lit_modules.loggers.csv_file import CSVLogger
+from lit_modules.loggers.wandb import WandbLogger, has_api_key
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

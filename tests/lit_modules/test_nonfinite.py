@@ -4,7 +4,7 @@ import pytest
 import torch
 from composing import built, composed
 
-from lit_modules.steps import NonFiniteLossError
+from lit_modules.finite import NonFiniteLossError
 
 
 def test_weights_that_are_not_finite_are_never_saved():

@@ -15,9 +15,10 @@ from validated import BOX, CLASSES, FOUND, OBJECTS, OTHER, Run, analysed
 from evaluation.analysis import Analysis
 from evaluation.confusions import Confusion, Matrix
 from evaluation.truth import COCO_METRICS, PROPOSAL_METRICS
-from lit_modules import loggers, panels
-from lit_modules.loggers import WandbLogger
-from lit_modules.wandb_file import cut
+from lit_modules.loggers import wandb as wandb_logger
+from lit_modules.loggers import wandb_panels
+from lit_modules.loggers.wandb import WandbLogger
+from lit_modules.loggers.wandb_file import cut
 
 SIZES = [(300, 400), (300, 400), (400, 300), (900, 1200), (300, 400)]
 STEPS = (40, 80)
@@ -36,7 +37,7 @@ def analysis() -> Analysis:
 def jobs(analysis: Analysis, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Folders of two jobs of one process; the first, which failed, has validated twice."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loggers, "_folders", {})
+        patch.setattr(wandb_logger, "_folders", {})
         folders = [tmp_path_factory.mktemp("job") for _ in range(2)]
         for name in ("WANDB_DIR", "WANDB_CACHE_DIR"):
             patch.setenv(name, "restored as it was")
@@ -162,46 +163,53 @@ def test_what_parts_of_a_model_counted_has_a_chart_each(analysis):
     counts = np.array([[5, 0, 1, 2], [0, 4, 0, 1], [0, 0, 0, 3], [1, 2, 0, 90]])
     part = Confusion(Matrix("Sampled regions", ("background", *CLASSES[:2], "background")), counts)
     parts = replace(analysis, metrics=replace(analysis.metrics, confusions={"roi_head": part}))
-    shown = panels.panels(parts, {})
-    assert shown.keys() - panels.panels(analysis, {}).keys() == {"analysis/confusion_roi_head"}
+    shown = wandb_panels.panels(parts, {})
+    assert shown.keys() - wandb_panels.panels(analysis, {}).keys() == {"analysis/confusion_roi_head"}
     cells = {(true, said): count for true, said, count in shown["analysis/confusion_roi_head"].table.data}
     names = ["background", *CLASSES[:2], "(background)"]
     assert [[cells[true, said] for said in names] for true in names] == counts.tolist()
 
 
 def test_many_classes_give_no_more_lines_and_cells_than_w_and_b_shows(monkeypatch, analysis):
-    monkeypatch.setattr(panels, "_CURVES", 1)
-    monkeypatch.setattr(panels, "_CELLS", 3)
-    assert {of for of, *_ in panels.pr_curves(analysis).table.data} == {CLASSES[0], "all classes"}
-    assert sorted(cell[2] for cell in panels.confusion(analysis).table.data) == sorted(analysis.confusion.ravel())[-3:]
+    monkeypatch.setattr(wandb_panels, "_CURVES", 1)
+    monkeypatch.setattr(wandb_panels, "_CELLS", 3)
+    assert {of for of, *_ in wandb_panels.pr_curves(analysis).table.data} == {CLASSES[0], "all classes"}
+    assert (
+        sorted(cell[2] for cell in wandb_panels.confusion(analysis).table.data)
+        == sorted(analysis.confusion.ravel())[-3:]
+    )
 
 
 def test_a_run_that_found_nothing_has_empty_layers_and_curves_at_zero():
     shown = Run(Path(), analysed(OBJECTS, []))
-    everything = panels.boxes(shown.analysis, 3, (300, 400), (300, 400))
+    everything = wandb_panels.boxes(shown.analysis, 3, (300, 400), (300, 400))
     assert len(everything["ground_truth"]["box_data"]) == 2
     assert everything["predictions"]["box_data"] == []
-    assert {precision for _, _, precision in panels.pr_curves(shown.analysis).table.data} == {0}
-    assert [row[-1] for row in panels.per_class(shown.analysis).data] == [0, 0, 0]
+    assert {precision for _, _, precision in wandb_panels.pr_curves(shown.analysis).table.data} == {0}
+    assert [row[-1] for row in wandb_panels.per_class(shown.analysis).data] == [0, 0, 0]
 
 
 def test_a_class_called_background_is_kept_apart(monkeypatch):
     monkeypatch.setattr("validated.CLASSES", ("background", "all classes", "c"))
     analysis = analysed(OBJECTS, FOUND)
-    assert {cell[0] for cell in panels.confusion(analysis).table.data} == {
+    assert {cell[0] for cell in wandb_panels.confusion(analysis).table.data} == {
         "background",
         "all classes",
         "c",
         "(background)",
     }
-    assert {line[0] for line in panels.pr_curves(analysis).table.data} == {"background", "all classes", "(all classes)"}
+    assert {line[0] for line in wandb_panels.pr_curves(analysis).table.data} == {
+        "background",
+        "all classes",
+        "(all classes)",
+    }
 
 
 def test_voc_s_scores_are_columns_where_there_are_any(analysis):
     for scores in analysis.metrics.per_class.values():
         scores["AP_voc07"] = float("nan")
     try:
-        table = panels.per_class(analysis)
+        table = wandb_panels.per_class(analysis)
     finally:
         for scores in analysis.metrics.per_class.values():
             del scores["AP_voc07"]
@@ -249,7 +257,7 @@ def test_what_w_and_b_refuses_costs_one_warning(tmp_path, monkeypatch, caplog, a
     def refuse(*_: Any) -> None:
         raise BrokenPipeError("the service is gone")
 
-    monkeypatch.setattr(loggers.LightningWandbLogger, "log_metrics", refuse)
+    monkeypatch.setattr(wandb_logger.LightningWandbLogger, "log_metrics", refuse)
     run = Run(tmp_path, analysis, num_fixed=1, num_worst=0)
     run.trainer.loggers = [logger]
     for step in STEPS:
@@ -264,7 +272,7 @@ def test_boxes_reach_no_further_than_their_image():
     analysis = analysed(
         [(0, [-50.0, -10.0, 500.0, 310.0], 0), (0, OTHER, 1), (0, BOX, 2)], [], ids=("a",), sizes=[(300, 400)]
     )
-    (box, *_) = panels.boxes(analysis, 0, (300, 400), (600, 800))["ground_truth"]["box_data"]
+    (box, *_) = wandb_panels.boxes(analysis, 0, (300, 400), (600, 800))["ground_truth"]["box_data"]
     assert box["position"] == {"minX": 0, "minY": 0, "maxX": 0.5, "maxY": 0.5}
 
 

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from validated import BOX, FOUND, OBJECTS, OTHER, Run, analysed
 
-from evaluation.drawing import class_color
-from lit_modules.callbacks.pictures import Pictures, file_stem, resized, step_folders
+from lit_modules.callbacks.pictures import Pictures, step_folders
+from reports.drawing import class_color
+from reports.validation_pictures import file_stem, resized
 
 HEAD, GAP = 44, 8
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from composing import built, composed
 
+from boxwright.evaluate.score import _content
 from datamodules.batch import Batch
 from datamodules.shapes import ShapesDataModule
 from detectors.detections import Detections
@@ -13,11 +14,10 @@ from detectors.losses import BACKGROUND, IGNORED
 from detectors.rpn import AnchorSamples, RPNOutputs
 from evaluation.confusions import Confusion, Matrix
 from evaluation.metrics import Metrics
-from lit_modules.base import DetectionModule
-from lit_modules.exactness import Evaluation
+from lit_modules.detection_module import DetectionModule
+from lit_modules.evaluated import Evaluation
 from lit_modules.faster_rcnn import FasterRCNNModule, regions_told
 from lit_modules.rpn import RPNModule, anchors_told
-from lit_modules.scoring import _content
 
 CLASSES = ("disc", "square", "triangle", "star", "cross")
 SAMPLED = 24

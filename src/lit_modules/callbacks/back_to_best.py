@@ -5,9 +5,9 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 
+from evaluation.errors import UserError
 from lit_modules.callbacks.averaging import Averaging
 from lit_modules.callbacks.checkpoints import Checkpoints
-from lit_modules.checkpoints import CheckpointError, read_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +64,11 @@ class BackToBest(pl.Callback):
         # Not best.ckpt: rank 0 may be about to change that link while another rank reads it.
         file = checkpoints.folder / f"step_{checkpoints.best_step:07d}.ckpt"
         if not file.exists():
-            raise CheckpointError(
+            raise UserError(
                 f"{file} is gone, the best checkpoint so far, to which callbacks.back_to_best.at={self.at} goes back; "
                 "restore it, or go on without: callbacks.back_to_best.at=null"
             )
-        checkpoint = read_checkpoint(file)
+        checkpoint = trainer.strategy.load_checkpoint(file)
         module.load_state_dict(checkpoint["state_dict"])
         for callback in cast(Any, trainer).callbacks:
             if isinstance(callback, Averaging):

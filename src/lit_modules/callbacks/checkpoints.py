@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
-from lit_modules.steps import TrainingModule
+from lit_modules.training_module import TrainingModule
 
 log = logging.getLogger(__name__)
 

@@ -1,9 +1,13 @@
 """`compile=true`: torch.compile for the network's part of a training step."""
 
+import getpass
 import logging
+import os
 import signal
+import tempfile
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,7 +15,6 @@ import torch
 from torch import nn
 
 from datamodules.batch import Batch
-from lit_modules.settings import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +40,7 @@ class Compiled(pl.Callback):
         torch.compiler.config.recompile_limit = _MOST_KINDS
         torch.compiler.config.accumulated_recompile_limit = 16 * _MOST_KINDS
         network: Any = pl_module.network
-        options = _options() if self.backend == "inductor" else None
+        options = compile_options() if self.backend == "inductor" else None
         self._forwards = [
             (part, torch.compile(part.forward, dynamic=False, backend=self.backend, options=options))
             for part in network.children()
@@ -52,7 +55,7 @@ class Compiled(pl.Callback):
             log.info(
                 "compiling for batches of %d x %d x %d (kind %d of this run)", shape[0], *shape[2:], len(self._shapes)
             )
-            self._waiting.enter_context(_signals_wait())
+            self._waiting.enter_context(signals_wait())
         for part, forward in self._forwards:
             part.forward = forward
 
@@ -68,32 +71,27 @@ class Compiled(pl.Callback):
         self._waiting.close()
 
 
-def check_compiler(device: torch.device) -> None:
-    """Raises ConfigError where torch.compile finds no compiler: at the first step that would take a page to say."""
-    try:
-        with _signals_wait():
-            torch.compile(_next, dynamic=False, options=_options())(torch.ones(8, device=device))
-    except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)[:300]
-        raise ConfigError(
-            f"compile=true: torch.compile does not work for {device.type} here ({reason}); it needs a C++ compiler, "
-            "and Triton on a GPU; leave compile=true out to train without it"
-        ) from error
+def _keep_caches_apart() -> None:
+    """Gives each instruction set a kernel cache of its own, unless the user has chosen a folder.
+
+    torch 2.15 keeps one in the system's temporary folder, and takes from it what a run under another instruction set
+    (another node that shares the folder, or ONEDNN_MAX_CPU_ISA) has compiled: seen to corrupt the memory of a run.
+    """
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "")
+    name = "-".join(filter(None, ("boxwright", getpass.getuser(), torch.backends.cpu.get_cpu_capability(), limit)))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir(), f"{name}-inductor")))
 
 
-def _next(x: torch.Tensor) -> torch.Tensor:
-    return x + 1
-
-
-def _options() -> dict[str, Any]:
+def compile_options() -> dict[str, Any]:
     """torch's own choice between kernels by their time would differ from run to run, and rounding with it."""
     import torch._inductor as inductor  # only where something is compiled: it takes seconds
 
+    _keep_caches_apart()
     return {"deterministic": True} if "deterministic" in inductor.list_options() else {}
 
 
 @contextmanager
-def _signals_wait() -> Generator[None]:
+def signals_wait() -> Generator[None]:
     """Schedulers and Ctrl-C signal every process, and the run still needs its compilers to finish the step and save:
     those started in here, and all that the threads and processes started in here start later, never see it."""
     if not hasattr(signal, "pthread_sigmask"):

@@ -2,7 +2,6 @@
 
 import logging
 import statistics
-import sys
 import time
 from typing import Any, cast
 
@@ -10,13 +9,13 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from pytorch_lightning.callbacks import Callback, RichProgressBar
-from rich.console import Console
 from torch import Tensor
 
 from datamodules.batch import Batch
-from evaluation.metrics import Metrics, table
+from lit_modules.machine import memory_mb
 from lit_modules.skipped import FILE, Skipped
-from lit_modules.steps import TrainingModule
+from lit_modules.training_module import TrainingModule
+from reports.terminal import as_text, clock
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +24,7 @@ _WIDTHS = {_LOSS: 13, "lr": 8, "eta": 8}
 """Of columns whose figures are wider than their heading and than 0.123."""
 _LINES = 20
 """Between two headings."""
-_LISTED = 20
+_CLASSES_LISTED = 20
 """Classes of a validation; the curves have all."""
 
 
@@ -185,7 +184,7 @@ class Log(Callback):
             logger.log_metrics(metrics | {"epoch": epoch(trainer)}, step=trainer.global_step)
         if trainer.is_global_zero:
             what = f"val at step {trainer.global_step}" if split == "val" else "test of the best checkpoint"
-            listed = _LISTED if split == "val" else None
+            listed = _CLASSES_LISTED if split == "val" else None
             log.info("%s took %.1f s\n%s", what, seconds, as_text(module.metrics, listed))
         self._keep_skipped(trainer, module)
 
@@ -241,37 +240,6 @@ def train_seconds(trainer: pl.Trainer) -> float | None:
     return next((callback.seconds for callback in callbacks if isinstance(callback, Log)), None)
 
 
-def show_bar() -> bool:
-    """Only where somebody looks: a bar in a file is noise."""
-    return sys.stdout.isatty()
-
-
-def as_text(metrics: Metrics, listed: int | None = None) -> str:
-    """The tables of an evaluation as they are printed; of more classes than `listed` the best and the worst."""
-    console = Console(width=100, force_terminal=False)
-    with console.capture() as capture:
-        console.print(table(metrics, listed))
-    lines = [line.rstrip() for line in capture.get().splitlines() if line.strip()]
-    if listed is not None and "AP" in metrics.scalars and len(metrics.per_class) > listed:
-        lines.append("metrics.csv has all of them")
-    return "\n".join(lines)
-
-
 def epoch(trainer: pl.Trainer) -> int:
     """Of the last step; Lightning's own counter is one ahead in the validation that a resumed run owes."""
     return (trainer.global_step * trainer.accumulate_grad_batches - 1) // int(trainer.num_training_batches)
-
-
-def memory_mb(device: torch.device) -> float:
-    """Largest memory so far in 2^20 bytes: what tensors took on a device, the whole process on the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

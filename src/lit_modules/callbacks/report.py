@@ -1,10 +1,8 @@
-"""`report.html` in the folder of a run, or of an evaluation; `evaluation.report` draws it."""
+"""`report.html` in the folder of a run, or of an evaluation; `reports.report` draws it."""
 
 import csv
 import logging
 import math
-import re
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,19 +10,20 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
-from omegaconf import OmegaConf
+import yaml
 from pytorch_lightning.callbacks import Callback
 
 from evaluation.analysis import Analysis
-from lit_modules import startup
 from lit_modules.callbacks.checkpoints import Checkpoints
-from lit_modules.callbacks.log import clock
-from lit_modules.run_folders import has_begun
-from lit_modules.scored import has_whole_images
-from lit_modules.steps import TrainingModule
+from lit_modules.detection_module import DetectionModule
+from lit_modules.machine import device_name
+from lit_modules.training_module import TrainingModule
+from reports.commands import commands, shown
+from reports.terminal import clock
 
 if TYPE_CHECKING:
-    from evaluation.report import About
+    from reports.report import About
+
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +88,8 @@ class Report(Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         module = cast(TrainingModule, pl_module)
-        if self._first_step is None or not has_begun(module.folder) or trainer.state.fn != "fit":
+        has_begun = cast(Checkpoints, trainer.checkpoint_callback).folder.is_dir()
+        if self._first_step is None or not has_begun or trainer.state.fn != "fit":
             return  # there is nothing to show, or it is shown already
         notes: list[str] = []
         if isinstance(exception, Exception):
@@ -131,7 +131,7 @@ class Report(Callback):
     def _about(
         self, trainer: pl.Trainer, module: TrainingModule, state: str, reason: str, notes: Sequence[str]
     ) -> "About":
-        from evaluation.report import About
+        from reports.report import About
 
         folder, config, data = module.folder, module.run["config"], cast(Any, trainer).datamodule
         best = cast(Checkpoints, trainer.checkpoint_callback)
@@ -158,11 +158,11 @@ class Report(Callback):
             best=(best.monitor, best.best_score, best.best_step) if best.best_step >= 0 else None,
             test=self._test,
             time=clock(self._trained()),
-            device=startup.device_name(trainer),
+            device=device_name(trainer),
             notes=notes,
             history=history(folder / "metrics.csv"),
-            commands=commands(folder, config, is_finished=state == "finished"),
-            config=OmegaConf.to_yaml(OmegaConf.create(config)),
+            commands=commands(folder, state == "finished", isinstance(trainer.lightning_module, DetectionModule)),
+            config=yaml.dump(config, allow_unicode=True, sort_keys=False),
             environment=environment(trainer, module.run["versions"]),
             data=data.describe().splitlines(),
             skipped=module.skipped.content(),
@@ -178,8 +178,8 @@ def write(
 ) -> str:
     """What went wrong, empty if nothing did. matplotlib is imported here, and not before."""
     try:
-        from evaluation.page import write_page
-        from evaluation.report import report
+        from reports.html import write_page
+        from reports.report import report
 
         write_page(file, report(about(), analysis(), image, pictures))
     except Exception as error:
@@ -204,45 +204,5 @@ def weights(config: Mapping[str, Any]) -> str:
 
 
 def environment(trainer: pl.Trainer, versions: Mapping[str, str]) -> dict[str, str]:
-    devices = f"{trainer.world_size} x {startup.device_name(trainer)}"
+    devices = f"{trainer.world_size} x {device_name(trainer)}"
     return {"devices": devices, "precision": str(trainer.precision), **versions}
-
-
-def commands(folder: Path, config: Mapping[str, Any], is_finished: bool) -> list[tuple[str, str]]:
-    """What a run can be used for next."""
-    found: list[tuple[str, str]] = []
-    if not is_finished:
-        found.append(("Go on with the run", f"python train.py {override('resume', shown(folder))}"))
-    best = folder / "checkpoints" / "best.ckpt"
-    if best.exists():
-        found.append(("Score the best checkpoint", f"python evaluate.py {override('checkpoint', shown(best))}"))
-        found.append(use_command(best, config))
-    return found
-
-
-def use_command(checkpoint: Path, config: Mapping[str, Any]) -> tuple[str, str]:
-    """What a checkpoint of a run of this config was made for."""
-    if has_whole_images(config["data"]["_target_"]):
-        return (
-            "Train a detector on its backbone",
-            f"python train.py {override('model.backbone.weights', shown(checkpoint))}",
-        )
-    return (
-        "Detect on images, a folder or a video",
-        f"python predict.py {override('checkpoint', shown(checkpoint))} source=FOLDER",
-    )
-
-
-def override(key: str, path: Path) -> str:
-    """`key=path` for a command line, quoted for Hydra and for the shell where either needs it."""
-    if re.fullmatch(r"[A-Za-z0-9_./-]+", str(path)):
-        return f"{key}={path}"
-    # Between quotes Hydra takes a backslash for itself, unless a quote follows.
-    quoted = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + (r"\'" if found[2] else ""), str(path))
-    return shlex.quote(f"{key}='{quoted}'")
-
-
-def shown(path: Path) -> Path:
-    """Relative to where the run was started, where that is above it."""
-    path = path.absolute()
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

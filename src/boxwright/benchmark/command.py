@@ -1,0 +1,126 @@
+"""The command line of benchmark.py: train.py's, or a checkpoint's run. Light, but where a checkpoint is read."""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from boxwright.config.command_line import given
+from boxwright.config.compatible import refuse_uneven_batch
+from boxwright.config.errors import ConfigError
+from boxwright.config.files import CONF, at, is_group, loaded, options, origin
+from boxwright.runs.folder import resolved
+
+_OF_THE_CHECKPOINT = ("model", "model/backbone", "data", "experiment")
+"""Groups that a checkpoint has chosen for good."""
+_COMPLETED = ("model", "model/backbone", "data", "optimizer", "schedule")
+_OWN = ("checkpoint", "parts", "rounds", "warmup", "seconds", "output")
+
+
+def refuse_unmeasurable(cfg: DictConfig) -> None:
+    """A ConfigError with everything that stands against a measurement, before anything heavy is imported."""
+    if problems := list(_problems(cfg)):
+        raise ConfigError("\n".join(problems))
+    refuse_uneven_batch(cfg)
+
+
+def _problems(cfg: DictConfig) -> Iterator[str]:
+    if cfg.resume is not None:
+        yield f"resume={cfg.resume}: a benchmark trains nothing; give checkpoint=RUN/checkpoints/last.ckpt in its place"
+    yield from several_devices(cfg)
+    if not cfg.parts or len(set(cfg.parts)) < len(cfg.parts):
+        yield f"parts={list(cfg.parts)} ({origin('parts')}): expected one or more of data, step, inference, each once"
+    for key, least in (("rounds", 1), ("warmup", 0)):
+        if cfg[key] < least:
+            yield f"{key}={cfg[key]} ({origin(key)}): expected {least} or more"
+    if cfg.seconds <= 0:
+        yield f"seconds={cfg.seconds} ({origin('seconds')}): expected more than 0"
+    if cfg.checkpoint is not None and cfg.init_from is not None:
+        yield f"checkpoint={cfg.checkpoint} and init_from={cfg.init_from}: both give the weights; leave one out"
+
+
+def several_devices(cfg: DictConfig, found: int | None = None) -> Iterator[str]:
+    """Why a number of devices other than one is refused, as asked for or as `found` where the machine decides, and what
+    one of them would get of a step."""
+    asked = cfg.trainer.devices
+    number: int | None = len(asked) if OmegaConf.is_list(asked) else asked if isinstance(asked, int) else None
+    devices = found if found is not None else None if number is None else number * cfg.trainer.num_nodes
+    if devices in (None, 1):
+        return
+    share = ""
+    if devices > 1 and cfg.data.batch_size % devices == 0:
+        share = f" data.batch_size={cfg.data.batch_size // devices}, the images of a step that one of {devices} gets"
+    yield (
+        f"trainer.devices={cfg.trainer.devices}, trainer.num_nodes={cfg.trainer.num_nodes}: a benchmark measures one "
+        f"device; give trainer.devices=1 trainer.num_nodes=1{share}"
+    )
+
+
+# A checkpoint's run, on the command line
+
+
+def completed(argv: list[str]) -> list[str]:
+    """With `checkpoint=FILE`, the files of conf/ that its run has chosen, and the place of its data, are added, so that
+    what else is given is checked against their keys."""
+    overrides = given(argv)
+    checkpoint = overrides.get("checkpoint")
+    if checkpoint is None or checkpoint.is_sweep_override() or checkpoint.value() is None:
+        return argv
+    for group in _OF_THE_CHECKPOINT:
+        if group in overrides:
+            raise ConfigError(
+                f"{overrides[group].input_line}: checkpoint={checkpoint.value()} brings its own model and data; leave "
+                "it out, or give init_from in place of checkpoint to put its weights into the model of this command"
+            )
+    # They take seconds, which a command line without a checkpoint need not wait.
+    from boxwright.checkpoints.reading import read_checkpoint
+    from reports.commands import override
+
+    stored = read_checkpoint(str(checkpoint.value()))["boxwright"]["config"]
+    chosen = [
+        f"{group}={_file(group, at(stored, group.replace('/', '.')))}" for group in _COMPLETED if group not in overrides
+    ]
+    root = stored["data"].get("root")
+    place = [] if "data.root" in overrides or root is None else shlex.split(override("data.root", Path(root)))
+    return [*argv, *chosen, *place]
+
+
+def _file(group: str, node: Any) -> str:
+    """The file of a group whose `_target_` is that of a node."""
+    target: object = cast(dict[str, Any], node).get("_target_") if isinstance(node, dict) else None
+    for name in options(group):
+        if loaded(CONF / group / f"{name}.yaml").get("_target_") == target:
+            return name
+    raise ConfigError(
+        f"the checkpoint's {group}, {target}, has no file in conf/{group}; give init_from and its settings"
+    )
+
+
+def of_checkpoint(cfg: DictConfig, stored: Mapping[str, Any]) -> DictConfig:
+    """The config of a checkpoint's run with what the command line changes."""
+    command = resolved(cfg)
+    config = cast(DictConfig, OmegaConf.merge(command, OmegaConf.create(dict(stored))))
+    for override in OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task)):
+        _take(config, command, override)
+    config.model.optimizer, config.model.schedule = config.optimizer, config.schedule
+    config.init_from = None
+    return config
+
+
+def _take(config: DictConfig, command: DictConfig, override: Override) -> None:
+    key = override.key_or_group.replace("/", ".")
+    if override.is_delete():
+        parent, _, name = key.rpartition(".")
+        cast(DictConfig, OmegaConf.select(config, parent) if parent else config).pop(name, None)
+        return
+    value = OmegaConf.select(command, key)
+    if is_group(override.key_or_group):
+        before = OmegaConf.select(config, key)
+        if before is not None and value is not None and before.get("_target_") == value.get("_target_"):
+            return  # its own
+    OmegaConf.update(config, key, value, merge=False, force_add=True)

@@ -1,0 +1,110 @@
+"""From a config to its objects: data module, module, Trainer."""
+
+import logging
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from boxwright.checkpoints.init_from import start_from
+from boxwright.checkpoints.reading import (
+    FORMAT,
+    AtomicCheckpointIO,
+    read_checkpoint,
+    refuse_unresumable,
+    without_weights,
+)
+from boxwright.config.errors import ConfigError
+from boxwright.config.files import plain
+from boxwright.runs.folder import Run, given_overrides
+from lit_modules.callbacks.compiled import Compiled, compile_options, signals_wait
+from lit_modules.callbacks.log import ProgressBar
+from lit_modules.machine import environment
+from lit_modules.training_module import TrainingModule
+from reports.terminal import show_bar
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raises ConfigError where torch.compile finds no compiler: at the first step that would take a page to say."""
+    try:
+        with signals_wait():
+            torch.compile(_next, dynamic=False, options=compile_options())(torch.ones(8, device=device))
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)[:300]
+        raise ConfigError(
+            f"compile=true: torch.compile does not work for {device.type} here ({reason}); it needs a C++ compiler, "
+            "and Triton on a GPU; leave compile=true out to train without it"
+        ) from error
+
+
+def _next(x: torch.Tensor) -> torch.Tensor:
+    return x + 1
+
+
+log = logging.getLogger(__name__)
+
+
+def make_datamodule(cfg: DictConfig) -> pl.LightningDataModule:
+    """Opened at once: what is wrong with the data is said before weights are loaded and loggers start."""
+    datamodule: pl.LightningDataModule = instantiate(cfg.data)
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    if cfg.test:
+        datamodule.setup("test")
+    return datamodule
+
+
+def make_module(cfg: DictConfig, run: Run, datamodule: Any) -> TrainingModule:
+    """The module with its network; it knows its run, which its checkpoints tell of."""
+    init_from = cfg.get("init_from")  # which runs of an earlier version lack
+    replaced = init_from is not None or run.checkpoint is not None
+    module: TrainingModule = instantiate(without_weights(plain(cfg.model)) if replaced else cfg.model)
+    if run.checkpoint is not None:
+        refuse_unresumable(run.checkpoint, module)
+    elif init_from is not None:
+        start_from(module, init_from, datamodule.class_names)
+    backbone = cfg.model.backbone
+    frozen = backbone.get("frozen_stages") or backbone.get("norm") == "frozen_bn"
+    if init_from is None and backbone.get("weights") is None and frozen:
+        log.warning(
+            "random weights are frozen (model.backbone.weights=null with frozen_stages=%s, norm=%s); to train from "
+            "random ones set model.backbone.frozen_stages=0 model.backbone.norm=bn",
+            backbone.get("frozen_stages"), backbone.get("norm"),
+        )  # fmt: skip
+    if cfg.channels_last:
+        module.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    module.folder = run.folder
+    module.run = {"format": FORMAT, "config": plain(run.config), "versions": environment()}
+    return module
+
+
+def make_trainer(cfg: DictConfig, run: Run) -> pl.Trainer:
+    """Lightning's Trainer with what exactness needs; see TrainingModule, Checkpoints and datamodules.sampler."""
+    interval, accumulate = cfg.trainer.val_check_interval, cfg.trainer.accumulate_grad_batches
+    is_compiled = cfg.get("compile", False)  # which runs of an earlier version lack
+    callbacks: list[pl.Callback] = [*([Compiled()] if is_compiled else []), *instantiate(cfg.callbacks).values()]
+    loggers: list[Any] = [instantiate(node, folder=str(run.folder)) for node in cfg.logger.values()]
+    step = int(read_checkpoint(run.checkpoint)["global_step"]) if run.checkpoint else 0
+    bar = cfg.trainer.enable_progress_bar and show_bar()
+    trainer: pl.Trainer = instantiate(
+        cfg.trainer,
+        val_check_interval=1.0 if interval is None else interval * accumulate,
+        check_val_every_n_epoch=1 if interval is None else None,
+        enable_progress_bar=bar,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        default_root_dir=str(run.folder),
+        plugins=[AtomicCheckpointIO()],
+        callbacks=[*callbacks, *([ProgressBar()] if bar else [])],
+        logger=loggers,
+    )
+    if is_compiled:
+        check_compiler(trainer.strategy.root_device)
+    for logger in loggers:  # only now: what Lightning refuses is no run in a dashboard
+        logger.log_hyperparams({**plain(run.config), "overrides": given_overrides(run.folder)})
+        if hasattr(logger, "drop_after"):
+            logger.drop_after(step)
+    return trainer

@@ -1,0 +1,1 @@
+"""Checkpoints: read, trusted, started from, used as a detector."""

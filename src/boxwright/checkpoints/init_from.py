@@ -1,0 +1,69 @@
+"""`init_from`: a run that starts from another run's weights."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from boxwright.checkpoints.reading import read_checkpoint
+from boxwright.config.errors import ConfigError
+from lit_modules.training_module import TrainingModule
+
+log = logging.getLogger(__name__)
+
+
+def start_from(module: TrainingModule, path: str, class_names: Sequence[str]) -> None:
+    """Load a checkpoint's weights (the averaged ones where its run averaged); optimizer and schedule begin anew.
+
+    Where the number of classes differs, tensors whose first dimension counts classes keep their new values, and
+    are listed. The pixel mean and deviation that the trunk was trained with come along. ConfigError where anything
+    else differs: an `init_from` that silently loads half a network is worse than none.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(
+            f"init_from={path}: {Path(path).resolve()} does not exist; give the checkpoint of another run, such as "
+            "RUN/checkpoints/best.ckpt"
+        )
+    checkpoint = read_checkpoint(path)
+    stored = checkpoint["boxwright"]
+    theirs, ours = checkpoint["state_dict"], module.state_dict()
+    names = list(stored["class_names"])
+    of_classes = [
+        name
+        for name, tensor in theirs.items()
+        if len(names) != len(class_names)
+        and name in ours
+        and tensor.shape != ours[name].shape
+        and tensor.shape[1:] == ours[name].shape[1:]
+        and _count_classes(len(tensor), len(ours[name]), len(names), len(class_names))
+    ]
+    misfits = sorted(theirs.keys() ^ ours.keys())
+    misfits += [
+        f"{name} ({tuple(tensor.shape)} there, {tuple(ours[name].shape)} here)"
+        for name, tensor in theirs.items()
+        if name in ours and name not in of_classes and tensor.shape != ours[name].shape
+    ]
+    if misfits:
+        kind, own = stored["config"]["model"]["_target_"].split(".")[-1], type(module).__name__
+        relation = "with other settings than this run's" if kind == own else "and this run trains"
+        raise ConfigError(
+            f"init_from={path}: it holds {kind} {relation} {own}: {len(misfits)} tensors do not fit, such as "
+            f"{misfits[0]}. Give the model settings of its config.yaml, or take its trunk alone with "
+            "model.backbone.weights=FILE"
+        )
+    module.load_state_dict({name: ours[name] if name in of_classes else theirs[name] for name in ours})
+    log.info("starts from the weights of %s (step %d)", path, checkpoint.get("global_step", 0))
+    if of_classes:
+        log.info(
+            "left out, since it has %d classes and this run %d: %s",
+            len(names), len(class_names), ", ".join(name.removeprefix("network.") for name in of_classes),
+        )  # fmt: skip
+    elif names != list(class_names):
+        log.warning(
+            "the weights of init_from are for the classes %s, this run is for %s: each head goes on from the class "
+            "in its place", names, list(class_names),
+        )  # fmt: skip
+
+
+def _count_classes(theirs: int, ours: int, their_classes: int, our_classes: int) -> bool:
+    """Whether two dimensions are as many times the classes, or the classes and background."""
+    return any(theirs * (our_classes + extra) == ours * (their_classes + extra) for extra in (0, 1))

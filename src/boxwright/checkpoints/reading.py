@@ -1,0 +1,241 @@
+"""One checkpoint file is enough: read it safely, rebuild its module.
+
+`boxwright` in a checkpoint is a plain dict: `config` (the run's, resolved), `class_names`, `category_ids`,
+`metrics` and `thresholds` (of the last validation), `versions`, `format`.
+"""
+
+import io
+import re
+import reprlib
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, cast
+from zipfile import BadZipFile, ZipFile
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import Tensor
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from boxwright.checkpoints.trust import refuse_foreign, refuse_overgrown
+from boxwright.config.errors import ConfigError
+from evaluation.files import write_whole
+from lit_modules.training_module import TrainingModule
+
+FORMAT = 1
+"""Of `boxwright` in a checkpoint; to be raised when an older version of this file would misread a newer one."""
+_NEEDED = {
+    "model": ("_target_",),
+    "data": ("_target_", "rule", "resize", "eval_batch_size"),
+    "trainer": ("precision",),
+}
+"""What every user of a checkpoint relies on in its config, beside `channels_last`."""
+_TO_RESUME = ("epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers")
+_BEFORE = "Remove it, and resume goes on from the checkpoint before it, or from the start"
+
+
+class CheckpointError(ConfigError):
+    """A file that can't be used as a checkpoint: which, why, and what to do."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the file and renames, so that a reader finds a whole checkpoint or none; reads tensors only."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_whole(path, buffer.getbuffer())
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
+        return read_checkpoint(path)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's contents on the CPU: whole, finite, and fit for the module that its config describes.
+
+    Runs no code of the file, names nothing but what `boxwright.checkpoints.trust` lets pass, and takes no more memory
+    than the file has bytes. CheckpointError, a ValueError, if it isn't such a file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"checkpoint {path} is a folder; give a file, such as RUN/checkpoints/best.ckpt")
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {path} does not exist (from {Path.cwd()}); give checkpoint=FILE.ckpt")
+    try:
+        _refuse_damaged(path)
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file may fail anywhere in the reader
+        raise CheckpointError(
+            f"{path} can't be read as a checkpoint ({path.stat().st_size} bytes): {_reason(error)}; use another "
+            "checkpoint of the run"
+        ) from error
+    if not isinstance(contents, dict) or "state_dict" not in contents or "boxwright" not in contents:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of this project: it lacks `state_dict` or `boxwright`. For weights of "
+            "a backbone alone give model.backbone.weights=FILE"
+        )
+    try:
+        _check(cast(dict[str, Any], contents))
+    except Exception as error:  # as may a constructor, given what stands in a damaged or hostile config
+        raise CheckpointError(
+            f"{path} can't be used: {_reason(error)}. It was damaged, changed, or written by another version of this "
+            "project; use another checkpoint"
+        ) from error
+    return cast(dict[str, Any], contents)
+
+
+def _refuse_damaged(path: Path) -> None:
+    """torch itself overlooks changed bytes, and unpacks what was compressed to any size."""
+    with ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+            raise ValueError("it is compressed, as no checkpoint is")
+        if (damaged := archive.testzip()) is not None:
+            raise ValueError(f"its part {damaged} was changed since it was written")
+
+
+def _reason(error: Exception) -> str:
+    """In one line, and without torch's advice to trust the file."""
+    text = str(error)
+    if isinstance(error, BadZipFile):
+        return "it is cut short, or of another kind"
+    if isinstance(error, UnpicklingError):
+        named = re.search(r"GLOBAL (\S+)", text)
+        what = named[1] if named else "objects"
+        return f"it holds {what}, not only tensors and plain values, and reading that could run any code"
+    if isinstance(error, KeyError):
+        return f"it lacks {text}"
+    if isinstance(error, InstantiationException):
+        return " ".join(text.split())[:500]
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _check(contents: dict[str, Any]) -> None:
+    """ValueError unless a checkpoint is complete and consistent."""
+    stored = _mapping(contents, "boxwright")
+    if (number := stored.get("format", 1)) != FORMAT:
+        raise ValueError(f"it has format {number!r}, and this version reads format {FORMAT}")
+    config = _mapping(stored, "config")
+    refuse_overgrown(config)
+    absent = [f"{part}.{key}" for part, keys in _NEEDED.items() for key in keys if key not in _mapping(config, part)]
+    if absent or not isinstance(config.get("channels_last"), bool):
+        raise ValueError(f"its config lacks {', '.join(absent) or 'channels_last'}")
+    refuse_foreign(without_augmentations(config["data"]), "data")
+    names, numbers = stored["class_names"], stored["category_ids"]
+    if not _are(str, names) or not _are(int, numbers) or len(names) != len(numbers):
+        raise ValueError(
+            f"its class_names {reprlib.repr(names)} and category_ids {reprlib.repr(numbers)} don't go together"
+        )
+    if len(names) != config["model"].get("num_classes", len(names)):
+        raise ValueError(f"it has {len(names)} class_names, but model.num_classes={config['model']['num_classes']}")
+    state = _mapping(contents, "state_dict")
+    if strays := [name for name, value in state.items() if not isinstance(value, Tensor)]:
+        raise ValueError(f"{len(strays)} entries of its state_dict are not tensors: {_some(strays)}")
+    with torch.device("meta"), _at_most(2 * len(state) + 100):  # takes no memory, however large the numbers
+        expected = build_module(without_weights(config["model"])).state_dict()
+    _refuse_misfit(state, expected)
+
+
+def _mapping(node: dict[str, Any], key: str) -> dict[str, Any]:
+    if not isinstance(node.get(key), dict):
+        raise ValueError(f"its {key} is no mapping")
+    return node[key]
+
+
+def _are(kind: type, values: object) -> bool:
+    return isinstance(values, list) and all(type(value) is kind for value in cast("list[Any]", values))
+
+
+@contextmanager
+def _at_most(number: int) -> Generator[None]:
+    """Ends a constructor that makes more parameters than so many."""
+    made = 0
+
+    def count(*_: Any) -> None:
+        nonlocal made
+        made += 1
+        if made > number:
+            raise ValueError(f"its config describes a network of over {number} parameters, many more than it holds")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _refuse_misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """ValueError unless there is a tensor for each that is expected, of its shape and finite, and no other."""
+    if absent := sorted(expected.keys() - state.keys()):
+        raise ValueError(f"{len(absent)} of {len(expected)} tensors are missing: {_some(absent)}")
+    if unknown := sorted(state.keys() - expected.keys(), key=str):
+        raise ValueError(f"{len(unknown)} tensors have no place in its network: {_some(unknown)}")
+    wrong = [
+        f"{name} is {_described(state[name])}, expected {_described(tensor)}"
+        for name, tensor in expected.items()
+        if _described(state[name]) != _described(tensor)
+    ]
+    if wrong:
+        raise ValueError(f"{len(wrong)} of {len(expected)} tensors do not fit: {_some(wrong)}")
+    infinite = [name for name, tensor in state.items() if not tensor.float().isfinite().all()]
+    if infinite:
+        raise ValueError(f"{len(infinite)} of {len(expected)} tensors are not finite: {_some(infinite)}")
+
+
+def _described(tensor: Tensor) -> str:
+    if tensor.layout != torch.strided:
+        return str(tensor.layout)
+    kind = "float" if tensor.is_floating_point() else str(tensor.dtype).removeprefix("torch.")
+    whole = tensor.is_meta or tensor.nbytes <= tensor.untyped_storage().nbytes()  # else a few numbers pose as many
+    return f"{kind} {tuple(tensor.shape)}" + ("" if whole else " without its numbers")
+
+
+def _some(names: list[Any], most: int = 3) -> str:
+    return ", ".join(map(str, names[:most])) + (", ..." if len(names) > most else "")
+
+
+def refuse_unresumable(path: Path, module: TrainingModule) -> None:
+    """CheckpointError unless a run with this module can go on from a checkpoint."""
+    try:
+        contents = read_checkpoint(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}. {_BEFORE}") from error
+    try:
+        if absent := [key for key in _TO_RESUME if key not in contents]:
+            raise ValueError(f"it lacks {', '.join(absent)}")
+        for part in ("state_dict", "current_model_state"):
+            _refuse_misfit(contents.get(part, contents["state_dict"]), module.state_dict())
+    except ValueError as error:
+        raise CheckpointError(f"{path} is no checkpoint that this run can go on from: {error}. {_BEFORE}") from error
+
+
+def load_module(checkpoint: Mapping[str, Any]) -> TrainingModule:
+    """The module of a checkpoint with its weights (the averaged ones where the run averaged), in eval mode."""
+    module = build_module(without_weights(checkpoint["boxwright"]["config"]["model"]))
+    module.load_state_dict(checkpoint["state_dict"])
+    if checkpoint["boxwright"]["config"]["channels_last"]:  # convolutions round differently in each layout
+        module.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    module.run = dict(checkpoint["boxwright"])
+    return module.eval()
+
+
+def build_module(config: Mapping[str, Any]) -> TrainingModule:
+    """The module that a resolved model config names; only classes of this project and of torch.optim."""
+    refuse_foreign(config, "model")
+    return instantiate(config)
+
+
+def without_weights(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with pretrained weights off wherever they stand, which a checkpoint replaces anyway."""
+    plain = {key: None if key == "weights" else value for key, value in config.items()}
+    return {k: without_weights(cast(Mapping[str, Any], v)) if isinstance(v, Mapping) else v for k, v in plain.items()}
+
+
+def without_augmentations(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The data's config as evaluation needs it; the transforms are of another project."""
+    return {**config, "augmentations": None}

@@ -1,0 +1,86 @@
+"""What the config inside a checkpoint may hold and name: the file may come from a stranger."""
+
+import importlib
+from collections.abc import Mapping
+from reprlib import Repr
+from typing import Any, cast, get_type_hints
+
+import pytorch_lightning as pl
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from boxwright.config.files import nearest
+from boxwright.config.signatures import accepts, describe, parameters
+
+PACKAGES = ("detectors.", "lit_modules.", "datamodules.", "torch.optim.")
+_KINDS = (nn.Module, pl.LightningDataModule, Optimizer, LRScheduler)
+
+
+def refuse_overgrown(node: Any, most: int = 100_000) -> None:
+    """ValueError where a config has more values than any: a pickle can hold a list a million times and stay small."""
+    nodes, count = [node], 0
+    while nodes:
+        node = nodes.pop()
+        count += 1
+        if count > most:
+            raise ValueError(f"its config has over {most} values")
+        if isinstance(node, Mapping):
+            nodes += cast(Mapping[Any, Any], node).values()
+        elif isinstance(node, list | tuple):
+            nodes += cast("list[Any]", node)
+
+
+def refuse_foreign(node: Any, key: str) -> None:
+    """ValueError where anything in a config names what it must not, or misses the signature of what it names.
+
+    A prefix alone would let `lit_modules.loggers.wandb.os.system` pass, and `lit_modules.skipped.write_text` is no
+    better. An interpolation could bring in more: `${oc.create:...}` makes a config out of a text.
+    """
+    if isinstance(node, str) and "${" in node:
+        raise ValueError(f"{key} is {_shown(node)}: a checkpoint's config has no interpolations")
+    if isinstance(node, Mapping):
+        node = cast(Mapping[Any, Any], node)
+        for name, value in node.items():
+            refuse_foreign(value, f"{key}.{name}")
+        if "_target_" in node:
+            _check_call(node, key)
+    elif isinstance(node, list | tuple):
+        for i, value in enumerate(cast("list[Any]", node)):
+            refuse_foreign(value, f"{key}[{i}]")
+
+
+def _check_call(node: Mapping[Any, Any], key: str) -> None:
+    target = node["_target_"]
+    if not _makes_part_of_a_run(target):
+        raise ValueError(
+            f"{key}._target_ is {_shown(target)}: a checkpoint may only name networks, data modules, optimizers and "
+            f"schedules in {', '.join(PACKAGES)}"
+        )
+    kinds = parameters(target)
+    if kinds is None:  # torch's own
+        return
+    for name, value in node.items():
+        if name not in ("_target_", "_partial_", *kinds):
+            raise ValueError(f"{key}.{name}: {target} has no such parameter{nearest(str(name), kinds)}")
+        if name in kinds and not accepts(kinds[name], value):
+            raise ValueError(f"{key}.{name} is {_shown(value)}: expected {describe(kinds[name])}")
+
+
+def _makes_part_of_a_run(target: Any) -> bool:
+    """By the class that is named, or that the function named says it returns."""
+    if not isinstance(target, str) or not target.startswith(PACKAGES):
+        return False
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        return False
+    made = found if isinstance(found, type) else get_type_hints(found).get("return") if callable(found) else None
+    return isinstance(made, type) and issubclass(made, _KINDS)
+
+
+def _shown(value: object) -> str:
+    short = Repr()
+    short.maxstring = 80
+    return short.repr(value)

@@ -1,0 +1,138 @@
+"""A config is checked before anything heavy is imported; this file imports nothing heavy itself.
+
+Left to Hydra, a misspelt key in a recipe's YAML or behind `+` goes unnoticed, a value of another type fails
+deep in torch, and a metric that does not exist fails after the first validation.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Literal, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from boxwright.config.compatible import match_problems, monitor_problems
+from boxwright.config.errors import ConfigError, listed
+from boxwright.config.files import (
+    nearest,
+    origin,
+    plain,
+    reference,
+    remark,
+    unknown,
+)
+from boxwright.config.signatures import accepts, describe, parameters, words
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed", None]
+
+KINDS: dict[str, Any] = {
+    "trainer.devices": int | str | list[int],
+    "trainer.precision": Precision,
+    "trainer.max_time": str | None,
+    "trainer.val_check_interval": int | None,
+    "trainer.gradient_clip_val": float | None,
+    "trainer.deterministic": bool | Literal["warn"],
+    "resume": str | None,
+    "init_from": str | None,
+    "checkpoint": str | None,
+    "predictions": str | None,
+    "split": Literal["val", "test"],
+    "output": str | None,
+    "sample": int | None,
+    "parts": list[Literal["data", "step", "inference"]],
+    "source": str,
+    "score_threshold": float | Literal["best_f1", None],
+    "batch_size": int | None,
+    "devices": int | str | list[int],
+    "precision": Precision,
+}
+"""What neither the default's type nor a signature of this project tells."""
+
+FREE = {"data.augmentations": "albumentations."}
+"""Mappings of the user's own named nodes, and what the `_target_` of each must begin with."""
+
+
+# The composed config, inside Hydra's main
+
+
+def check(cfg: DictConfig) -> None:
+    """Raises one ConfigError with every mistake of a composed config.
+
+    It is measured by what the same choices of groups compose to without recipe and overrides, and by the
+    annotations of the constructors that it feeds.
+    """
+    default = reference()
+    problems = list(_Check(cfg, default).mapping("", plain(cfg), plain(default)))
+    problems += [*match_problems(cfg), *monitor_problems(cfg)] if not problems else []
+    if problems:
+        raise ConfigError(listed(problems))
+
+
+class _Check:
+    """Walks a config beside its reference; yields a message for each mistake."""
+
+    def __init__(self, cfg: DictConfig, reference: DictConfig) -> None:
+        self.cfg, self.reference, self.known = cfg, reference, plain(reference)
+
+    def mapping(self, key: str, node: dict[str, Any], default: dict[str, Any]) -> Iterator[str]:
+        target: str | None = default.get("_target_")
+        try:
+            kinds = parameters(target) if target else None
+        except LookupError:
+            yield f"{self.said(f'{key}._target_')}: there is no such class or function in src/"
+            return
+        for name, value in node.items():
+            path = f"{key}.{name}" if key else name
+            if name not in default:
+                yield unknown(path, origin(path), self.known)
+            elif kinds is not None and not name.startswith("_") and name not in kinds:
+                yield f"{self.said(path)}: {target} has no such parameter{nearest(name, kinds)}"
+            elif path in FREE:
+                yield from self.free(path, value)
+            elif isinstance(default[name], dict):
+                if isinstance(value, dict):
+                    yield from self.mapping(path, cast(dict[str, Any], value), default[name])
+                else:
+                    yield f"{self.said(path)}: expected a mapping with {', '.join(default[name])}"
+            elif name == "_target_":
+                if value != target:
+                    yield f"{self.said(path)}: expected {target}; another class gets its own file in conf/"
+            else:
+                kind = kinds.get(name, Any) if kinds else KINDS.get(path)
+                yield from self.value(path, value, default[name], kind)
+
+    def value(self, path: str, raw: Any, default: Any, kind: Any) -> Iterator[str]:
+        if raw == "???":
+            yield f"{path} is missing; give {path}=... ({remark(path)})"
+            return
+        if isinstance(raw, str) and "${" in raw and raw == default:
+            return
+        try:
+            value = _resolved(self.cfg, path)
+        except OmegaConfBaseException as error:
+            yield f"{path}={raw} ({origin(path)}): {str(error).splitlines()[0]}"
+            return
+        kind = kind or _kind_of(_resolved(self.reference, path))
+        if not accepts(kind, value):
+            yield f"{self.said(path)}: expected {describe(kind)}{nearest(str(value), words(kind))}"
+
+    def free(self, path: str, node: Any) -> Iterator[str]:
+        if node is not None and not isinstance(node, dict):
+            yield f"{self.said(path)}: expected a mapping of named nodes, or null"
+            return
+        for name, child in cast(dict[str, Any], node or {}).items():
+            target = cast(dict[str, Any], child).get("_target_") if isinstance(child, dict) else None
+            if not str(target).startswith(FREE[path]):
+                yield f"{self.said(f'{path}.{name}')}: expected a mapping with a _target_ in {FREE[path]}*"
+
+    def said(self, path: str) -> str:
+        value = OmegaConf.select(self.cfg, path, throw_on_resolution_failure=False)
+        return f"{path}={value!r} ({origin(path)})"
+
+
+def _resolved(cfg: DictConfig, path: str) -> Any:
+    value = OmegaConf.select(cfg, path)
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _kind_of(default: Any) -> Any:
+    return Any if default is None else type(cast(object, default))

@@ -1,0 +1,181 @@
+"""The command line, before Hydra reads it. Imports nothing heavy."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from yaml import YAMLError
+
+from boxwright.config.check import FREE
+from boxwright.config.errors import ConfigError, listed
+from boxwright.config.files import (
+    CONF,
+    contains,
+    is_group,
+    loaded,
+    nearest,
+    options,
+    plain,
+    unknown,
+)
+
+# The command line, before Hydra's main
+
+
+def explain_command_line(config_name: str) -> None:
+    """Ends with status 2 where the command line names a key or a choice that does not exist."""
+    sys.argv[1:] = [with_quotes(line) for line in sys.argv[1:]]
+    if problems := command_line_problems(config_name, sys.argv[1:]):
+        print(listed(problems), file=sys.stderr)
+        sys.exit(2)
+
+
+def command_line_problems(config_name: str, argv: list[str]) -> list[str]:
+    """Unknown keys and choices among the overrides, and a run that cannot be resumed.
+
+    Hydra finds them too, but knows no nearest spelling, and advises to force the key in with `+`; of a line that it
+    can't read it names neither the line nor the remedy. Whatever else is wrong is left to it.
+    """
+    arguments = get_args_parser().parse_args(argv)
+    if arguments.config_path or arguments.config_name or arguments.config_dir or arguments.help:
+        return []
+    try:
+        overrides = OverridesParser.create().parse_overrides(arguments.overrides)
+    except HydraException:
+        return [problem for line in arguments.overrides for problem in _unreadable(line)]
+    overrides = [override for override in overrides if not (override.is_delete() or override.is_hydra_override())]
+    choices = [override for override in overrides if is_group(override.key_or_group)]
+    problems = [problem for override in choices for problem in _choice_problems(override)]
+    if problems or len(choices) == len(overrides):
+        return problems
+    given = [(o.key_or_group, o.input_line) for o in overrides if o not in choices]
+    free = tuple(f"{key}." for key in FREE)
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            known = plain(compose(config_name, [line for o in choices for line in _one_choice(o)]))
+            for key, line in given:
+                if not contains(known, key) and not key.startswith(free):
+                    problems.append(unknown(key, f"command line, {line}", known))
+            if not problems and "resume" in dict(given):
+                problems += _folder_problems(compose(config_name, arguments.overrides, return_hydra_config=True))
+    except (HydraException, OmegaConfBaseException):
+        return []
+    finally:
+        GlobalHydra.instance().clear()
+    return problems
+
+
+def with_quotes(line: str) -> str:
+    """`KEY=PATH`, quoted for Hydra where it can't read it and the path exists, as in a sweep's `data.resize=64/`."""
+    key, _, value = line.partition("=")
+    try:
+        OverridesParser.create().parse_overrides([line])
+    except HydraException:
+        if value and Path(value).exists():
+            return f"{key}='{value}'" if "'" not in value else line
+    return line
+
+
+def _unreadable(line: str) -> Iterator[str]:
+    try:
+        OverridesParser.create().parse_overrides([line])
+    except HydraException:
+        key, equals, value = line.partition("=")
+        if not equals:
+            yield f"{line} (command line): expected KEY=VALUE"
+            return
+        quoted = f"\"{key}='{value}'\"" if "'" not in value else "KEY=VALUE"
+        yield (
+            f"{line} (command line): can't be read; text with braces, brackets, commas, = or spaces needs quotes "
+            f"within quotes: {quoted}"
+        )
+
+
+def _folder_problems(cfg: DictConfig) -> Iterator[str]:
+    """Why the folder of the run to resume cannot be told; Hydra would wrap it in three tracebacks."""
+    try:
+        OmegaConf.select(cfg, "hydra.run.dir")
+    except InterpolationResolutionError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, ConfigError):
+            cause = cause.__context__
+        if cause is not None:
+            yield str(cause)
+
+
+def _choices(override: Override) -> list[str]:
+    """Of a group, those made or swept over; none for a pattern, which cannot miss."""
+    value = override.value()
+    if isinstance(value, Glob):
+        return []
+    if override.is_sweep_override():
+        return list(override.sweep_string_iterator())
+    return [str(choice) for choice in (value if isinstance(value, list) else [value])]
+
+
+def _one_choice(override: Override) -> list[str]:
+    """Of a sweep over a group, the first choice stands for all."""
+    if override.is_sweep_override():
+        return [f"{override.get_key_element()}={choice}" for choice in _choices(override)[:1]]
+    return [str(override.input_line)]
+
+
+def _choice_problems(override: Override) -> Iterator[str]:
+    group, where = override.key_or_group, f"{override.key_or_group} (command line, {override.input_line})"
+    if not (CONF / group).is_dir():
+        groups = sorted(str(folder.relative_to(CONF)) for folder in CONF.rglob("*/"))
+        yield f"{where}: no such group{nearest(group, groups)}; there are {', '.join(groups)}"
+        return
+    known = options(group)
+    for choice in _choices(override):
+        if choice not in known:
+            yield f"{where}: no such choice{nearest(choice, known)}; there are {', '.join(known)}"
+        elif group == "experiment":
+            yield from _recipe_problems(choice)
+
+
+def _recipe_problems(recipe: str) -> Iterator[str]:
+    """What Hydra would answer with a traceback: a file that is no YAML, a choice in its `defaults` that isn't one."""
+    where = f"conf/experiment/{recipe}.yaml"
+    try:
+        content = loaded(CONF / "experiment" / f"{recipe}.yaml")
+    except YAMLError as error:
+        yield f"{where}: not valid YAML: {' '.join(str(error).split())}"
+        return
+    for entry in content.get("defaults") or ():
+        for key, choice in cast(dict[str, Any], entry).items() if isinstance(entry, dict) else ():
+            group = key.removeprefix("override ").strip()
+            if key.startswith("override ") and not group.startswith("/"):
+                yield f"{where}, defaults, {key}: write override /{group}"
+            elif (CONF / group.lstrip("/")).is_dir() and isinstance(choice, str):
+                known = options(group.lstrip("/"))
+                if choice not in known:
+                    yield f"{where}, defaults, {key}: {choice}: no such choice{nearest(choice, known)}"
+
+
+def complete(completed: Callable[[list[str]], list[str]]) -> None:
+    """Before Hydra's main: ends with status 2 where the checkpoint that is needed for it can't be read."""
+    try:
+        sys.argv[1:] = completed(sys.argv[1:])
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+def given(argv: list[str]) -> dict[str, Override]:
+    """What is overridden, by key or group; nothing where it can't be parsed, which `settings.explain_command_line`
+    tells."""
+    try:
+        overrides = OverridesParser.create().parse_overrides(get_args_parser().parse_args(argv).overrides)
+    except HydraException:
+        return {}
+    return {override.key_or_group: override for override in overrides}

@@ -1,0 +1,80 @@
+"""What a data set lets an evaluation score, and whether model and metric go with it; imports nothing heavy."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig
+
+from boxwright.config.errors import ConfigError
+from boxwright.config.files import nearest, options, origin
+from boxwright.config.signatures import constant
+
+
+def scored(data: str) -> tuple[str, ...]:
+    """What an evaluation on a data set of this `_target_` gives, the number to compare by first."""
+    if has_whole_images(data):
+        return constant("evaluation.truth", "CLASSIFICATION_METRICS")
+    coco, voc = (constant("evaluation.truth", name) for name in ("COCO_METRICS", "VOC_METRICS"))
+    return coco + voc if data.startswith("datamodules.voc.") else coco
+
+
+def has_whole_images(data: str) -> bool:
+    """Whether it has a class for each image, and no boxes."""
+    return data.startswith("datamodules.imagefolder.")
+
+
+def match_problems(cfg: DictConfig) -> Iterator[str]:
+    """A detector without boxes, and a classifier with them."""
+    if cfg.get("data") is None:
+        return
+    whole = has_whole_images(cfg.data._target_)
+    if whole and cfg.get("predictions") is not None:
+        yield "predictions=FILE.json with data=imagefolder: a results file has boxes, and an image folder has none"
+    if cfg.get("model") is None or whole == (cfg.model._target_ == "lit_modules.classifier.ClassifierModule"):
+        return
+    if whole:
+        models = [model for model in options("model") if model != "classifier"]
+        yield (
+            f"data=imagefolder has a class for each image and no boxes: give model=classifier, or with model="
+            f"{', '.join(models)} a data set with boxes"
+        )
+    else:
+        yield "model=classifier learns a class for each image: give data=imagefolder, or another model"
+
+
+def monitor_problems(cfg: DictConfig) -> Iterator[str]:
+    """Metrics that no validation of this data set produces, and a mode that keeps the worst."""
+    callbacks: dict[str, Any] = dict(cfg.get("callbacks") or {})
+    for name, callback in callbacks.items():
+        monitor: str | None = callback.get("monitor")
+        if monitor is None:
+            continue
+        classes: list[str] | None = cfg.data.get("classes")
+        legal = ["val/loss", *(f"val/{metric}" for metric in scored(cfg.data._target_))]
+        of_classes = [f"val/AP_class/{of_class}" for of_class in classes or ()]
+        stems = ["val/loss_"] if has_whole_images(cfg.data._target_) else ["val/loss_", "val/AP_class/"]
+        key, mode = f"callbacks.{name}.monitor", f"callbacks.{name}.mode"
+        if monitor not in legal + of_classes and not monitor.startswith(tuple(stems[:1] if classes else stems)):
+            near = nearest(monitor, legal + of_classes)
+            yield (
+                f"{key}={monitor!r} ({origin(key)}): no metric of this data set{near}; "
+                f"there are {', '.join(legal)}, {', '.join(f'{stem}*' for stem in stems)}"
+            )
+        best = "min" if monitor.startswith("val/loss") else "max"
+        if callback.get("mode", best) != best:
+            yield f"{mode}={callback.mode!r} ({origin(mode)}): expected {best}, where {monitor} is best"
+
+
+def refuse_uneven_batch(cfg: DictConfig) -> None:
+    """Said here where the number of devices is known, two seconds before the sampler would say it."""
+    devices = cfg.trainer.devices
+    if not isinstance(devices, int) or devices < 1:
+        return
+    parts = devices * cfg.trainer.num_nodes * cfg.trainer.accumulate_grad_batches
+    size = cfg.data.batch_size
+    if size % parts:
+        nearest = " or ".join(str(n) for n in (size // parts * parts, -(-size // parts) * parts) if n)
+        raise ConfigError(
+            f"data.batch_size={size}, the images of one optimizer step, must divide by trainer.devices x "
+            f"trainer.num_nodes x trainer.accumulate_grad_batches = {parts}; the nearest that does: {nearest}"
+        )

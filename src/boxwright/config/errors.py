@@ -1,0 +1,63 @@
+"""`ConfigError`, and how a script ends when it meets one. Imports nothing heavy."""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+
+from evaluation.errors import UserError
+from evaluation.files import FULL
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class ConfigError(UserError):
+    """Mistakes in the config: of each the key, where it came from, what was expected, what is nearest."""
+
+
+def clear_errors(main: Callable[P, R]) -> Callable[P, R]:
+    """Prints a ConfigError without traceback and ends with status 2; in a sweep only its job fails.
+
+    The same for a value that a constructor refuses, which Hydra would wrap; with status 1 for a full disk, and for
+    what is wrong with the data.
+    """
+
+    @functools.wraps(main)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return main(*args, **kwargs)
+        except (ConfigError, InstantiationException) as error:
+            if isinstance(error, InstantiationException) and not isinstance(error.__cause__, ValueError):
+                raise
+            print(error.__cause__ if isinstance(error, InstantiationException) else error, file=sys.stderr)
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            sys.exit(2)
+        except OSError as error:
+            if error.errno not in FULL or HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            print(error, file=sys.stderr)
+            sys.exit(1)
+        except UserError as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            if not getattr(error, "told", False):  # by the run's log
+                print(error, file=sys.stderr)
+            sys.exit(1)
+
+    return guarded
+
+
+def listed(problems: list[str]) -> str:
+    return "\n".join(["The config is not right:", *(f"  - {problem}" for problem in problems)])
+
+
+def few(names: Sequence[str], count: int = 10) -> str:
+    """The first names."""
+    shown = ", ".join(name if name.isprintable() else repr(name) for name in names[:count])
+    return f"{shown} and {len(names) - count} more" if len(names) > count else shown

@@ -1,0 +1,22 @@
+"""Paths in a config that lead nowhere are refused before the imports take their seconds."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from boxwright.config.errors import ConfigError
+from boxwright.config.files import nearest, origin
+
+
+def refuse_missing_paths(cfg: DictConfig) -> None:
+    """Said here, before the imports take their seconds, of what would be opened only after them."""
+    drawn = str(OmegaConf.select(cfg, "data._target_")).startswith("datamodules.shapes.")  # which makes its folder
+    replaced = OmegaConf.select(cfg, "init_from") is not None
+    for key, opened in (("data.root", not drawn), ("init_from", True), ("model.backbone.weights", not replaced)):
+        value: str | None = OmegaConf.select(cfg, key)
+        if opened and value not in (None, "imagenet") and not Path(value).expanduser().exists():
+            path = Path(value).expanduser().resolve()
+            missing = next(part for part in (*path.parents[::-1], path) if not part.exists())
+            there = missing.parent.iterdir() if missing.parent.is_dir() else ()
+            near = nearest(missing.name, [file.name for file in there])
+            raise ConfigError(f"{key}={value} ({origin(key)}): {missing} does not exist{near}")

@@ -1,0 +1,158 @@
+"""What a `_target_` of this project accepts, read from its source: importing it would take seconds."""
+
+import ast
+import re
+import types
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Union, cast, get_args, get_origin
+
+SOURCE = Path(__file__).parents[2]
+
+Definition = ast.ClassDef | ast.FunctionDef | ast.expr
+
+_WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a text",
+    Path: "a path",
+    type(None): "null",
+    list: "a list",
+    dict: "a mapping",
+    Any: "anything",
+}
+
+
+def accepts(kind: Any, value: Any) -> bool:
+    """Whether a value from YAML is of a kind. An integer is a number, a bool is neither."""
+    origin, inner = get_origin(kind) or kind, get_args(kind)
+    if origin in (Union, types.UnionType):
+        return any(accepts(one, value) for one in inner)
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in inner)
+    if origin in (list, Sequence, tuple):
+        if not isinstance(value, list):
+            return False
+        items = cast(list[Any], value)
+        if origin is tuple and inner and inner[-1] is not ...:
+            return len(items) == len(inner) and all(map(accepts, inner, items))
+        return not inner or all(accepts(inner[0], item) for item in items)
+    if origin in (dict, Mapping):
+        return isinstance(value, dict)
+    if origin in (int, float):
+        return isinstance(value, int if origin is int else (int, float)) and not isinstance(value, bool)
+    if origin in (str, Path):
+        return isinstance(value, str)
+    return kind is Any or isinstance(value, cast(type, kind))
+
+
+def describe(kind: Any) -> str:
+    """A kind in words."""
+    origin, inner = get_origin(kind) or kind, get_args(kind)
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(describe, inner))
+    if origin is Literal:
+        return " or ".join("null" if choice is None else str(choice) for choice in inner)
+    if origin is tuple and inner and inner[-1] is not ...:
+        return f"a list of {len(inner)}: {', '.join(map(describe, inner))}"
+    if origin in (list, Sequence, tuple):
+        return f"a list, each {describe(inner[0])}" if inner else _WORDS[list]
+    return _WORDS[dict if origin is Mapping else origin]
+
+
+def words(kind: Any) -> list[str]:
+    """Texts that a kind lists."""
+    if get_origin(kind) is Literal:
+        return [choice for choice in get_args(kind) if isinstance(choice, str)]
+    return [word for one in get_args(kind) for word in words(one)]
+
+
+def parameters(target: str) -> dict[str, Any] | None:
+    """Kinds of a constructor's or function's parameters by name; None for what is not this project's.
+
+    Raises LookupError where a package of this project holds no such thing.
+    """
+    module, _, name = target.rpartition(".")
+    if not (SOURCE / target.partition(".")[0]).is_dir():
+        return None
+    found = _find(module, name)
+    if found is None or isinstance(found[1], ast.expr):
+        raise LookupError(target)
+    return _parameters(found[0], found[1])
+
+
+def constant(module: str, name: str) -> Any:
+    """A literal that is assigned at the top of a module."""
+    found = _find(module, name)
+    assert found is not None
+    return ast.literal_eval(found[1])
+
+
+def _parameters(module: str, node: ast.ClassDef | ast.FunctionDef) -> dict[str, Any]:
+    if isinstance(node, ast.FunctionDef):
+        arguments = node.args.args + node.args.kwonlyargs
+        return {a.arg: _kind(a.annotation, module) for a in arguments if a.arg != "self"}
+    methods = {item.name: item for item in node.body if isinstance(item, ast.FunctionDef)}
+    constructor = methods.get("__init__")
+    own = _parameters(module, constructor) if constructor else _fields(module, node)
+    if constructor is None or constructor.args.kwarg:  # a base class takes the rest
+        for base in node.bases:
+            found = _find(module, ast.unparse(base))
+            if found is not None and isinstance(found[1], ast.ClassDef):
+                own = _parameters(found[0], found[1]) | own
+    return own
+
+
+def _fields(module: str, node: ast.ClassDef) -> dict[str, Any]:
+    """What a dataclass adds to its constructor."""
+    fields: dict[str, Any] = {}
+    if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+        for item in node.body:
+            if isinstance(item, ast.AnnAssign) and not re.search(r": ClassVar|init=False", ast.unparse(item)):
+                fields[ast.unparse(item.target)] = _kind(item.annotation, module)
+    return fields
+
+
+def _kind(annotation: ast.expr | None, module: str) -> Any:
+    """An annotation evaluated; what has no counterpart in YAML (a module, a callable) is Any."""
+    if annotation is None:
+        return Any
+    try:
+        return eval(compile(ast.Expression(annotation), "annotation", "eval"), {}, _Names(module))
+    except (AttributeError, TypeError):  # nn.Module, Callable[..., X]: nn and Callable became Any
+        return Any
+
+
+class _Names(dict[str, Any]):
+    """Names of annotations: what YAML can hold, and a module's own aliases."""
+
+    def __init__(self, module: str) -> None:
+        known = (bool, int, float, str, Path, list, tuple, dict, Sequence, Mapping, Any)
+        super().__init__({kind.__name__: kind for kind in known} | {"Literal": Literal})
+        self.module = module
+
+    def __missing__(self, name: str) -> Any:
+        found = _find(self.module, name)
+        return _kind(found[1], found[0]) if found is not None and isinstance(found[1], ast.expr) else Any
+
+
+@cache
+def _find(module: str, name: str) -> tuple[str, Definition] | None:
+    """What a name at the top of a module stands for, and the module of this project that defines it."""
+    folder = SOURCE / module.replace(".", "/")
+    file = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+    for node in ast.parse(file.read_text()).body if file.exists() else ():
+        match node:
+            case ast.ClassDef() | ast.FunctionDef() if node.name == name:
+                return module, node
+            case ast.Assign([ast.Name(assigned)], value) if assigned == name:
+                return module, value
+            case ast.ImportFrom(str(source), aliases):
+                for alias in aliases:
+                    if (alias.asname or alias.name) == name:
+                        return _find(source, alias.name)
+            case _:
+                pass
+    return None

@@ -1,0 +1,1 @@
+"""What inspect_data.py is made of."""

@@ -1,0 +1,68 @@
+"""What an inspection says in the terminal: the page's tables, shortened, and the first problems."""
+
+import logging
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column
+from rich.table import Table as RichTable
+
+from reports import inspection_tables
+from reports.inspection_tables import OWN, RECALL_IOU, Inspection, Table
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 20  # problems, and rows of a table
+
+
+def tell(inspection: Inspection) -> None:
+    """The page's tables, shortened, and the first problems."""
+    _print("Splits", inspection_tables.split_table(inspection))
+    _print("Classes", inspection_tables.class_table(inspection))
+    if coverage := inspection.coverage:
+        fcos = f"FCOS ({OWN})" if coverage.is_of_fcos else "FCOS"
+        _print(f"{fcos}: boxes of each level, by half their longer side", inspection_tables.level_table(coverage))
+        _print(f"{fcos}: share of boxes that no location is trained for", inspection_tables.location_table(coverage))
+        _print(
+            f"Anchors: share of boxes that some anchor matches at IoU {RECALL_IOU}, of each detector's standard anchors"
+            + (f" and of {OWN}" if OWN in coverage.best_iou else ""),
+            inspection_tables.size_table(coverage),
+        )
+        for line in inspection_tables.advice(coverage, of_model=True):
+            log.info("%s", line)
+    for warning in inspection.warnings:
+        log.warning("warning: %s", warning)
+    total = sum(inspection.problem_counts.values())
+    if not total:
+        log.info("no problems")
+        return
+    rules = "; ".join(f"{rule}: {count}" for rule, count in inspection.problem_counts.items())
+    log.warning("%d problems (%s)", total, rules)
+    for problem in inspection.problems[:_SHOWN]:
+        log.warning("  %s", problem)
+    if total > _SHOWN:
+        log.warning("  ... %d more", total - _SHOWN)
+
+
+def _print(heading: str, table: Table) -> None:
+    numeric = [all(not isinstance(row[at], str) for row in table.rows) for at in range(len(table.columns))]
+    columns = (
+        Column(name, justify="right" if right else "left", overflow="fold")
+        for name, right in zip(table.columns, numeric, strict=True)
+    )
+    shown = RichTable(*columns, box=SIMPLE_HEAD)
+    for row in table.rows[:_SHOWN]:
+        shown.add_row(*(escape(_cell(value)) for value in row))
+    console = Console(width=110, force_terminal=False)
+    with console.capture() as capture:
+        console.print(shown)
+    left = len(table.rows) - _SHOWN
+    more = f"\n... {left} more rows, see the page" if left > 0 else ""
+    log.info("%s\n%s%s", heading, capture.get().strip("\n"), more)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

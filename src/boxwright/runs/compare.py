@@ -1,0 +1,146 @@
+"""Runs below folders, read for a table and a plot: by sweep.py, and by a sweep at its end. Imports nothing heavy."""
+
+import csv
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
+
+from boxwright.config.files import flat
+from boxwright.runs.folder import load_config
+from boxwright.runs.scaling import scaled
+from evaluation.files import write_whole
+from reports.comparison import Result, compare
+
+FILE = "sweep"
+"""The name of the table and the plot."""
+_WIDTH = 1000  # of a file or a pipe: nothing is cut
+"""Of the table where no terminal shows it."""
+_PARTS = ("model", "data", "trainer", "scale_schedule")
+"""What the config of a run has, and that of another program hasn't."""
+
+
+def summarize(folders: Sequence[Path], output: Path, failed: Sequence[str] | None = None) -> None:
+    """Print the table of all runs below the folders, and write sweep.csv, sweep.md and sweep.png to another.
+
+    `failed`: what is said of failures, where more is known than the folders tell.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"{folder.absolute()} is no folder; give one that holds runs, such as runs/sweeps/NAME")
+    found = [result for folder in find(folders) if (result := read(folder, output)) is not None]
+    if not found:
+        raise ValueError(
+            f"no run in {', '.join(str(folder.absolute()) for folder in folders)}: a run is a folder with a "
+            "config.yaml that train.py has written"
+        )
+    comparison = compare(found)
+    from rich.console import Console
+
+    from reports.comparison_plot import plot
+    from reports.comparison_tables import as_csv, as_markdown, as_table, failures, in_a_line, notes
+
+    output.mkdir(parents=True, exist_ok=True)
+    write_whole(output / f"{FILE}.csv", as_csv(comparison).encode("utf-8", "replace"))
+    write_whole(output / f"{FILE}.md", as_markdown(comparison).encode("utf-8", "replace"))
+    write_whole(output / f"{FILE}.png", plot(comparison))
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    console.print(as_table(comparison))
+    files = (f"{output / FILE}.{kind}" for kind in ("csv", "md", "png"))
+    failed = failures(comparison) if failed is None else [in_a_line(reason) for reason in failed]
+    print(*notes(comparison), *failed, *files, sep="\n", flush=True)
+
+
+def find(folders: Iterable[Path]) -> Iterator[Path]:
+    """Folders of runs, each once; what lies in a run is none."""
+    seen: set[Path] = set()
+    for top in folders:
+        for path, below, files in os.walk(top):
+            below.sort()
+            folder = Path(path)
+            if "config.yaml" in files:
+                below.clear()
+                if folder.resolve() not in seen:
+                    seen.add(folder.resolve())
+                    yield folder
+
+
+def read(folder: Path, start: Path) -> Result | None:
+    """What a run's folder tells at whatever stage, named as seen from `start`; None if it is no run's."""
+    try:
+        config = load_config(folder / "config.yaml")
+    except (YAMLError, OSError) as error:  # OmegaConf's for what is no mapping
+        raise ValueError(f"{folder / 'config.yaml'} is damaged ({' '.join(str(error).split())})") from error
+    if any(part not in config for part in _PARTS):
+        return None
+    told, finished, failed = (_json(folder / f"{name}.json") for name in ("overrides", "finished", "failed"))
+    overridden = (line.lstrip("+~").partition("=")[0] for line in told.get("overrides", ()))
+    curves = _curves(folder / "metrics.csv")
+    best = _best(curves, config, finished.get("best_step"))
+    metrics: dict[str, float] = finished.get("val") or _metrics(best)
+    figures = {**metrics, "val/loss": best.get("val/loss", math.nan)}
+    if finished.get("test") not in (None, {}, finished.get("val")):
+        figures |= {f"test/{name}": value for name, value in finished["test"].items()}
+    figures |= {name: value for name in ("ms_per_image", "train_seconds") if (value := finished.get(name)) is not None}
+    timed: dict[str, Any] = finished.get("timed", {})
+    return Result(
+        folder=os.path.relpath(folder, start),
+        settings=flat(config),
+        choices=told.get("choices", {}),
+        overridden=frozenset(overridden),
+        state="finished" if finished else "failed" if failed else "unfinished",
+        step=int(finished.get("step", max((row["step"] for row in curves), default=0))),
+        steps=int(scaled(config, quiet=True).trainer.max_steps),
+        reason=failed.get("reason", ""),
+        figures=figures,
+        timed=", ".join(str(timed[name]) for name in ("device", "precision") if name in timed),
+    )
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """Empty where there is no such file."""
+    if not file.exists():
+        return {}
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error})") from error
+
+
+def _curves(file: Path) -> list[dict[str, float]]:
+    """Rows of metrics.csv with what there is of each; what a crash has cut is left out."""
+    if not file.exists():
+        return []
+    with file.open(newline="", encoding="utf-8", errors="replace") as opened:
+        rows = [{name: _number(value) for name, value in row.items()} for row in csv.DictReader(opened)]
+    known = ({name: value for name, value in row.items() if value is not None} for row in rows)
+    return [row for row in known if "step" in row]
+
+
+def _number(text: object) -> float | None:
+    try:
+        return float(str(text))
+    except ValueError:
+        return None
+
+
+def _best(curves: list[dict[str, float]], config: DictConfig, step: int | None) -> dict[str, float]:
+    """The validation of a step, or the best so far by the metric that the run watches; empty before the first."""
+    monitor = str(OmegaConf.select(config, "callbacks.checkpoints.monitor"))
+    sign = -1 if OmegaConf.select(config, "callbacks.checkpoints.mode") == "min" else 1
+    validations = [row for row in curves if "val/loss" in row and (step is None or row["step"] == step)]
+    if not validations:
+        return {}
+    return max(validations, key=lambda row: sign * row.get(monitor, -sign * math.inf))
+
+
+def _metrics(row: dict[str, float]) -> dict[str, float]:
+    """Of a validation, without its losses and what it tells of single classes."""
+    named = {name.removeprefix("val/"): value for name, value in row.items() if name.startswith("val/")}
+    return {name: value for name, value in named.items() if "/" not in name and not name.startswith("loss")}

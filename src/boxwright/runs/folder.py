@@ -1,0 +1,183 @@
+"""A run is a folder: how it is named, opened, resumed and finished. Imports nothing heavy.
+
+config.yaml      the run's config, resolved
+overrides.json   what the command line said of it, and the file that it chose of each group
+log.txt          what was printed
+metrics.csv      the curves
+report.html      the run on one page
+pictures/        validation images with their boxes
+checkpoints/     step_N.ckpt, and best.ckpt and last.ckpt pointing at two of them
+finished.json    the results; its absence makes the run one that can be resumed
+failed.json      why it ended before, unless it was told to
+"""
+
+import json
+import logging
+import shutil
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from boxwright.config.check import check
+from boxwright.config.compatible import refuse_uneven_batch
+from boxwright.config.errors import ConfigError
+from boxwright.config.files import plain
+from boxwright.config.paths import refuse_missing_paths
+from boxwright.runs.log import is_rank_zero
+from boxwright.runs.names import has_begun
+from boxwright.runs.resume import finished_results, same_config, with_overrides
+from evaluation.files import write_text
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """An opened run folder."""
+
+    folder: Path
+    config: DictConfig
+    """Resolved."""
+    checkpoint: Path | None
+    """Where to go on from."""
+    results: dict[str, Any] | None
+    """Of a run that is finished already."""
+    is_new: bool = False
+    """Nothing of it was there before this start, and it is no job of a sweep, whose failures are listed."""
+
+    def finish(self, results: dict[str, Any]) -> None:
+        if is_rank_zero():
+            write_text(self.folder / "finished.json", json.dumps(results, indent=1))
+
+    def __enter__(self) -> None:
+        """Within, an error is kept as the reason of the run's failure; a new run that fails before it trains leaves
+        no folder."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is not None and self.is_new and not has_begun(self.folder):
+            _remove(self.folder)
+        elif isinstance(error, Exception):
+            keep_failure(self.folder, failure_reason(error))
+
+
+def failure_reason(error: BaseException) -> str:
+    """Of a failure, for who looks at the run later; what an error says that is meant for users needs no class."""
+    cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+    return str(cause) if isinstance(cause, ValueError) and str(cause) else f"{type(cause).__name__}: {cause}"
+
+
+def keep_failure(folder: Path, reason: str) -> str:
+    """Keep why a run failed, and return it; the first reason counts, since what other ranks meet follows from it."""
+    file = folder / "failed.json"
+    if file.exists():
+        return str(json.loads(file.read_text())["reason"])
+    with suppress(OSError):  # the disk may be what failed
+        write_text(file, json.dumps({"reason": reason}, indent=1))
+    return reason
+
+
+def open_run(cfg: DictConfig) -> Run:
+    """Check the config, or take the stored one when the folder has a run to go on with.
+
+    Every rank comes to the same answer by itself, since not all launchers let rank 0 go first.
+    """
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    file = folder / "config.yaml"
+    is_new = is_rank_zero() and hydra.mode == RunMode.RUN and is_untouched(folder)
+    if not is_rank_zero():
+        _wait_for(file)
+    if cfg.resume is not None:
+        config = with_overrides(load_config(file), cfg, list(hydra.overrides.task))
+    else:
+        try:
+            check(cfg)
+            refuse_uneven_batch(cfg)
+            if last_checkpoint(folder) is None:
+                refuse_missing_paths(cfg)
+        except ConfigError:
+            leave_no_trace(folder)
+            raise
+        config = resolved(cfg)
+        if file.exists():
+            config = same_config(load_config(file), config, folder)
+    checkpoint = last_checkpoint(folder)
+    results = finished_results(folder / "finished.json", config, cfg.resume)
+    if results is None and is_rank_zero():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(file, OmegaConf.to_yaml(config))
+        _remember_command(folder / "overrides.json", hydra, resumed=cfg.resume is not None)
+        for ended in ("finished.json", "failed.json"):
+            (folder / ended).unlink(missing_ok=True)
+    if results is not None and is_rank_zero() and hydra.mode == RunMode.RUN:  # a sweep says it in its own way
+        log.info("the run in %s is finished already: %s", folder, json.dumps(results))
+    return Run(folder, config, checkpoint, results, is_new)
+
+
+def _remember_command(file: Path, hydra: Any, resumed: bool) -> None:
+    """The overrides of every command that the run was started or resumed with, and the first one's choices of files."""
+    stored: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"overrides": [], "choices": {}}
+    given: list[str] = [line for line in plain(hydra.overrides)["task"] if not line.startswith("resume=")]
+    if not resumed:
+        choices = {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra/")}
+        stored["choices"] = choices
+    stored["overrides"] = [line for line in stored["overrides"] if line not in given] + given
+    write_text(file, json.dumps(stored, indent=1))
+
+
+def given_overrides(folder: Path) -> dict[str, Any]:
+    """What the command lines of a run have set, by key, later ones over earlier ones."""
+    file = folder / "overrides.json"
+    lines: list[str] = json.loads(file.read_text())["overrides"] if file.exists() else []
+    return {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(lines)}
+
+
+def resolved(cfg: DictConfig) -> DictConfig:
+    """The config with every interpolation replaced; without `resume`, which is no part of a run."""
+    whole = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    return OmegaConf.create({key: value for key, value in whole.items() if key != "resume"})
+
+
+def load_config(file: Path) -> DictConfig:
+    return cast(DictConfig, OmegaConf.load(file))
+
+
+def leave_no_trace(folder: Path) -> None:
+    """Remove the folder that Hydra made for a run that is refused."""
+    if is_rank_zero() and is_untouched(folder):
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """With the folder of its name, if that is empty then."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.parent.parent.name == "runs":
+        with suppress(OSError):
+            folder.parent.rmdir()
+
+
+def is_untouched(folder: Path) -> bool:
+    """Whether nothing but an empty log lies in it, as Hydra makes it."""
+    file = folder / "log.txt"
+    return list(folder.iterdir()) == [file] and file.stat().st_size == 0
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    files = sorted((folder / "checkpoints").glob("step_*.ckpt"))
+    return files[-1] if files else None
+
+
+def _wait_for(file: Path) -> None:
+    for _ in range(600):
+        if file.exists():
+            return
+        time.sleep(0.1)
+    raise ConfigError(f"rank 0 did not write {file} within a minute; see its output for the reason")

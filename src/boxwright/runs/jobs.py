@@ -1,0 +1,143 @@
+"""The jobs of a sweep (`train.py -m`): a process for each. Imports nothing heavy."""
+
+import ctypes
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from boxwright.runs.folder import keep_failure, open_run
+from boxwright.runs.log import is_rank_zero
+
+Main = Callable[[DictConfig], float | None]
+LEFT_OUT = "hydra.job.config.override_dirname.exclude_keys"
+_OF_THE_SWEEP = ("hydra.mode", "hydra.run.dir", "hydra.sweep", "hydra/sweep", "hydra.launch", "hydra/launch", LEFT_OUT)
+"""What a job's own command is not told."""
+_TERMINATED = (75, -signal.SIGTERM)
+_INTERRUPTED = (130, -signal.SIGINT)
+"""Exit codes of a job that was told to end, after it has saved and before."""
+
+
+class JobError(RuntimeError):
+    """A job of a sweep failed, and has said so itself."""
+
+
+def is_of_a_sweep(hydra: Any) -> bool:
+    return hydra.mode == RunMode.MULTIRUN
+
+
+def say(text: str) -> None:
+    if is_rank_zero():
+        print(text, flush=True)
+
+
+def quoted(text: str) -> str:
+    return "'" + text.replace("'", r"\'") + "'"
+
+
+# A process for each job
+
+
+def each_in_a_process(main: Main) -> Main:
+    """Runs each job of a sweep by a command of its own, with the folder that Hydra gave it.
+
+    So a job's memory, its devices and ranks, and its end are its own. Launchers other than Hydra's basic one start
+    processes themselves, and are left to it.
+    """
+
+    @functools.wraps(main)
+    def job(cfg: DictConfig) -> float | None:
+        hydra: Any = HydraConfig.get()
+        if not is_of_a_sweep(hydra) or not hydra.launcher._target_.endswith(".BasicLauncher"):
+            return main(cfg)
+        run = open_run(cfg)
+        results = run.results
+        if results is None:
+            code, told = _follow(_command(hydra, run.folder))
+            _end_if_told(code, told)
+            results = _results(run.folder, code)
+        return results["score"]
+
+    return job
+
+
+def _command(hydra: Any, folder: Path) -> list[str]:
+    """This command for one of the jobs alone."""
+    given = get_args_parser().parse_args(sys.argv[1:])
+    options = ("config_path", "config_name", "config_dir")
+    return [
+        sys.executable,
+        os.path.abspath(sys.argv[0]),
+        *(f"--{option.replace('_', '-')}={value}" for option in options if (value := getattr(given, option))),
+        *hydra.overrides.task,
+        *(line for line in hydra.overrides.hydra if not line.startswith(_OF_THE_SWEEP)),
+        f"hydra.run.dir={quoted(str(folder))}",
+    ]
+
+
+def _follow(command: list[str]) -> tuple[int, int | None]:
+    """The exit code of a command that gets Ctrl-C and SIGTERM in place of this process, and which of them it got.
+
+    It has a process group of its own, so that nothing of a failed job stays behind, such as a rank that waits for
+    another, and it is told to end when this process dies.
+    """
+    told: int | None = None
+    job: subprocess.Popen[bytes] | None = None
+
+    def pass_on(signum: int, _: object) -> None:
+        nonlocal told
+        told = signum
+        if job is not None:
+            with suppress(ProcessLookupError):  # a terminal sends Ctrl-C to every process
+                (os.killpg if signum == signal.SIGINT else os.kill)(job.pid, signum)
+
+    kept = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    for signum, handler in kept.items():
+        if handler != signal.SIG_IGN:  # as SIGINT is in the background of a shell
+            signal.signal(signum, pass_on)
+    try:
+        job = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=_end_with_parent)
+        if told is not None:  # while it was started
+            pass_on(told, None)
+        code = job.wait()
+    finally:
+        for signum, handler in kept.items():
+            signal.signal(signum, handler)
+    if code not in (0, *_TERMINATED, *_INTERRUPTED):
+        with suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
+    return code, told
+
+
+def _end_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def _end_if_told(code: int, told: int | None) -> None:
+    interrupted = code in _INTERRUPTED or told == signal.SIGINT
+    if interrupted or code in _TERMINATED or told is not None:
+        say(f"the sweep ends ({'Ctrl-C' if interrupted else 'SIGTERM'}); the same command goes on with it")
+        sys.exit(_INTERRUPTED[0] if interrupted else _TERMINATED[0])
+
+
+def _results(folder: Path, code: int) -> dict[str, Any]:
+    """Of a job that has ended; JobError with its reason if it failed."""
+    if code == 0:
+        return json.loads((folder / "finished.json").read_text())
+    reason = f"it ended with status {code}; see {folder / 'log.txt'}"
+    if code < 0:
+        died = "; the system may have lacked memory" if code == -signal.SIGKILL else ""
+        reason = f"it was ended by {signal.Signals(-code).name}{died}"
+    raise JobError(keep_failure(folder, reason))

@@ -1,0 +1,73 @@
+"""What the folders of runs are called."""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from boxwright.config.errors import ConfigError
+
+_LONGEST = 100
+"""Characters of a name before its hash; W&B takes 128, file systems 255 bytes."""
+
+
+def run_name(model: str, data: str) -> str:
+    """`fcos-coco` from the two `_target_`s."""
+    return f"{model.split('.')[1]}-{data.split('.')[1]}"
+
+
+def run_folder(name: str, resume: str | None, now: str) -> str:
+    """The folder of a new run, or of the one to resume.
+
+    Under a scheduler that starts every rank by itself the job's number replaces the time, so that the ranks
+    agree, and a requeued job finds its folder.
+    """
+    if resume is None:
+        job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID", "none")
+        return f"runs/{name}/{now if job == 'none' else f'job-{job}'}"
+    if resume == "last":
+        runs = sorted(Path("runs", name).glob("*/config.yaml"), key=lambda file: file.stat().st_mtime)
+        finished = [file for file in runs if (file.parent / "finished.json").exists()]
+        unfinished = [file.parent for file in runs if file not in finished and has_begun(file.parent)]
+        if not unfinished:
+            raise ConfigError(
+                f"resume=last: no unfinished run in {Path('runs', name).resolve()} ({len(finished)} finished); start "
+                "one without resume, or give resume=FOLDER, or name=NAME of the run"
+            )
+        return str(unfinished[-1])
+    if not Path(resume, "config.yaml").exists():
+        raise ConfigError(f"resume={resume}: {Path(resume).resolve()} is not a run's folder: it has no config.yaml")
+    return resume
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a run came to train; `Checkpoints` makes the folder when it does."""
+    return (folder / "checkpoints").is_dir()
+
+
+def job_folder(overrides: Iterable[str], left_out: Iterable[str]) -> str:
+    """Of a sweep's job in the sweep's folder: its overrides by key, without those of the keys in `left_out`.
+
+    `data.resize=667,model.backbone=resnet18`, the `/` of a group being a dot; see `safe_name`.
+    """
+    parsed = [o for o in OverridesParser.create().parse_overrides(list(overrides)) if o.key_or_group not in left_out]
+    if not parsed:
+        return "defaults"
+    pairs = sorted((o.get_key_element().replace("/", "."), o.get_value_element_as_str()) for o in parsed)
+    return safe_name(",".join(f"{key}={value}" for key, value in pairs))
+
+
+def safe_name(text: str) -> str:
+    """The text if file systems, shells and W&B take it as it is; else what is left of it, with a hash of all of it."""
+    name = re.sub(r"[^A-Za-z0-9_.,=+-]+", "-", text)[:_LONGEST]
+    if name == text:
+        return name
+    return f"{name.strip('-.,=+')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def output_folder(kind: str, output: str | None, now: str) -> str:
+    """Of what is no run: `output`, or a folder of its own under runs/KIND."""
+    return output or f"runs/{kind}/{now}"

@@ -1,0 +1,134 @@
+"""A sweep (`train.py -m`) as Hydra calls it: names, folders, and what is said of all its jobs.
+
+Hydra makes the jobs and calls `Sweep` (conf/train.yaml, `hydra.callbacks`). Imports nothing heavy.
+"""
+
+import logging
+import math
+import os
+import sys
+import traceback
+from collections.abc import Iterable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from boxwright.config.errors import ConfigError
+from boxwright.config.files import is_group
+from boxwright.runs.folder import failure_reason
+from boxwright.runs.jobs import LEFT_OUT, JobError, is_of_a_sweep, quoted, say
+from boxwright.runs.log import is_rank_zero
+from boxwright.runs.names import safe_name
+
+
+class Sweep(Callback):
+    """What Hydra calls before, between and after the jobs of a sweep."""
+
+    def __init__(self) -> None:
+        self._total: int | None = None
+        self._was_finished = False
+        self._failed: list[str] = []
+
+    def on_multirun_start(self, config: DictConfig, config_name: str | None = None, **_: Any) -> None:
+        """Fix the name that the jobs share, and by which of their overrides they are told apart."""
+        logging.getLogger(BasicLauncher.__module__).setLevel(logging.WARNING)  # what it says, `on_job_start` says
+        hydra: Any = config.hydra
+        overrides = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(
+            list(hydra.overrides.task)
+        )
+        if problem := _problem(overrides):
+            print(problem, file=sys.stderr)
+            sys.exit(2)
+        in_config = dict(hydra.sweeper.get("params") or {})
+        swept = {o.key_or_group for o in overrides if o.is_sweep_override()} | in_config.keys()
+        name = _name(str(config_name), overrides)
+        with read_write(config), open_dict(config):
+            if swept and not any(line.startswith(LEFT_OUT) for line in hydra.overrides.hydra):
+                shared = ["name", *(o.key_or_group for o in overrides if o.key_or_group not in swept)]
+                hydra.overrides.hydra.append(f"{LEFT_OUT}=[{','.join(map(quoted, dict.fromkeys(shared)))}]")
+            if name != config.name:
+                config.name = name
+                hydra.overrides.task.append(f"name={quoted(name)}")
+        if hydra.sweeper._target_.endswith(".BasicSweeper") and not in_config:
+            self._total = len(BasicSweeper.split_arguments(overrides, None)[0])
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        if is_of_a_sweep(config.hydra):
+            self._was_finished = Path(config.hydra.runtime.output_dir, "finished.json").exists()
+            if not self._was_finished:
+                say(self._name(config))
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
+        """Tell of a failure, and keep it from Hydra, which would end with a traceback of the first one."""
+        if not is_of_a_sweep(config.hydra):
+            return
+        result: Any = job_return._return_value  # pyright: ignore[reportPrivateUsage]
+        if job_return.status == JobStatus.FAILED:
+            if not isinstance(result, JobError | ConfigError):  # which were told by whom they struck
+                traceback.print_exception(result)
+            reason = str(result) if isinstance(result, JobError) else failure_reason(result)
+            self._failed.append(f"{' '.join(_apart(config.hydra))} failed: {reason}")
+            say(f"{self._name(config)} failed: {reason}")
+            job_return.return_value, job_return.status = math.nan, JobStatus.COMPLETED
+        elif self._was_finished:
+            monitor = str(OmegaConf.select(config, "callbacks.checkpoints.monitor"))
+            score = f"{result:.4f}" if monitor.startswith("val/loss") else f"{100 * result:.2f} %"
+            say(f"{self._name(config)} is finished already: {monitor} {score}")
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """The table and the plot of what lies in the sweep's folder; status 1 where a job of this command failed."""
+        if not is_rank_zero():
+            return
+        folder = Path(config.hydra.sweep.dir)
+        try:
+            from boxwright.runs import compare
+
+            if any(compare.find([folder])):
+                compare.summarize([folder], folder, self._failed)
+        except Exception as error:
+            print(f"no table of the sweep: {failure_reason(error)}", file=sys.stderr)
+        if self._failed:
+            sys.exit(1)
+
+    def _name(self, config: DictConfig) -> str:
+        of = f" of {self._total}" if self._total else ""
+        return f"job {config.hydra.job.num + 1}{of}: {' '.join(_apart(config.hydra))}"
+
+
+def _apart(hydra: Any) -> list[str]:
+    """A job's overrides without those that it shares with the others."""
+    lines: list[str] = list(hydra.overrides.task)
+    parsed = zip(lines, OverridesParser.create().parse_overrides(lines), strict=True)
+    return [line for line, o in parsed if o.key_or_group not in hydra.job.config.override_dirname.exclude_keys]
+
+
+def _problem(overrides: Iterable[Override]) -> str:
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # whose ranks can meet for one job only
+        return "-m: a sweep starts the processes of its jobs itself; start it without torchrun"
+    for override in overrides:
+        if override.key_or_group == "resume":
+            return f"{override.input_line}: a sweep goes on when its command is given again; leave it out"
+        if override.key_or_group == "name" and override.is_sweep_override():
+            return f"{override.input_line}: the jobs of a sweep have their name in common; give one name, or none"
+    return ""
+
+
+def _name(config_name: str, overrides: Iterable[Override]) -> str:
+    """What the jobs are called; where they are of several models, data sets or recipes, all their names."""
+    choices = [
+        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()] if o.is_sweep_override() else [line]
+        for o in overrides
+        if (line := o.input_line) is not None and (is_group(o.key_or_group) or o.key_or_group == "name")
+    ]
+    names = dict.fromkeys(str(compose(config_name, list(lines)).name) for lines in product(*choices))
+    return names.popitem()[0] if len(names) == 1 else safe_name("+".join(names))

@@ -1,0 +1,121 @@
+"""The end of a run: its best checkpoint tested and timed, its results summed up."""
+
+import logging
+import statistics
+import time
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.trainer.states import TrainerFn
+
+from boxwright.checkpoints.reading import (
+    read_checkpoint,
+)
+from boxwright.runs.folder import Run
+from datamodules.dataset import val_batches
+from evaluation.metrics import Metrics, headline
+from lit_modules.callbacks import report
+from lit_modules.callbacks.checkpoints import Checkpoints
+from lit_modules.callbacks.log import train_seconds
+from lit_modules.machine import device_name
+from lit_modules.training_module import TrainingModule, is_limited
+from reports.terminal import as_text
+
+log = logging.getLogger(__name__)
+
+
+def finish(run: Run, module: TrainingModule, datamodule: Any, trainer: pl.Trainer) -> float:
+    """Score the best checkpoint where the test split is another than the validated one, and sum the run up."""
+    best = cast(Checkpoints, trainer.checkpoint_callback)
+    is_val = datamodule.test_is_val and not is_limited(trainer.limit_val_batches)
+    tested = best.best_metrics if is_val else {}
+    if run.config.test and not is_val and best.best_step >= 0:
+        module.load_state_dict(read_checkpoint(best.best_path)["state_dict"])
+        trainer.test(module, datamodule, verbose=False)
+        tested = module.metrics.scalars
+    results = {
+        "step": trainer.global_step,
+        "epoch": trainer.current_epoch,
+        "score": best.best_score,
+        "best_step": best.best_step,
+        "val": best.best_metrics,
+        "test": tested,
+        "train_seconds": train_seconds(trainer),
+    }
+    run.finish(results)
+    if run.config.test and tested is best.best_metrics:
+        text = as_text(Metrics(best.best_metrics, best.best_per_class))
+        log.info("test is the validation of the best checkpoint\n%s", text)
+    log.info("best: %s at step %d", best.best_told, best.best_step)
+    if run.config.test and tested:
+        log.info("test: %s", headline(tested))
+    if trainer.is_global_zero:
+        run.finish(results | timed(module, trainer, datamodule))
+    log.info("run folder: %s", run.folder)
+    if (run.folder / report.FILE).exists():
+        log.info("report: %s", run.folder / report.FILE)
+    return best.best_score
+
+
+def timed(module: TrainingModule, trainer: pl.Trainer, datamodule: Any) -> dict[str, Any]:
+    """`ms_per_image` of the best weights and how it was taken, for finished.json and the loggers; on rank 0."""
+    best = cast(Checkpoints, trainer.checkpoint_callback)
+    try:
+        if best.best_step >= 0 and trainer.state.fn != TrainerFn.TESTING:  # else they are loaded
+            module.load_state_dict(read_checkpoint(best.best_path)["state_dict"])
+        speed = ms_per_image(module, trainer, datamodule)
+    except Exception as error:  # the run is finished whatever comes of it
+        log.warning("ms per image could not be measured: %s: %s", type(error).__name__, error)
+        return {}
+    milliseconds: float = speed.pop("ms_per_image")
+    log.info(
+        "%.1f ms per image, one at a time (median of %d, %s, %s)",
+        milliseconds, speed["images"], speed["device"], speed["precision"],
+    )  # fmt: skip
+    spent = train_seconds(trainer)
+    cost = {"time/ms_per_image": milliseconds} | ({} if spent is None else {"time/training": spent})
+    for logger in trainer.loggers:
+        logger.log_metrics(cost, step=trainer.global_step)
+    return {"ms_per_image": milliseconds, "timed": speed}
+
+
+_WARM_UP = 3
+"""Passes before the first that counts; one for each further canvas, of which cuDNN takes the first slowly."""
+
+
+def ms_per_image(
+    module: TrainingModule, trainer: pl.Trainer, datamodule: Any, most: int = 32, seconds: float = 3.0
+) -> dict[str, Any]:
+    """The median over validation images, one at a time, of `module.entries`, and how it was taken.
+
+    That is network, decoder and what validation keeps of it on the host, at the size and in the precision of
+    validation; reading, resizing and the way to the device are left out. The images are `most` evenly spaced ones,
+    or as many as it takes until `seconds` are over, three at least.
+    """
+    device = trainer.strategy.root_device
+    module.to(device).eval()
+    times: list[float] = []
+    canvases: set[torch.Size] = set()
+    begin = time.perf_counter()
+    precision: Any = trainer.precision_plugin
+    with torch.inference_mode(), precision.forward_context():
+        for batch in val_batches(datamodule, most):
+            batch = batch._replace(images=batch.images.to(device), sizes=batch.sizes.to(device))
+            for _ in range(0 if batch.images.shape in canvases else 1 if canvases else _WARM_UP):
+                module.entries(batch._replace())  # a copy: outputs of the same batch would be kept
+            canvases.add(batch.images.shape)
+            start = time.perf_counter()
+            module.entries(batch._replace())  # on the host when it returns, so that nothing is left to wait for
+            times.append(time.perf_counter() - start)
+            if len(times) >= 3 and time.perf_counter() - begin > seconds:
+                break
+    if not times:
+        raise ValueError("no validation image could be read")
+    return {
+        "ms_per_image": 1000 * statistics.median(times),
+        "images": len(times),
+        "batch": 1,
+        "device": device_name(trainer),
+        "precision": str(trainer.precision),
+    }

@@ -1,0 +1,6 @@
+"""Networks that turn images into feature maps; configs and checkpoints name their classes here."""
+
+from detectors.backbones.base import Backbone as Backbone
+from detectors.backbones.mobilenet import MobileNetV2 as MobileNetV2
+from detectors.backbones.resnet import ResNet as ResNet
+from detectors.backbones.vgg import VGG16 as VGG16

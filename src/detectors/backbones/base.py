@@ -1,0 +1,123 @@
+"""`Backbone`: images to feature maps, with frozen stages, norms and normalisation of its weights."""
+
+# torchvision has no type stubs.
+# pyright: reportMissingTypeStubs=false
+
+from abc import ABC, abstractmethod
+from collections.abc import Set
+from itertools import chain
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+from torchvision import models
+
+from detectors.backbones.norms import fold_frozen_norms
+from detectors.weights import load_backbone, load_published
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of RGB in 0-1: what torchvision's weights were trained with."""
+CAFFE_MEAN = (122.7717, 115.9465, 102.9801)
+"""Of RGB in 0-255, with a deviation of 1: what Caffe's weights were trained with, though on BGR."""
+
+
+def refuse_region_head(backbone: "Backbone") -> None:
+    """Where it would lie idle: parameters without a gradient, in every checkpoint."""
+    if backbone.region_size is not None:
+        raise ValueError(
+            "model.backbone.fully_connected=true: fc6 and fc7 are of use to model=faster_rcnn "
+            "model.pyramid_channels=null alone; set it to false"
+        )
+
+
+class Backbone(nn.Module, ABC):
+    """Images in, feature maps of rising stride out.
+
+    The pixel scale belongs to the weights: it lies in persistent buffers and travels in checkpoints.
+    """
+
+    channels: dict[int, int]
+    """Of the feature map at each stride from 4 to 32."""
+    pixel_mean: Tensor
+    pixel_std: Tensor
+    frozen_stages: int = 0
+    region_size: int | None = None
+    """Cells in x and in y that layers behind all stages need in `regions`; None where there are none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN))
+        self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD))
+
+    @abstractmethod
+    def stages(self) -> list[list[nn.Module]]:
+        """The layers up to stride 2, those that follow up to stride 4, then 8, 16 and 32."""
+
+    def forward(self, x: Float[Tensor, "B 3 H W"], strides: tuple[int, ...] = (8, 16, 32)) -> list[Tensor]:
+        """Feature maps of normalised images, the finest first; what lies behind the last of them is not run."""
+        maps: list[Tensor] = []
+        for stage, stride in zip(self.stages(), (2, 4, 8, 16, 32), strict=True):
+            if stride > max(strides):
+                break
+            for layer in stage:
+                x = layer(x)
+            if stride in strides:
+                maps.append(x)
+        return maps
+
+    @property
+    def region_channels(self) -> int:
+        """Of what `regions` returns."""
+        return self.channels[32]
+
+    def regions(self, x: Float[Tensor, "N C h w"]) -> Float[Tensor, "N D"]:
+        """What the layers behind stride 16 make of regions cut out of that map (arXiv 1512.03385, appendix A)."""
+        for layer in self.stages()[-1]:
+            x = layer(x)
+        return x.mean(dim=(2, 3))
+
+    def normalize(self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"]) -> Float[Tensor, "B 3 H W"]:
+        """Pixels as the weights expect them, in the parameters' precision and memory layout; the padding becomes zero.
+
+        Zero *after* normalisation, so that a convolution sees the padding as it sees its own.
+        """
+        height, width = images.shape[-2:]
+        rows = torch.arange(height, device=images.device) < sizes[:, :1]
+        columns = torch.arange(width, device=images.device) < sizes[:, 1:]
+        inside = rows[:, None, :, None] & columns[:, None, None, :]
+        # Convolutions of contiguous weights would otherwise follow the images, which come channels last.
+        contiguous = next(self.parameters()).is_contiguous()
+        layout = torch.contiguous_format if contiguous else torch.channels_last
+        pixels = images.to(self.pixel_mean.dtype, memory_format=layout) / 255
+        return (pixels - self.pixel_mean[:, None, None]) / self.pixel_std[:, None, None] * inside
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Training mode for all but the frozen stages, whose statistics must not move."""
+        super().train(mode)
+        for layer in chain(*self.stages()[: self.frozen_stages]):
+            layer.eval()
+        return self
+
+    def _load_and_freeze(
+        self, weights: str | Path | None, published: models.WeightsEnum, frozen_stages: int
+    ) -> Set[str]:
+        """The names of the tensors that the weights had."""
+        fold_frozen_norms(self)
+        stages = self.stages()
+        if not 0 <= frozen_stages <= len(stages):
+            raise ValueError(
+                f"frozen_stages={frozen_stages}: expected 0 (all train) to {len(stages)} (none trains); "
+                "n freezes the layers up to stride 2^n"
+            )
+        taken: Set[str] = set()
+        if weights == "imagenet":
+            taken = load_published(self, published)
+        elif weights is not None:
+            taken = load_backbone(self, weights)
+        for layer in chain(*stages[:frozen_stages]):
+            layer.requires_grad_(False)
+        self.frozen_stages = frozen_stages
+        self.train()
+        return taken

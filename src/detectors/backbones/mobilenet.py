@@ -1,0 +1,36 @@
+"""MobileNetV2 (Sandler et al., arXiv 1801.04381)."""
+
+# torchvision has no type stubs.
+# pyright: reportMissingTypeStubs=false
+
+from itertools import pairwise
+from pathlib import Path
+
+from torch import nn
+from torchvision import models
+
+from detectors.backbones.base import Backbone
+from detectors.backbones.norms import NORMS, Norm
+
+
+class MobileNetV2(Backbone):
+    """Features 3, 6, 13 and 18 of MobileNetV2 (arXiv 1801.04381): the last of stride 4, 8, 16 and 32.
+
+    Stages go by stride, as a ResNet's do: features 0-1 (stride 2), 2-3 (4), 4-6 (8), 7-13 (16) and 14-18
+    (32). So `frozen_stages=2` keeps features 0-3 as they are.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path | None = "imagenet",
+        norm: Norm = "frozen_bn",
+        frozen_stages: int = 2,
+    ) -> None:
+        super().__init__()
+        self.channels = {4: 24, 8: 32, 16: 96, 32: 1280}
+        self.features = models.mobilenet_v2(weights=None, norm_layer=NORMS[norm]).features
+        self._load_and_freeze(weights, models.MobileNet_V2_Weights.IMAGENET1K_V1, frozen_stages)
+
+    def stages(self) -> list[list[nn.Module]]:
+        layers = list(self.features)
+        return [layers[start:end] for start, end in pairwise((0, 2, 4, 7, 14, 19))]

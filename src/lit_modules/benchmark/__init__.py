@@ -1,1 +1,0 @@
-"""What benchmark.py measures, part by part: `measuring` leads through it."""

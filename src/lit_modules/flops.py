@@ -1,0 +1,42 @@
+"""Floating-point operations: two for each multiply-add of convolutions and matrix products, none for anything else."""
+
+import copy
+
+# What torch's counter exports is not typed.
+# pyright: reportUnknownMemberType=false
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
+
+from lit_modules.training_module import TrainingModule
+
+
+def gflops(module: TrainingModule, size: tuple[int, int]) -> float:
+    """10^9 floating-point operations (two for a multiply-add) of one image, counted without computing it."""
+    network = copy.deepcopy(module.network).to("meta").eval()
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        network(torch.empty(1, 3, *size, dtype=torch.uint8, device="meta"), torch.tensor([size], device="meta"))
+        module.behind_network(network)
+    return counter.get_total_flops() / 1e9
+
+
+def counter() -> FlopCounterMode:
+    """Counts what is computed within, backward passes too.
+
+    Torch's own formula of a convolution's weight gradient takes one of many groups for a whole one, so that of
+    a depthwise convolution it counts as many times too much as there are channels.
+    """
+    backward: Any = torch.ops.aten.convolution_backward
+    return FlopCounterMode(display=False, custom_mapping={backward: _convolution_backward})
+
+
+def _convolution_backward(
+    grad_shape: Sequence[int], x_shape: Sequence[int], w_shape: Sequence[int], *args: Any, **_: Any
+) -> int:
+    """The gradients of input and weight take as many as the convolution itself; not all are always asked for."""
+    _, _, _, _, transposed, _, _, output_mask = args
+    of_each = conv_flop_count(list(x_shape), list(w_shape), list(grad_shape), transposed=transposed)
+    return of_each * sum(output_mask[:2])

@@ -1,0 +1,155 @@
+"""Weights & Biases as a logger that never asks."""
+
+import logging
+import netrc
+import os
+import secrets
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, cast
+from urllib.parse import urlsplit
+
+from pytorch_lightning.loggers import WandbLogger as LightningWandbLogger
+from pytorch_lightning.utilities import rank_zero_only  # pyright: ignore[reportPrivateImportUsage]
+
+from evaluation.truth import CLASSIFICATION_METRICS, COCO_METRICS, PROPOSAL_METRICS, VOC_METRICS
+from lit_modules.loggers.wandb_file import cut
+
+log = logging.getLogger(__name__)
+
+
+class WandbLogger(LightningWandbLogger):
+    """W&B that never asks: without an API key the run is offline, and all that it writes stays in its folder.
+
+    What W&B can't take once the run has begun costs a warning, not the run.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        project: str = "boxwright",
+        entity: str | None = None,
+        group: str | None = None,
+        tags: list[str] | None = None,
+        mode: Literal["online", "offline", "disabled"] | None = None,
+    ) -> None:
+        path = Path(folder)
+        chosen = mode or os.environ.get("WANDB_MODE") or ("online" if has_api_key() else "offline")
+        if chosen == "online" and not has_api_key():
+            raise ValueError(
+                f"logger.wandb.mode={mode}, WANDB_MODE={os.environ.get('WANDB_MODE')}: W&B online needs an API key, and"
+                " there is none; set WANDB_API_KEY, or run `wandb login` once, or leave the mode out to run offline"
+            )
+        keep_inside(path)
+        identity = path / "wandb_id"
+        self._best_step = -1
+        self._refused = False
+        if rank_zero_only.rank == 0:  # pyright: ignore[reportFunctionMemberAccess]
+            import wandb
+
+            wandb.finish()  # of the sweep's job before: Lightning would log into its run,
+            wandb.teardown()  # and its service would keep its folders
+            if not identity.exists():
+                identity.write_text(secrets.token_hex(4))
+            if chosen == "offline":
+                log.info("W&B: offline in %s (no API key, or so asked); `wandb sync` uploads it", path / "wandb")
+        super().__init__(
+            project=project,
+            entity=entity,
+            group=group,
+            job_type="train",
+            tags=list(tags or []),
+            name=path.name,
+            id=identity.read_text() if identity.exists() else None,
+            save_dir=folder,
+            mode=chosen,
+            resume="allow",
+        )
+        self._wandb_init.pop("anonymous", None)  # Lightning's default, of which W&B warns
+
+    @property
+    def _run(self) -> Any:
+        return cast(Any, self.experiment)  # pyright: ignore[reportUnknownMemberType]
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """The config, nested; and that a metric's best value counts.
+
+        `overrides`, what the command line said, by key: with `/` for `.`, which W&B takes for nesting.
+        """
+        overrides = {str(key).replace(".", "/"): value for key, value in params.get("overrides", {}).items()}
+        super().log_hyperparams({**params, "overrides": overrides})
+        for name in (*COCO_METRICS, *VOC_METRICS, *PROPOSAL_METRICS, *CLASSIFICATION_METRICS):
+            self._run.define_metric(f"val/{name}", step_metric="trainer/global_step", summary="max,last")
+
+    @rank_zero_only
+    def drop_after(self, step: int) -> None:
+        """Forget what was logged after a step: in the files of this run's earlier, offline parts, unless uploaded."""
+        with self._forgiven():
+            own = Path(self._run.dir).parent
+            for file in Path(self.save_dir or ".", "wandb").glob("offline-run-*/run-*.wandb"):
+                if file.parent != own and not file.with_suffix(".wandb.synced").exists():
+                    cut(file, step)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        with self._forgiven():
+            super().log_metrics(dict(metrics), step)
+
+    @rank_zero_only
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        """The metrics of the best checkpoint, and its step, as `best/` in the run's summary."""
+        best: dict[str, float] = checkpoint_callback.best_metrics
+        if best and checkpoint_callback.best_step != self._best_step:
+            self._best_step = checkpoint_callback.best_step
+            with self._forgiven():
+                summary = {f"best/{name}": value for name, value in best.items()}
+                self._run.summary.update({**summary, "best/step": self._best_step})
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        if status == "failed":  # or the next job of a sweep would end it as a success
+            self._run.finish(exit_code=1)
+
+    @contextmanager
+    def _forgiven(self) -> Generator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not self._refused:
+                log.warning("W&B: %s: %s; the run goes on without what it refuses", type(error).__name__, error)
+            self._refused = True
+
+
+_folders: dict[str, str] = {}
+"""What `keep_inside` has set; anything else in the environment is the user's."""
+
+
+def keep_inside(folder: Path) -> None:
+    """Point W&B's folders into the run's, except those that the user has set."""
+    for variable, sub in (("DIR", ""), ("CACHE_DIR", "cache"), ("DATA_DIR", "data")):
+        name = f"WANDB_{variable}"
+        if os.environ.get(name) == _folders.get(name):
+            os.environ[name] = _folders[name] = str(folder / "wandb" / sub if sub else folder)
+    os.environ.setdefault("WANDB_SILENT", "true")
+
+
+def has_api_key() -> bool:
+    """Whether W&B could log in without asking: an environment variable, or an entry for its host in ~/.netrc.
+
+    Without WANDB_BASE_URL the host is W&B's own or that of a settings file: any entry will do that is for the
+    name "user", as `wandb login` writes it.
+    """
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    try:
+        entries: dict[str, tuple[str, str, str]] = netrc.netrc(
+            Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+        ).hosts
+    except (OSError, netrc.NetrcParseError):
+        return False
+    if url := os.environ.get("WANDB_BASE_URL"):
+        return urlsplit(url).netloc in entries
+    return any(login == "user" for login, _, _ in entries.values())

@@ -1,0 +1,152 @@
+"""What W&B shows of a validation: pictures under overlays, tables, curves."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import wandb
+from PIL import Image
+
+from evaluation.analysis import KINDS, Analysis
+from evaluation.confusions import Confusion
+from evaluation.curves import RECALLS
+
+if TYPE_CHECKING:
+    from reports.validation_pictures import Picture
+
+_CURVES = 20
+"""Classes with a curve of their own: those with the most objects."""
+_CELLS = 10_000
+"""Rows that W&B takes of a table."""
+_PADDING = 128
+
+
+def panels(analysis: Analysis, shown: Mapping[str, Sequence["Picture"]]) -> dict[str, Any]:
+    """Everything by the key that it is logged under."""
+    return {
+        **{f"pictures/{role}": overlays(analysis, pictures) for role, pictures in shown.items() if pictures},
+        "analysis/per_class": per_class(analysis),
+        "analysis/pr_curves": pr_curves(analysis),
+        "analysis/confusion": confusion(analysis),
+        **{f"analysis/confusion_{name}": of_part(part) for name, part in analysis.metrics.confusions.items()},
+    }
+
+
+def overlays(analysis: Analysis, shown: Sequence["Picture"]) -> list[wandb.Image]:
+    """Padded at the right and the bottom to a common size: W&B shows the pictures of one key in one frame."""
+    height = max(picture.image.shape[0] for picture in shown)
+    width = max(picture.image.shape[1] for picture in shown)
+    images: list[wandb.Image] = []
+    for picture in shown:
+        canvas = np.full((height, width, 3), _PADDING, np.uint8)
+        canvas[: picture.image.shape[0], : picture.image.shape[1]] = picture.image
+        images.append(
+            wandb.Image(
+                Image.fromarray(canvas),
+                caption=picture.caption,
+                boxes=boxes(analysis, picture.row, picture.image.shape[:2], (height, width)),
+                file_type="jpg",
+            )
+        )
+    return images
+
+
+def boxes(analysis: Analysis, row: int, size: tuple[int, ...], canvas: tuple[int, int]) -> dict[str, dict[str, Any]]:
+    """Two layers of boxes in fractions of the canvas, in which the image of `size` lies at the upper left."""
+    truth, found = analysis.truth, analysis.predictions
+    objects, detections = analysis.of_image(row)
+    original = truth.sizes[row]
+    scale = np.array([size[1] / original[1] / canvas[1], size[0] / original[0] / canvas[0]])
+    corners = np.array([size[1] / canvas[1], size[0] / canvas[0]])
+    names = truth.class_names
+
+    def box(xyxy: np.ndarray, label: int, text: str, marks: Sequence[str]) -> dict[str, Any]:
+        (left, top), (right, bottom) = (xyxy.reshape(2, 2) * scale).clip(0, corners).tolist()
+        position = {"minX": left, "minY": top, "maxX": right, "maxY": bottom}
+        return {"position": position, "class_id": label, "box_caption": ", ".join([text, *marks])}
+
+    true: list[dict[str, Any]] = []
+    for i in objects:
+        label = int(truth.labels[i])
+        flags = {"missed": analysis.missed[i], "crowd": truth.crowd[i], "difficult": truth.difficult[i]}
+        true.append(box(truth.boxes[i], label, names[label], [name for name, flag in flags.items() if flag]))
+    predicted: list[dict[str, Any]] = []
+    for i in detections:
+        label, score, kind = int(found.labels[i]), float(found.scores[i]), KINDS[analysis.kinds[i]]
+        marks = [kind] if kind != "right" else []
+        predicted.append(
+            box(found.boxes[i], label, f"{names[label]} {score:.2f}", marks) | {"scores": {"score": score}}
+        )
+    labels = dict(enumerate(names))
+    return {
+        "ground_truth": {"box_data": true, "class_labels": labels},
+        "predictions": {"box_data": predicted, "class_labels": labels},
+    }
+
+
+def per_class(analysis: Analysis) -> wandb.Table:
+    """Cells are empty where a class has no objects."""
+    metrics = analysis.metrics
+    names = [name for name in next(iter(metrics.per_class.values())) if name != "num_objects"]
+    table = wandb.Table(columns=["class", *names, "objects", "best-F1 threshold", "F1"])
+    for name, row in metrics.per_class.items():
+        best = metrics.curves[name].best
+        values = [row[column] if row[column] >= 0 else None for column in names]
+        table.add_data(name, *values, int(row["num_objects"]), best.threshold, best.f1)
+    return table
+
+
+def pr_curves(analysis: Analysis) -> Any:
+    """A line for each of the most frequent classes, and their mean over all classes with objects."""
+    metrics = analysis.metrics
+    present = {name: curve.precision for name, curve in metrics.curves.items() if (curve.precision >= 0).all()}
+    frequent = sorted(present, key=lambda name: -metrics.per_class[name]["num_objects"])[:_CURVES]
+    lines = {name: present[name] for name in present if name in frequent}
+    if len(present) > 1:
+        lines[_unlike("all classes", lines)] = np.mean(list(present.values()), axis=0)
+    rows = [
+        [name, round(float(recall), 2), round(float(precision), 5)]
+        for name, line in lines.items()
+        for recall, precision in zip(RECALLS, line, strict=True)
+    ]
+    return wandb.plot_table(
+        "wandb/area-under-curve/v0",
+        wandb.Table(columns=["class", "recall", "precision"], data=rows),
+        {"x": "recall", "y": "precision", "class": "class"},
+        {"title": "Precision at IoU 0.5", "x-axis-title": "recall", "y-axis-title": "precision"},
+        split_table=True,
+    )
+
+
+def confusion(analysis: Analysis) -> Any:
+    """Counts at IoU 0.5; where there are more classes than W&B takes, the cells with the highest."""
+    names = [*analysis.truth.class_names, _unlike("background", analysis.truth.class_names)]
+    return _matrix("Detections at IoU 0.5", names, analysis.confusion)
+
+
+def of_part(part: Confusion) -> Any:
+    """What a part of the model counted of itself."""
+    *classes, background = part.matrix.names
+    return _matrix(part.matrix.title, [*classes, _unlike(background, classes)], part.counts)
+
+
+def _matrix(title: str, names: Sequence[str], counts: np.ndarray) -> Any:
+    cells = [
+        [actual, predicted, int(count)]
+        for actual, row in zip(names, counts, strict=True)
+        for predicted, count in zip(names, row, strict=True)
+    ]
+    if len(cells) > _CELLS:
+        cells = sorted(cells, key=lambda cell: -int(cell[2]))[:_CELLS]
+    return wandb.plot_table(
+        "wandb/confusion_matrix/v1",
+        wandb.Table(columns=["Actual", "Predicted", "nPredictions"], data=cells),
+        {"Actual": "Actual", "Predicted": "Predicted", "nPredictions": "nPredictions"},
+        {"title": title},
+        split_table=True,
+    )
+
+
+def _unlike(name: str, others: Collection[str]) -> str:
+    """Not mistaken for a class of that name."""
+    return _unlike(f"({name})", others) if name in others else name

@@ -1,0 +1,1 @@
+"""Numbers to tables, plots, pictures and pages: what is there to be looked at."""

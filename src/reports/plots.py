@@ -1,0 +1,162 @@
+"""The figures of the pages, in the colours of `page.COLORS`; names of classes stay outside, in the page's own text.
+
+A `Figure` of its own, never pyplot: no global state, no window system.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from evaluation.curves import RECALLS, Curve
+from reports.html import COLORS
+
+_POINTS = 300
+"""Of a line; longer ones are averaged to so many."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Values over steps."""
+
+    steps: Sequence[float] | np.ndarray
+    values: Sequence[float] | np.ndarray
+    color: str
+    """A key of `page.COLORS`."""
+    name: str = ""
+    """For the legend, which the page draws."""
+    dashed: bool = False
+    dots: bool = False
+    """Mark each value: there are few, or they are what was measured."""
+
+
+def empty(description: str, x: str, y: str, height: float = 2.9) -> tuple[Figure, Axes]:
+    """A figure of 4.6 inches' width with its axes; `description` is read out where it can't be seen."""
+    figure = Figure(figsize=(4.6, height), layout="constrained")
+    figure.set_label(description)
+    axes = figure.add_subplot()
+    style(axes)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    return figure, axes
+
+
+def style(axes: Axes) -> None:
+    """Two spines, a faint grid, quiet ticks."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(COLORS["line"])
+    axes.tick_params(colors=COLORS["muted"], labelsize=9, length=3, width=0.8)
+    axes.grid(color=COLORS["line"], linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.xaxis.label.set(color=COLORS["muted"], size=9)
+    axes.yaxis.label.set(color=COLORS["muted"], size=9)
+
+
+def over_steps(lines: Sequence[Line], description: str, y: str, fraction: bool = False) -> Figure:
+    """`fraction`: the axis starts at 0 and ends at most at 1. A few high values at the start don't set the scale."""
+    figure, axes = empty(description, "step", y)
+    highest: list[float] = []
+    for line in lines:
+        steps, values = _binned(np.asarray(line.steps, float), np.asarray(line.values, float))
+        if not len(values):
+            continue
+        axes.plot(
+            steps, values, color=COLORS[line.color], linewidth=1.6, linestyle=(0, (4, 2)) if line.dashed else "-",
+            marker="o" if line.dots or len(values) == 1 else "", markersize=4, clip_on=not fraction, zorder=3,
+        )  # fmt: skip
+        late = values[len(values) // 20 :] if len(values) > 40 else values
+        highest.append(float(late.max()))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
+    axes.yaxis.set_major_locator(MaxNLocator(6))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.3g}"))
+    axes.set_xlim(left=0)
+    top = 1.06 * max(highest, default=1.0)
+    if fraction:
+        axes.set_ylim(0, 1 if top > 0.8 else max(top, 0.1))
+    elif top > 0:
+        axes.set_ylim(0, top)
+    return figure
+
+
+def precision_recall(curves: Mapping[int, Curve], colors: Mapping[int, str]) -> Figure:
+    """A line for each class; the dot is where F1 is best."""
+    figure, axes = _recall_axes("precision against recall of each class at IoU 0.5")
+    for label, curve in curves.items():
+        reached = _reached(curve)
+        axes.plot(RECALLS[reached], curve.precision[reached], color=colors[label], linewidth=1.7, zorder=3)
+        best = curve.best
+        if best.f1 > 0:
+            axes.plot(
+                best.recall, best.precision, "o", color=colors[label], markersize=6.5,
+                markeredgecolor=COLORS["ground"], markeredgewidth=1.2, zorder=4, clip_on=False,
+            )  # fmt: skip
+    return figure
+
+
+def mean_precision_recall(curves: Sequence[Curve]) -> Figure:
+    """The mean over classes, the middle half and eight tenths of them as bands."""
+    figure, axes = _recall_axes("precision against recall at IoU 0.5, mean over the classes")
+    precision = np.stack([np.maximum(curve.precision, 0) for curve in curves])
+    for low, high, alpha in ((10, 90, 0.16), (25, 75, 0.22)):
+        band = np.percentile(precision, [low, high], axis=0)
+        axes.fill_between(RECALLS, *band, color=COLORS["series1"], alpha=alpha, linewidth=0, zorder=2)
+    axes.plot(RECALLS, precision.mean(axis=0), color=COLORS["series1"], linewidth=2, zorder=3)
+    return figure
+
+
+def matrix(shares: Float[np.ndarray, "K1 K1"], rows: str, columns: str) -> Figure:
+    """A confusion matrix of many classes; the last row and column are the background."""
+    figure, axes = empty("confusion matrix", columns, rows, 4.6)
+    red, green, blue = (value / 255 for value in (46, 109, 212))  # seen on light and on dark ground
+    image = np.empty((*shares.shape, 4))
+    image[..., :3] = red, green, blue
+    image[..., 3] = np.sqrt(shares)  # a few confusions in a hundred objects shall be seen
+    axes.imshow(image, interpolation="none", aspect="equal")
+    axes.set(xticks=[], yticks=[])
+    axes.grid(visible=False)
+    border = len(shares) - 1.5
+    axes.axhline(border, color=COLORS["muted"], linewidth=0.6)
+    axes.axvline(border, color=COLORS["muted"], linewidth=0.6)
+    return figure
+
+
+def _recall_axes(description: str) -> tuple[Figure, Axes]:
+    figure, axes = empty(description, "recall", "precision", 3.6)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    recalls = np.linspace(0.001, 1, 1000)
+    for f1 in (0.2, 0.4, 0.6, 0.8):  # lines of equal F1: precision = f1 r / (2 r - f1)
+        beyond = recalls[recalls > f1 / 2]
+        precision = f1 * beyond / (2 * beyond - f1)
+        inside = precision <= 1.02
+        axes.plot(beyond[inside], precision[inside], color=COLORS["muted"], linewidth=0.7, linestyle=":", zorder=1)
+        axes.annotate(
+            f"F1 {f1}", (1.0, f1 / (2 - f1)), xytext=(3, 0), textcoords="offset points", size=7.5,
+            color=COLORS["muted"], va="center", annotation_clip=False,
+        )  # fmt: skip
+    return figure, axes
+
+
+def _reached(curve: Curve) -> Int[np.ndarray, " r"]:
+    """Indices of the recalls that the class has, and one more at precision 0."""
+    return np.arange(min(int((curve.scores > 0).sum()) + 1, len(RECALLS)))
+
+
+def _binned(
+    steps: Float[np.ndarray, " n"], values: Float[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
+    """Finite values only; means over neighbours where there are too many to see."""
+    finite = np.isfinite(values)
+    steps, values = steps[finite], values[finite]
+    if len(steps) <= _POINTS:
+        return steps, values
+    parts = np.array_split(np.arange(len(steps)), _POINTS)
+    return np.array([steps[part].mean() for part in parts]), np.array([values[part].mean() for part in parts])
+
+
+def _short(number: float) -> str:
+    return f"{number / 1000:g}k" if number >= 10_000 else f"{number:g}"

@@ -1,0 +1,89 @@
+"""A validation image with its true and predicted boxes, captioned."""
+
+import hashlib
+import re
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from evaluation.analysis import Analysis
+from reports.drawing import draw
+from reports.fonts import runs, spelled
+
+_SHORTEST, _LONGEST = 600, 800
+"""Pixels of a picture's long side; smaller images are enlarged, larger ones reduced."""
+_GAP, _LINE = 8, 20
+
+
+class Picture(NamedTuple):
+    """A validation image as it is shown."""
+
+    row: int
+    """Of `Truth.image_ids`."""
+    stem: str
+    """Its file's name without the ending."""
+    caption: str
+    image: np.ndarray
+    """RGB uint8 (h, w, 3), resized."""
+
+
+def caption(analysis: Analysis, row: int) -> str:
+    """Image, AP, and what went wrong how often."""
+    why = "".join(f", {kind} {count}" for kind, count in analysis.why(row).items())
+    return f"{analysis.truth.image_ids[row]}: AP {analysis.image_ap[row]:.3f}{why}"
+
+
+def resized(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    factor = min(max(max(height, width), _SHORTEST), _LONGEST) / max(height, width)
+    if factor == 1:
+        return image
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS, reducing_gap=3))
+
+
+def drawn(analysis: Analysis, picture: Picture) -> np.ndarray:
+    """True boxes, dashed, beside the predicted ones, with which the missed true ones stand again; a caption above."""
+    truth, found = analysis.truth, analysis.predictions
+    objects, detections = analysis.of_image(picture.row)
+    missed = objects[analysis.missed[objects]]
+    height, width = picture.image.shape[:2]
+    scale = np.tile([width, height] / truth.sizes[picture.row, ::-1], 2)
+
+    def with_truth(rows: np.ndarray) -> np.ndarray:
+        return draw(picture.image, truth.boxes[rows] * scale, truth.labels[rows], truth.class_names, dashed=True)
+
+    right = draw(
+        with_truth(missed), found.boxes[detections] * scale, found.labels[detections], truth.class_names,
+        found.scores[detections],
+    )  # fmt: skip
+    places, axis = (("left", "right"), 1) if width < 2 * height else (("above", "below"), 0)
+    gap = np.full_like(right[:, :_GAP] if axis else right[:_GAP], 255)
+    both = np.concatenate([with_truth(objects), gap, right], axis)
+    return titled(both, picture.caption, f"{places[0]}: true; {places[1]}: predicted, and missed (dashed)")
+
+
+def titled(image: np.ndarray, *lines: str) -> np.ndarray:
+    """With lines of text on white above, cut where they are longer than the picture is wide."""
+    height, width = image.shape[:2]
+    top = _LINE * len(lines) + 4
+    canvas = Image.new("RGB", (max(width, _SHORTEST), top + height), "white")
+    canvas.paste(Image.fromarray(image), (0, top))
+    pen = ImageDraw.Draw(canvas)
+    for number, line in enumerate(lines, 1):
+        x = 4.0
+        for part, font in runs(spelled(line, 0), 15):
+            pen.text((x, _LINE * number - 3), part, fill="black", font=font, anchor="ls")
+            x += font.getlength(part)
+    return np.asarray(canvas)
+
+
+def file_stem(image_id: int | str) -> str:
+    """The image id where it makes a file name, else what is left of it and a hash that keeps it apart."""
+    text = str(image_id)
+    if re.fullmatch(r"\w[\w.-]{,79}", text) and not text.startswith("worst_") and len(text.encode()) <= 160:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    readable = re.sub(r"\W+", "_", text).strip("_").removeprefix("worst_")[-40:]
+    return f"{readable or 'image'}-{digest}"

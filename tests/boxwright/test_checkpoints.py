@@ -1,0 +1,121 @@
+"""A checkpoint is read without running anything in it; links and numbers of the files are right at any moment."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from boxwright.checkpoints.reading import AtomicCheckpointIO, build_module, read_checkpoint, without_weights
+from lit_modules.callbacks.averaging import Averaging
+from lit_modules.callbacks.checkpoints import Checkpoints, point, saved
+
+
+class Hostile:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.file}",)
+
+
+def test_a_hostile_checkpoint_is_refused_and_runs_nothing(tmp_path):
+    torch.save({"state_dict": {}, "boxwright": Hostile(tmp_path / "ran")}, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=r"a\.ckpt can't be read as a checkpoint.*use another checkpoint"):
+        read_checkpoint(tmp_path / "a.ckpt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_truncated_a_foreign_and_a_missing_checkpoint_are_named(tmp_path):
+    torch.save({"state_dict": {"w": torch.zeros(1000)}, "boxwright": {}}, tmp_path / "whole.ckpt")
+    data = (tmp_path / "whole.ckpt").read_bytes()
+    (tmp_path / "short.ckpt").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match=r"short\.ckpt can't be read.*cut short"):
+        read_checkpoint(tmp_path / "short.ckpt")
+    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+    with pytest.raises(
+        ValueError, match=r"foreign\.ckpt is not a checkpoint of this project.*model\.backbone\.weights"
+    ):
+        read_checkpoint(tmp_path / "foreign.ckpt")
+    with pytest.raises(ValueError, match=r"none\.ckpt does not exist"):
+        read_checkpoint(tmp_path / "none.ckpt")
+
+
+@pytest.mark.parametrize("place", ["model._target_", "model.backbone._target_", "model.blocks[1]._target_"])
+def test_a_checkpoint_can_name_no_foreign_class(place):
+    config = {
+        "_target_": "lit_modules.fcos.FCOSModule",
+        "backbone": {"_target_": "detectors.backbones.ResNet"},
+        "blocks": [{}, {"_target_": "torch.optim.SGD"}],
+    }
+    node = {"model._target_": config, "model.backbone._target_": config["backbone"]}.get(place, config["blocks"][1])
+    node["_target_"] = "os.system"
+    with pytest.raises(ValueError, match=r"'os\.system': a checkpoint may only name") as error:
+        build_module(config)
+    assert str(error.value).startswith(place)
+
+
+def test_a_rebuilt_module_looks_for_no_pretrained_weights():
+    config = {"lr": 1, "backbone": {"weights": "imagenet", "depth": 50}}
+    assert without_weights(config) == {"lr": 1, "backbone": {"weights": None, "depth": 50}}
+    assert config["backbone"]["weights"] == "imagenet"
+
+
+def test_a_failed_write_leaves_the_old_checkpoint_and_nothing_else(tmp_path, monkeypatch):
+    file = tmp_path / "step_1.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {}, "boxwright": {"a": 1}}, file)
+
+    def full(_: int) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        AtomicCheckpointIO().save_checkpoint({"state_dict": {}, "boxwright": {"a": 2}}, file)
+    assert list(tmp_path.iterdir()) == [file]
+    assert torch.load(file, weights_only=True)["boxwright"] == {"a": 1}
+
+
+def test_saved_files_are_ordered_by_step_and_a_link_is_replaced_in_one_step(tmp_path):
+    for step in (20, 3, 10_000_000):
+        (tmp_path / f"step_{step:07d}.ckpt").touch()
+    (tmp_path / ".step_0000004.ckpt.1.part").touch()
+    assert [step for step, _ in saved(tmp_path)] == [3, 20, 10_000_000]
+    for target in ("step_0000003.ckpt", "step_0000020.ckpt"):
+        point(tmp_path / "last.ckpt", target)
+        assert os.readlink(tmp_path / "last.ckpt") == target  # relative: the folder can be moved
+
+
+@pytest.mark.parametrize("keep", [0, -2])
+def test_a_run_keeps_a_checkpoint_to_resume_from(keep):
+    with pytest.raises(ValueError, match=rf"callbacks\.checkpoints\.keep={keep}: expected -1 for all, or 1 or more"):
+        Checkpoints(keep=keep)
+
+
+def test_the_best_score_of_another_metric_does_not_count():
+    of_ap = Checkpoints(monitor="val/AP")
+    of_ap.best_score, of_ap.best_step = 0.4, 20
+    same, other = Checkpoints(monitor="val/AP"), Checkpoints(monitor="val/loss", mode="min")
+    same.load_state_dict(of_ap.state_dict())
+    other.load_state_dict(of_ap.state_dict())
+    assert (same.best_score, same.best_step) == (0.4, 20)
+    assert (other.best_score, other.best_step) == (float("inf"), -1)
+
+
+def test_the_average_is_the_one_worked_out_by_hand():
+    """d = (1 + n) / (10 + n) at update n, at most `decay`; the first update takes the weights as they are."""
+    module = pl.LightningModule()
+    module.layer = nn.Linear(1, 1, bias=False)
+    callback = Averaging(decay=0.2)
+    callback.setup(SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu"))), module, "fit")
+    seen = []
+    for weight in (1.0, 2.0, 4.0):
+        module.layer.weight.data.fill_(weight)
+        callback._average_model.update_parameters(module)
+        seen.append(callback._average_model.module.layer.weight.item())
+    # 1; then n = 1 is 2/11 = 0.1818: 0.1818 x 1 + 0.8182 x 2; then n = 2 is 3/12, more than 0.2: 0.2 x .. + 0.8 x 4
+    assert seen == pytest.approx([1.0, 20 / 11, 0.2 * 20 / 11 + 0.8 * 4.0])

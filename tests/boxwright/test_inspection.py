@@ -1,0 +1,291 @@
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from composing import built, composed
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import OmegaConf, open_dict
+
+from boxwright.config.errors import ConfigError
+from boxwright.config.files import CONF
+from boxwright.config.resolvers import register_resolvers
+from boxwright.inspect_data import coverage
+from boxwright.inspect_data.coverage import NetworkBoxes, Targets, cover, locations_inside
+from boxwright.inspect_data.inspection import inspect
+from detectors.fcos import grid_points
+
+COCO = ["data=coco", "data.num_classes=2", "data.resize=64", "data.batch_size=2", "data.num_workers=0"]
+COCO += [f"data.{role}_split={split}" for role, split in (("train", "train"), ("val", "val"), ("test", "val"))]
+
+Inspect = Callable[..., tuple[int, str, str]]
+
+
+def write_split(root: Path, split: str, boxes: list[list[Any]], seed: int = 0) -> None:
+    """Images of 40 x 60 with ids 1, 2, ..., and of each a list of bboxes, or of changes to an annotation."""
+    images, annotations = [], []
+    (root / split).mkdir(parents=True)
+    (root / "annotations").mkdir(exist_ok=True)
+    for number, of_image in enumerate(boxes, 1):
+        pixels = np.random.default_rng((seed, number)).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+        cv2.imwrite(str(root / split / f"{number}.jpg"), pixels)
+        images.append({"id": number, "file_name": f"{number}.jpg", "height": 40, "width": 60})
+        for change in of_image:
+            change = change if isinstance(change, dict) else {"bbox": change}
+            entry = {"id": len(annotations) + 1, "image_id": number, "category_id": 1, "iscrowd": 0, "area": 1}
+            annotations.append({**entry, "segmentation": [], **change})
+    content = {"images": images, "annotations": annotations}
+    content["categories"] = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+
+
+@pytest.fixture
+def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Inspect:
+    """`look(overrides)`: number of problems, the page, and what was printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*overrides: str) -> tuple[int, str, str]:
+        caplog.clear()
+        register_resolvers()
+        with initialize_config_dir(str(CONF), version_base="1.3"), caplog.at_level(logging.INFO):
+            cfg = compose("inspect_data", list(overrides), return_hydra_config=True)
+            with open_dict(cfg):
+                cfg.hydra.runtime.output_dir = str(tmp_path)
+            HydraConfig.instance().set_config(cfg)
+            problems = inspect(cfg)
+        HydraConfig.instance().cfg = None
+        return problems, (tmp_path / "inspection.html").read_text(), caplog.text
+
+    return run
+
+
+def test_one_run_shows_every_kind_of_problem(tmp_path: Path, look: Inspect) -> None:
+    bad = [[9, 9, -5, 5], [900, 900, 3, 3], [1, 2, 3], {"bbox": [1, 2, 9, 9], "category_id": 7}]
+    write_split(tmp_path, "train", [[[1, 2, 20, 20], *bad], [[5, 5, 9, 9]], [[5, 5, 9, 9]], [[5, 5, 9, 9]]])
+    write_split(tmp_path, "val", [[[1, 2, 20, 20]]], seed=1)
+    (tmp_path / "train" / "2.jpg").unlink()
+    cut = (tmp_path / "train" / "3.jpg").read_bytes()[:900]
+    (tmp_path / "train" / "3.jpg").write_bytes(cut)
+    cv2.imwrite(str(tmp_path / "train" / "4.jpg"), np.zeros((20, 20, 3), np.uint8))
+    problems, html, text = look(*COCO, f"data.root={tmp_path}")
+    assert problems == 7
+    for said in (
+        "negative width or height", "outside the image", "not four numbers", "category that the file does not list",
+        "2.jpg does not exist; restore it", "3.jpg ends before its picture does", "4.jpg is 20 x 20 pixels",
+    ):  # fmt: skip
+        assert said in html
+        assert said in text
+    assert "problems" in text
+    assert look(*COCO, f"data.root={tmp_path}", "read_images=false")[0] == 7  # these images are all in the first batch
+    assert "2.jpg does not exist; restore it" in (tmp_path / "inspection.html").read_text()
+    assert f"saved as {tmp_path / 'inspection.html'}" in text
+
+
+def test_legal_boxes_are_counted_by_why_training_leaves_them_out(tmp_path: Path, look: Inspect) -> None:
+    crowd = {"bbox": [1, 1, 30, 30], "iscrowd": 1}
+    boxes = [[[1, 2, 20, 20], [1, 2, 20, 20], crowd, [5, 5, 0, 9], {"bbox": [3, 3, 9, 9], "category_id": 2}], []]
+    write_split(tmp_path, "train", boxes)
+    write_split(tmp_path, "val", [[[1, 2, 20, 20], [5, 5, 0, 9]]], seed=1)
+    problems, html, text = look(*COCO, f"data.root={tmp_path}")
+    assert problems == 0
+    assert "no problems" in text
+    split = [line.split() for line in text.splitlines() if line.strip().startswith(("train: train", "val: val"))]
+    assert [row[2:] for row in split] == [
+        ["2", "1", "5", "3", "1", "0", "1", "0"],
+        ["1", "0", "2", "2", "0", "0", "-", "0"],
+    ]
+    for said in (
+        "train, boxes left out of training by data.min_box=1: 1, xyxy cat [5, 5, 5, 14] of image 1",
+        "val, boxes at most 1 pixel wide or high: 1",
+        "train, boxes that repeat another of their class exactly: 1",
+        "val, classes without a box, which have no AP: 1, dog",
+    ):
+        assert said in html
+        assert said in text
+    _, _, text = look(*COCO, f"data.root={tmp_path}", "data.classes=[dog]", "data.num_classes=1")
+    assert "leaves out: 4; &#x27;cat&#x27; 4 (the first in" in (tmp_path / "inspection.html").read_text()
+    assert "train, boxes of classes that data.classes leaves out: 4; 'cat' 4 (the first in" in text
+
+
+def test_images_of_val_that_are_in_train_are_told_by_their_content(tmp_path: Path, look: Inspect) -> None:
+    write_split(tmp_path, "train", [[[1, 2, 20, 20]], [[5, 5, 9, 9]]])
+    write_split(tmp_path, "val", [[[1, 2, 20, 20]], [[5, 5, 9, 9]]], seed=1)
+    shutil.copy(tmp_path / "train" / "2.jpg", tmp_path / "val" / "1.jpg")
+    copy = f"1 of 2, {tmp_path / 'train' / '2.jpg'} = {tmp_path / 'val' / '1.jpg'}"
+    problems, html, text = look(*COCO, f"data.root={tmp_path}")
+    assert problems == 0
+    assert copy in html
+    assert copy in text
+    _, html, _ = look(*COCO, f"data.root={tmp_path}", "read_images=false")
+    assert copy not in html
+    assert "not read (read_images=false)" in html
+
+
+def test_a_sample_of_no_images_is_refused(tmp_path: Path, look: Inspect) -> None:
+    with pytest.raises(ConfigError, match="sample=0"):
+        look(*COCO, f"data.root={tmp_path}", "sample=0")
+
+
+def test_a_split_without_any_box_is_inspected(tmp_path: Path, look: Inspect) -> None:
+    write_split(tmp_path, "train", [[], []])
+    write_split(tmp_path, "val", [[[1, 2, 20, 20]]], seed=1)
+    problems, html, text = look(*COCO, f"data.root={tmp_path}")
+    assert problems == 0
+    assert "train, classes without a box, which can&#x27;t be learnt: 2, cat, dog" in html
+    assert "Batch 1" in html
+    assert "Anchors" not in html
+    (row,) = [line.split() for line in text.splitlines() if line.strip().startswith("train: train")]
+    assert row[2:5] == ["2", "2", "0"]
+
+
+def test_a_split_that_does_not_open_is_a_problem_and_the_other_is_inspected(tmp_path: Path, look: Inspect) -> None:
+    write_split(tmp_path, "train", [[[1, 2, 20, 20]], [[5, 5, 9, 9]]])
+    problems, html, text = look(*COCO, f"data.root={tmp_path}")
+    assert problems == 1
+    assert "instances_val.json does not exist" in text
+    assert "Batch 1" in html
+    (tmp_path / "annotations" / "instances_train.json").write_text('{"images": [')
+    with pytest.raises(ConfigError, match="No split can be opened") as raised:
+        look(*COCO, f"data.root={tmp_path}")
+    assert "instances_train.json is not valid JSON" in str(raised.value)
+
+
+def test_a_class_that_data_classes_lacks_does_not_hide_the_rest(tmp_path: Path, look: Inspect) -> None:
+    box = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>{}</xmax><ymax>20</ymax></bndbox>"
+    objects = [f"<object><name>{name}</name>{box.format(x)}</object>" for name, x in (("a", 20), ("b", 20), ("a", 0))]
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (tmp_path / folder).mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "JPEGImages" / "x.jpg"), np.zeros((30, 40, 3), np.uint8))
+    size = "<size><width>40</width><height>30</height></size>"
+    (tmp_path / "Annotations" / "x.xml").write_text(f"<annotation>{size}{''.join(objects)}</annotation>")
+    (tmp_path / "ImageSets" / "Main" / "all.txt").write_text("x\n")
+    splits = [f"data.{role}_split=all" for role in ("train", "val", "test")]
+    options = ["data=voc", f"data.root={tmp_path}", "data.classes=[a]", "data.resize=32", "data.num_workers=0"]
+    problems, _, text = look(*options, *splits)
+    assert problems == 2
+    for said in ("['b']", "train, boxes of classes that data.classes leaves out: 1; 'b' 1", "negative width or height"):
+        assert said in text
+
+
+def test_pictures_are_the_first_two_batches_of_training(tmp_path: Path, look: Inspect) -> None:
+    write_split(tmp_path, "train", [[[1, 2, 20, 20]]] * 5)
+    write_split(tmp_path, "val", [[[1, 2, 20, 20]]], seed=1)
+    options = [*COCO, f"data.root={tmp_path}", "data.multi_scale=[0.5,1.0]", "seed=3"]
+    _, html, _ = look(*options)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        data = compose("inspect_data", options)
+        loader = instantiate(OmegaConf.to_container(data.data, resolve=True)).train_dataloader()
+    captions = []
+    for batch, _ in zip(loader, range(2), strict=False):
+        height, width = batch.images.shape[-2:]
+        for info, size in zip(batch.infos, batch.sizes.tolist(), strict=True):
+            captions.append(f"{info.image_id}\n{size[1]} x {size[0]} on a canvas of {width} x {height}")
+    assert [html.index(caption) for caption in captions] == sorted(html.index(caption) for caption in captions)
+    assert html.count("on a canvas of") == len(captions) == 4
+
+
+# How boxes meet targets
+
+
+def boxes_on(canvas: tuple[int, int], boxes: list[list[float]]) -> NetworkBoxes:
+    return NetworkBoxes(
+        torch.tensor(boxes, dtype=torch.float32), torch.tensor([canvas] * len(boxes)), np.zeros(len(boxes), np.int64),
+        np.zeros(len(boxes), np.int64),
+    )  # fmt: skip
+
+
+def test_locations_inside_are_those_of_the_finest_grid() -> None:
+    """Points at 4, 12, 20, 28: on a side, a point is outside; beyond the canvas there is none."""
+    boxes = [[0, 0, 8, 8], [5, 5, 11, 11], [4, 4, 20, 20], [3, 3, 21, 13], [0, 0, 32, 32], [20, 20, 90, 90.0]]
+    assert locations_inside(boxes_on((32, 32), boxes)).tolist() == [1, 0, 1, 6, 16, 1]
+    random = torch.rand(200, 4, generator=torch.Generator().manual_seed(0)) * 100
+    random[:, 2:] += random[:, :2]
+    points, _ = grid_points([torch.empty(12, 16)], (8,))
+    inside = ((points > random[:, None, :2]) & (points < random[:, None, 2:])).all(dim=2).sum(dim=1)
+    assert locations_inside(boxes_on((96, 128), random.tolist())).tolist() == inside.tolist()
+
+
+def test_a_box_is_without_location_where_the_assignment_gives_it_none() -> None:
+    """The first holds no point, the second's only point goes to the smaller third."""
+    boxes = boxes_on((64, 64), [[5, 5, 11, 11], [8, 8, 17, 17], [9, 9, 16, 16], [20, 20, 60, 60]])
+    assert coverage._unassigned(boxes, np.arange(4), (None, 1.5)).tolist() == [[True, True, False, False]] * 2
+
+
+def test_centre_sampling_can_leave_a_box_without_location_alone() -> None:
+    """Both boxes have their centre at (32, 32); the small one takes the four points within 12 pixels of it."""
+    boxes = boxes_on((64, 64), [[0, 0, 64, 64], [24, 24, 40, 40]])
+    assert coverage._unassigned(boxes, np.arange(2), (None, 1.5)).tolist() == [[False, False], [True, False]]
+
+
+def test_everything_but_the_assignment_is_exact_over_all_boxes(tmp_path: Path) -> None:
+    """At twice the size: 60 x 40 becomes 120 x 80 on a canvas of 128 x 96."""
+    write_split(tmp_path, "train", [[[1, 2, 20, 20], [3, 3, 2, 2]], [], [[8, 8, 16, 16]], [[0, 0, 60, 40]]])
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("inspect_data", [*COCO, f"data.root={tmp_path}", "data.resize=80", "data.val_split=train"])
+    module = instantiate(OmegaConf.to_container(cfg.data, resolve=True))
+    survey = module.survey("train")
+    whole = cover(survey, module.resize_rule, "train", None, 0, lambda items, total: items, Targets.of())
+    assert whole.extents.tolist() == [[40, 40], [4, 4], [32, 32], [120, 80]]
+    assert whole.locations.tolist()[1:3] == [0, 16]
+    assert (whole.images, whole.sampled_images, whole.sample.tolist()) == (3, 3, [0, 1, 2, 3])
+    # Centred between cells, the box of 32 lies in the anchor of 32 x 2^(1/3) four pixels beside it.
+    assert whole.best_iou["RetinaNet"][2] == pytest.approx(2 ** (-2 / 3))
+    part = cover(survey, module.resize_rule, "train", 1, 0, lambda items, total: items, Targets.of())
+    assert (part.images, part.sampled_images) == (3, 1)
+    assert len(part.sample) == len(part.unassigned["anywhere inside"]) < 4
+    assert part.recall() == whole.recall()
+    assert [a.name for a in part.alternatives] == [
+        "anchors half as large", "anchors twice as large", "ratios 1/3, 1/2, 1, 2, 3", "data.resize=40",
+        "data.resize=120", "data.resize=160",
+    ]  # fmt: skip
+    rule = replace(module.resize_rule, resize=160)
+    doubled = cover(survey, rule, "train", None, 0, lambda items, total: items, Targets.of())
+    assert whole.alternatives[-1].recall == doubled.recall()
+    assert whole.alternatives[-1].without_location == float((doubled.locations == 0).mean())
+
+
+def test_what_the_chosen_model_matches_boxes_with_comes_first_under_its_own_name() -> None:
+    def targets(*overrides: str) -> Targets:
+        return Targets.of(built(composed("data=shapes", "model/backbone=mobilenet_v2", *overrides), device="meta"))
+
+    published = list(coverage.ANCHORS)
+    fcos = targets("model=fcos", "model.center_sampling=1.5")
+    assert list(fcos.anchors) == published
+    assert fcos.assignments == {"this model: centre sampling 1.5": 1.5, "anywhere inside": None}
+    assert next(iter(targets("model=fcos").assignments)) == "this model: anywhere inside"
+    assert next(iter(targets("model=fcos", "model.center_sampling=2.0").assignments.values())) == 2
+    retinanet = targets("model=retinanet")
+    assert list(retinanet.anchors) == [f"this model: {published[0]}", *published[1:]]
+    assert retinanet.assignments == coverage.ASSIGNMENTS
+    own = targets("model=retinanet", "model.anchor_ratios=[0.5,1.0,2.5]").anchors
+    assert list(own) == ["this model", *published]
+    assert own["this model"].ratios == (0.5, 1.0, 2.5)
+    for faster_rcnn in (["model=faster_rcnn"], ["model=rpn", "data.num_classes=1"]):
+        assert list(targets(*faster_rcnn).anchors) == [f"this model: {published[1]}", published[0], published[2]]
+    one_map = ["model.pyramid_channels=null", "model.anchor_sizes=[128.0]", "model.anchor_scales=[1.0,2.0,4.0]"]
+    assert next(iter(targets("model=faster_rcnn", *one_map).anchors)) == f"this model: {published[2]}"
+
+
+def test_the_chosen_model_is_marked_in_the_tables_and_alone_advised_on(tmp_path: Path, look: Inspect) -> None:
+    """On 64 pixels boxes of 2 x 30 fit no anchor and hold no location."""
+    write_split(tmp_path, "train", [[[5, 2, 2, 30], [30, 2, 2, 30]]])
+    write_split(tmp_path, "val", [[[1, 2, 20, 20]]], seed=1)
+    _, _, text = look(*COCO, f"data.root={tmp_path}")
+    assert "FCOS (this model): share of boxes" in text
+    assert "FCOS: 100.0 % of the boxes hold no location" in text
+    assert "have an anchor of IoU" not in text
+    _, html, text = look(*COCO, f"data.root={tmp_path}", "model=retinanet", "model.anchor_sizes=[8,16,32,64,128]")
+    assert "of each detector's standard anchors and of this model" in text
+    assert "this model: 0.0 % of the boxes have an anchor of IoU 0.5 or more" in text
+    assert "FCOS: 100.0 %" not in text
+    assert "Faster R-CNN, VGG16: 0.0 % of the boxes" in html

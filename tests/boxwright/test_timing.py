@@ -1,0 +1,91 @@
+"""Milliseconds per image: what is run, how often, and what is left out."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from boxwright.train import finish
+from boxwright.train.finish import ms_per_image
+from datamodules.batch import Batch, ImageInfo
+
+
+class Images:
+    """A data module of images of given heights; a height of 0 can't be read."""
+
+    def __init__(self, heights: list[int]) -> None:
+        self.heights = heights
+
+    def val_dataloader(self) -> Any:
+        keys = list(range(len(self.heights)))
+        return SimpleNamespace(batch_sampler=[keys[:2], keys[2:]], dataset=self.heights, collate_fn=self._batch)
+
+    def _batch(self, heights: list[int]) -> Batch:
+        infos = [ImageInfo(height, (height, 8), (1.0, 1.0)) for height in heights if height]
+        images = torch.zeros(1, 3, max(heights), 8, dtype=torch.uint8)
+        return Batch(images, torch.tensor([[max(heights), 8]]), torch.zeros(1, 1, 4), torch.zeros(1, 1), infos)
+
+
+class Clock(nn.Module):
+    """Counts what it is run on; each pass takes as many seconds as its image has rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.batches: list[Batch] = []
+
+    def entries(self, batch: Batch) -> None:
+        assert not self.training
+        assert torch.is_inference_mode_enabled()
+        self.batches.append(batch)
+        self.now += batch.images.shape[2]
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(finish, "time", clock)
+    return clock
+
+
+def measured(clock: Clock, heights: list[int], **limits: Any) -> dict[str, Any]:
+    trainer: Any = SimpleNamespace(
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+        precision_plugin=SimpleNamespace(forward_context=torch.no_grad),
+        precision="32-true",
+    )
+    return ms_per_image(clock, trainer, Images(heights), **limits)  # pyright: ignore[reportArgumentType]
+
+
+def test_it_is_the_median_of_single_images_and_says_how_it_was_taken(clock):
+    speed = measured(clock, [32, 64, 64, 96, 32], seconds=1e6)
+    assert speed["ms_per_image"] == 64_000
+    assert (speed["images"], speed["batch"], speed["precision"]) == (5, 1, "32-true")
+    assert speed["device"].startswith("cpu (")
+
+
+def test_every_canvas_is_run_before_it_counts_and_no_outputs_are_taken_twice(clock):
+    measured(clock, [32, 64, 64], seconds=1e6)
+    assert [len(batch.images[0, 0]) for batch in clock.batches] == [32] * 4 + [64] * 3  # 3 and 1 to warm up
+    assert len({id(batch) for batch in clock.batches}) == len(clock.batches)  # outputs are kept by their batch
+
+
+def test_it_ends_after_some_seconds_but_not_before_three_images(clock):
+    assert measured(clock, [32] * 20, seconds=1)["images"] == 3
+    assert measured(clock, [32] * 20, seconds=32 * 10)["images"] == 8  # and three to warm up
+
+
+def test_it_takes_so_many_images_from_the_whole_split(clock):
+    measured(clock, [*range(1, 11)], most=3, seconds=1e6)
+    assert list(dict.fromkeys(len(batch.images[0, 0]) for batch in clock.batches)) == [1, 5, 10]
+
+
+def test_what_cannot_be_read_is_left_out(clock):
+    assert measured(clock, [0, 32, 0], seconds=1e6)["images"] == 1
+    with pytest.raises(ValueError, match="no validation image"):
+        measured(clock, [0, 0])
