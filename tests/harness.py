@@ -116,6 +116,9 @@ def run(request: dict) -> None:
     os.setsid()
     os.chdir(request["folder"])
     os.environ.update(request["env"])
+    if request["path"] is not None:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (request["path"], os.environ.get("PYTHONPATH"))))
+        sys.path.insert(0, request["path"])
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)

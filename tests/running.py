@@ -80,13 +80,15 @@ class Runner:
         kill: dict[str, Any] | None = None,
         expect: int | None = None,
         script: str = "train.py",
+        path: Path | None = None,
     ) -> str:
-        """Run to the end, or to the kill, and return what was printed."""
+        """Run to the end, or to the kill, and return what was printed; `path`: what PYTHONPATH is to hold."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         log = folder / "printed.txt"
         request = {
             "script": script,
+            "path": None if path is None else str(path),
             "overrides": overrides,
             "folder": str(folder),
             "log": str(log),
