@@ -35,6 +35,9 @@ CLASSES = {"rpn": 1}
 NUM_CLASSES = 5
 MEASURES = {"classifier": "top1", "rpn": "AR100"}
 """Of what is not judged by AP50: proposals are there to be recalled, and many of a box count as false in AP."""
+TRACED = {"classifier": 10}
+"""Steps of a trace where rounding does not stay rounding: the classifier's grows from 1e-7 to 1e-5 in ten steps, and
+to 2e-4 in twenty, on a processor without AVX-512."""
 DETECTORS = [model for model in MODELS if model != "classifier"]
 
 SMALL = {
@@ -253,8 +256,8 @@ def test_a_batch_of_which_nothing_could_be_read_counts_in_no_normaliser(model, s
     assert counted == [0.0] * len(counted)
 
 
-def trace(model: str) -> dict[str, list[float]]:
-    """Losses of 20 steps in float32.
+def trace(model: str, steps: int = 20) -> dict[str, list[float]]:
+    """Losses of so many steps in float32.
 
     ResNet-18 and SGD at a small rate, because rounding stays rounding there: threads, memory layout and instruction
     set change the trace by 1e-6, a pixel mean that is a tenth off by 1e-3. MobileNetV2 with random weights, AdamW, or
@@ -262,8 +265,8 @@ def trace(model: str) -> dict[str, list[float]]:
     place or goes makes 1e-3 in one run of ten; without an order it is 1e-6 again.
     """
     module = small_module(model, "resnet18", lr=1e-4, optimizer="sgd", knobs=SMALL | ORDERLESS)
-    steps = train(module, random_batch(4, num_classes(model)), steps=20)
-    return {name: [losses[name] for losses in steps] for name in steps[0]}
+    losses = train(module, random_batch(4, num_classes(model)), steps)
+    return {name: [step[name] for step in losses] for name in losses[0]}
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -271,7 +274,7 @@ def test_the_loss_trace_is_the_recorded_one(model):
     file = TRACES / f"{model}.json"
     assert file.exists(), f"record the trace of a new model: python tests/{Path(__file__).name}"
     recorded = json.loads(file.read_text())
-    seen = trace(model)
+    seen = trace(model, TRACED.get(model, 20))
     assert seen.keys() == recorded.keys()
     for name, losses in recorded.items():
         assert seen[name] == pytest.approx(losses, rel=1e-4), name
@@ -280,4 +283,4 @@ def test_the_loss_trace_is_the_recorded_one(model):
 if __name__ == "__main__":
     TRACES.mkdir(exist_ok=True)
     for each in sys.argv[1:] or MODELS:
-        (TRACES / f"{each}.json").write_text(json.dumps(trace(each), indent=1) + "\n")
+        (TRACES / f"{each}.json").write_text(json.dumps(trace(each, TRACED.get(each, 20)), indent=1) + "\n")

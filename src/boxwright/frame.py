@@ -47,6 +47,7 @@ def quieten() -> None:
         ".*does not have many workers.*",
         ".*LeafSpec.*",
         ".*is deprecated.*",
+        ".*`srun` command is available.*",  # on every login node; within a job Lightning refuses what does not fit
         ".*smaller than the logging.*",
         ".*in eval mode at the start.*",
         ".*recommended to use `self.log.*sync_dist.*",  # every rank logs the same number already

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from boxwright.config.command_line import given
 from boxwright.config.compatible import refuse_uneven_batch
 from boxwright.config.errors import ConfigError
-from boxwright.config.files import CONF, at, is_group, loaded, options, origin
+from boxwright.config.files import at, find_file, is_group, loaded, options, origin
 from boxwright.runs.folder import resolved
 
 _OF_THE_CHECKPOINT = ("model", "model/backbone", "data", "experiment")
@@ -94,7 +94,7 @@ def _file(group: str, node: Any) -> str:
     """The file of a group whose `_target_` is that of a node."""
     target: object = cast(dict[str, Any], node).get("_target_") if isinstance(node, dict) else None
     for name in options(group):
-        if loaded(CONF / group / f"{name}.yaml").get("_target_") == target:
+        if loaded(find_file(group, name)).get("_target_") == target:
             return name
     raise ConfigError(
         f"the checkpoint's {group}, {target}, has no file in conf/{group}; give init_from and its settings"

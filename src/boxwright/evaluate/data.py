@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from boxwright.config.command_line import given
 from boxwright.config.compatible import has_whole_images
 from boxwright.config.errors import ConfigError
-from boxwright.config.files import CONF, loaded, options
+from boxwright.config.files import find_file, loaded, options
 
 _OF_ANY_KIND = ("resize", "rule", "eval_batch_size")
 """Settings that a checkpoint keeps on a data set of another kind too."""
@@ -51,9 +51,7 @@ def completed(argv: list[str]) -> list[str]:
     from reports.commands import override
 
     stored = read_checkpoint(str(checkpoint.value()))["boxwright"]["config"]["data"]
-    kinds = [
-        name for name in options("data") if loaded(CONF / "data" / f"{name}.yaml").get("_target_") == stored["_target_"]
-    ]
+    kinds = [name for name in options("data") if loaded(find_file("data", name)).get("_target_") == stored["_target_"]]
     if not kinds:
         raise ConfigError(
             f"checkpoint={checkpoint.value()}: its data set, {stored['_target_']}, has no file in conf/data; give "
