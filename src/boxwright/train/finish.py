@@ -87,7 +87,7 @@ _WARM_UP = 3
 def ms_per_image(
     module: TrainingModule, trainer: pl.Trainer, datamodule: Any, most: int = 32, seconds: float = 3.0
 ) -> dict[str, Any]:
-    """The median over validation images, one at a time, of a forward pass and `module.evaluate_batch`, and how it was taken.
+    """Times a forward pass and `module.evaluate_batch` over validation images, one at a time; the median, and how.
 
     That is network, decoder and what validation keeps of it on the host, at the size and in the precision of
     validation; reading, resizing and the way to the device are left out. The images are `most` evenly spaced ones,
