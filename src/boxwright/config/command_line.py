@@ -1,7 +1,7 @@
 """The command line, before Hydra reads it. Imports nothing heavy."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,7 +31,6 @@ from boxwright.config.files import (
     unknown,
     use_folder,
 )
-from boxwright.config.trusted import trust
 
 # The command line, before Hydra's main
 
@@ -178,21 +177,9 @@ def _recipe_problems(recipe: str) -> Iterator[str]:
                     yield f"{where}, defaults, {key}: {choice}: no such choice{nearest(choice, known)}"
 
 
-def complete(completed: Callable[[list[str]], list[str]]) -> None:
-    """Before Hydra's main: ends with status 2 where the checkpoint that is needed for it can't be read."""
-    trusted = given(sys.argv[1:]).get("trusted_packages")
-    if trusted is not None and isinstance(trusted.value(), list):
-        trust(str(package) for package in cast("list[Any]", trusted.value()))
-    try:
-        sys.argv[1:] = completed(sys.argv[1:])
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-
-
 def given(argv: list[str]) -> dict[str, Override]:
-    """What is overridden, by key or group; nothing where it can't be parsed, which `settings.explain_command_line`
-    tells."""
+    """What is overridden, by key or group; nothing where it can't be parsed, which `explain_command_line`
+    reports."""
     try:
         overrides = OverridesParser.create().parse_overrides(get_args_parser().parse_args(argv).overrides)
     except HydraException:

@@ -177,6 +177,11 @@ def last_checkpoint(folder: Path) -> Path | None:
     return files[-1] if files else None
 
 
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step that a run's checkpoint was written after, by its name."""
+    return int(checkpoint.stem.removeprefix("step_"))
+
+
 def _wait_for(file: Path) -> None:
     for _ in range(600):
         if file.exists():

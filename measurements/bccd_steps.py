@@ -1,6 +1,6 @@
 """Seconds of one training step on BCCD, ours beside torchvision's, in one process and by turns.
 
-    python benchmarks/bccd_steps.py --data FOLDER --weights FILE [--recipe RECIPE] [--rounds 12] [OVERRIDE ...]
+    python measurements/bccd_steps.py --data FOLDER --weights FILE [--recipe RECIPE] [--rounds 12] [OVERRIDE ...]
 
 Both take the same batches of `small_dataset` (FCOS), `small_dataset_retinanet` or `small_dataset_faster_rcnn`; a step
 is forward, loss, backward, clipping and AdamW. Prints the median of each and the median, and quartiles, of the ratios

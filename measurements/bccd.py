@@ -1,6 +1,6 @@
 """Train FCOS on BCCD's trainval for a quarter of an hour and score its test split as time goes by.
 
-    python benchmarks/bccd.py --data ../shared/data/bccd_voc \\
+    python measurements/bccd.py --data ../shared/data/bccd_voc \\
         --weights ../shared/data/weights/mobilenet_v2_imagenet.pth [--folder FOLDER] [OVERRIDE ...]
 
 Runs `experiment=small_dataset`, then reads the run: AP after 2, 5, 10 and 15 minutes of training (evaluations not

@@ -1,6 +1,6 @@
 """Scoring a validation of COCO val2017's size, as a run does it, against pycocotools on the same arrays.
 
-    python benchmarks/scoring.py [--json FILE]
+    python measurements/scoring.py [--json FILE]
 
 5000 images, 36 000 objects of 80 classes with crowds and all three ranges of area, 500 000 detections. "Ours" is what
 `DetectionModule.score` calls: `collect` and `evaluate`, with AP and curve of each class, from the arrays of each image.

@@ -1,8 +1,8 @@
 """A training step of each detector beside torchvision's on the same weights, images and boxes.
 
-    python benchmarks/training.py [--models retinanet fcos] [--sizes 320 640] [--rounds 5] [--json FILE]
-    python benchmarks/training.py --device cuda --canvas 800x1344 --batch 16 [--compile]
-    python benchmarks/training.py --memory [--models ..] [--sizes ..]
+    python measurements/training.py [--models retinanet fcos] [--sizes 320 640] [--rounds 5] [--json FILE]
+    python measurements/training.py --device cuda --canvas 800x1344 --batch 16 [--compile]
+    python measurements/training.py --memory [--models ..] [--sizes ..]
 
 A step is forward, losses, backward and SGD with momentum on a ResNet-50 with a pyramid, frozen batch norm and three
 stages that train; images are noise at their final size. Cases take turns in one process; the ratio is the median over

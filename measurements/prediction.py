@@ -1,6 +1,6 @@
 """How far `load_detector` is from an evaluation of the same checkpoint, on the images of its own test split.
 
-    python benchmarks/prediction.py --checkpoint best.ckpt --threads 2
+    python measurements/prediction.py --checkpoint best.ckpt --threads 2
 
 For each precision and number of images in a forward pass: on how many images boxes, scores and labels are equal
 bit for bit, and how far they are apart on the others, paired in the order of their scores within a class. Then what it

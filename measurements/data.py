@@ -1,7 +1,7 @@
 """Images per second that arrive in the main process from one worker: the data module beside torchvision's v2
 transforms and albumentations.
 
-    python benchmarks/data.py [--short 800 320] [--images 128] [--batch 16] [--rounds 7] [--json FILE]
+    python measurements/data.py [--short 800 320] [--images 128] [--batch 16] [--rounds 7] [--json FILE]
 
 Draws JPEGs of 640 x 480, a quarter of them 480 x 640, of some 140 kB like COCO's, with eight boxes each, into a
 temporary folder. Every loader has one persistent worker of one thread and the same batch size, reads all of them in

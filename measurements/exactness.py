@@ -1,6 +1,6 @@
 """Kill a run at every kind of moment, resume it, and compare with one that was never killed, bit for bit.
 
-    python benchmarks/exactness.py [OUTPUT.json]
+    python measurements/exactness.py [OUTPUT.json]
 
 Each row is a moment; columns are 1 and 2 ranks with 0 and 2 workers. FCOS on 64 px shapes, with an averaged model,
 accumulated gradients, clipping, and a schedule in its warm-up. "equal" means that all curves (every digit of the CSV),

@@ -1,6 +1,6 @@
 """How long one waits for an answer to a wrong command, and for the first training step.
 
-    python benchmarks/waiting.py --data FOLDER [--rounds 5] [--json FILE]
+    python measurements/waiting.py --data FOLDER [--rounds 5] [--json FILE]
 
 First `train.py --help` and mistakes in the config, each as a whole process. Then from the command to the end of the
 first step, part by part, on a data set of COCO train2017's size whose index is cached: FCOS with a ResNet-50 at 64 px,

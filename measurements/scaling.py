@@ -1,7 +1,7 @@
 """How a training step grows with image size, batch, classes and boxes: times, fitted exponents, one plot.
 
-    python benchmarks/scaling.py [--models fcos retinanet faster_rcnn] [--rounds 3] [--plot FILE] [--json FILE]
-    python benchmarks/scaling.py --device cuda
+    python measurements/scaling.py [--models fcos retinanet faster_rcnn] [--rounds 3] [--plot FILE] [--json FILE]
+    python measurements/scaling.py --device cuda
 
 Each of the four is varied alone, from 320 pixels, two images, 80 classes and ten boxes, on a ResNet-50 in bf16 with
 channels_last as `train.py` has it; the values of one take turns. Time is per image (of batches: of the whole batch);

@@ -1,6 +1,6 @@
 """Train torchvision's detector in the place of ours: same command line, data, optimizer, schedule, average, evaluator.
 
-    python benchmarks/torchvision_peer.py experiment=small_dataset data.root=.. model.backbone.weights=FILE [OVERRIDES]
+    python measurements/torchvision_peer.py experiment=small_dataset data.root=.. model.backbone.weights=FILE ..
 
 The recipe's model says which: FCOS, RetinaNet or Faster R-CNN. Of `model`, its rate, `pyramid_channels`, the trunk's
 weights and `frozen_stages` are taken, `num_convs` of the one-stage models, and of Faster R-CNN the width of its head

@@ -1,10 +1,10 @@
 """AP after so many minutes of training on BCCD, mean and spread over seeds, ours beside torchvision's.
 
-    python benchmarks/bccd_compare.py --seconds 1.23 2.06 --ours RUN_FOLDER ... --torchvision RUN_FOLDER ...
+    python measurements/bccd_compare.py --seconds 1.23 2.06 --ours RUN_FOLDER ... --torchvision RUN_FOLDER ...
 
-Runs of one recipe by train.py and by benchmarks/torchvision_peer.py, one of each for a seed. A run's
+Runs of one recipe by train.py and by measurements/torchvision_peer.py, one of each for a seed. A run's
 scores after a number of steps are the same on a busy and on an idle machine, its time is not: so `--seconds` says how
-long a step of each takes on an idle one (benchmarks/bccd_steps.py measures their ratio by turns). A row is the
+long a step of each takes on an idle one (measurements/bccd_steps.py measures their ratio by turns). A row is the
 validation nearest to 2, 5, 10 or 15 minutes. `--plot FILE` draws the same: lines are means, bands reach from the lowest
 to the highest seed.
 """

@@ -1,6 +1,6 @@
 """What a detector gains from pre-training: FCOS after 200 steps from a pre-trained trunk and from noise, three seeds.
 
-    python benchmarks/pretraining.py [FOLDER]
+    python measurements/pretraining.py [FOLDER]
 
 Draws a folder of pictures with one of sixteen letters each, in any colour, font and place, trains a classifier on it,
 then FCOS on pictures of several such letters six times, with the same settings but for `model.backbone.weights`. What

@@ -1,6 +1,6 @@
 """Decoders of RetinaNet and FCOS beside torchvision's `postprocess_detections`: time and AP on the same head outputs.
 
-    python benchmarks/decoders.py [--rounds 15] [--classes 80] [--images 16] [--canvas 640] [--device cuda]
+    python measurements/decoders.py [--rounds 15] [--classes 80] [--images 16] [--canvas 640] [--device cuda]
 
 Head outputs are made like a trained network's: each of 20 objects an image excites the anchors around it, the more the
 better they fit (FCOS: the points around its centre), with noisy boxes, and some 1000 scores of each level pass 0.05 by

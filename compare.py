@@ -1,7 +1,7 @@
 """Compare runs, finished or not: a table and a plot of what they differ in, how good they are, and what they cost.
 
-python sweep.py runs/sweeps/fcos-coco
-python sweep.py runs/small_dataset runs/sweeps/lr --output compared
+python compare.py runs/sweeps/fcos-coco
+python compare.py runs/small_dataset runs/sweeps/lr --output compared
 """
 
 import argparse
@@ -13,7 +13,7 @@ from boxwright.runs import compare
 
 
 def main() -> None:
-    """Print the table, and write sweep.csv, sweep.md and sweep.png."""
+    """Print the table, and write comparison.csv, comparison.md and comparison.png."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="holds runs, at any depth, or is one")
     parser.add_argument("--output", type=Path, help="where the three files go; default: the first FOLDER")

@@ -1,7 +1,7 @@
 """Start-up on annotations of COCO train2017's size: first build, from the cache, four processes at once, and
 the memory of workers.
 
-    python benchmarks/startup.py [--out FILE.json]
+    python measurements/startup.py [--out FILE.json]
 
 Writes an instances JSON (118 287 images, 860 001 boxes with polygons) and as many empty image files into a
 temporary folder. "Ready" is from the call of `setup` until both loaders are made and know their first batch.
