@@ -17,6 +17,7 @@ from datamodules.dataset import val_batches
 from evaluation.metrics import Metrics, headline
 from lit_modules.callbacks import report
 from lit_modules.callbacks.checkpoints import Checkpoints
+from lit_modules.callbacks.early_stopping import stopped_early
 from lit_modules.callbacks.log import train_seconds
 from lit_modules.machine import device_name
 from lit_modules.training_module import TrainingModule, is_limited
@@ -43,6 +44,8 @@ def finish(run: Run, module: TrainingModule, datamodule: Any, trainer: pl.Traine
         "test": tested,
         "train_seconds": train_seconds(trainer),
     }
+    if reason := stopped_early(trainer):
+        results["stopped"] = reason
     run.finish(results)
     if run.config.test and tested is best.best_metrics:
         text = as_text(Metrics(best.best_metrics, best.best_per_class))
