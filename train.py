@@ -6,19 +6,14 @@ python train.py resume=last
 python train.py -m data.resize=400,500,600,700,800 data.root=/data/coco
 """
 
-import hydra
 from omegaconf import DictConfig
 
-from boxwright.config.command_line import explain_command_line
-from boxwright.config.errors import clear_errors
-from boxwright.config.resolvers import register_resolvers
+from boxwright import frame
 from boxwright.runs.folder import open_run
 from boxwright.runs.jobs import each_in_a_process
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
-@each_in_a_process
-@clear_errors
+@frame.command("train", jobs=each_in_a_process)
 def main(cfg: DictConfig) -> float | None:
     """Fit, test, and return the monitored metric of the best checkpoint."""
     run = open_run(cfg)
@@ -41,6 +36,4 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    register_resolvers()
-    explain_command_line("train")
     main()

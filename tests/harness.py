@@ -63,8 +63,8 @@ class Kill(pl.Callback):
             self._count()
 
 
-def main(arguments: list[str]) -> None:
-    """Run train.py in this process, set up to be killed."""
+def main(arguments: list[str], script: str = "train.py") -> None:
+    """Run train.py in this process, set up to be killed, or another script of the root."""
     from boxwright import build
 
     spec = json.loads(os.environ.get("KILL", "null"))
@@ -80,7 +80,7 @@ def main(arguments: list[str]) -> None:
 
         build.make_trainer = make_killed_trainer
     sys.argv = [__file__, *arguments]
-    runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+    runpy.run_path(str(ROOT / script), run_name="__main__")
 
 
 def kill_while_saving(number: int) -> None:
@@ -99,7 +99,7 @@ def kill_while_saving(number: int) -> None:
 
 
 def serve() -> None:
-    """Requests are lines of JSON: overrides, folder, env, log. Answers are exit codes, one a line."""
+    """Requests are lines of JSON: script, overrides, folder, env, log. Answers are exit codes, one a line."""
     import wandb  # noqa: F401
 
     for line in sys.stdin:
@@ -116,12 +116,15 @@ def run(request: dict) -> None:
     os.setsid()
     os.chdir(request["folder"])
     os.environ.update(request["env"])
+    if request["path"] is not None:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (request["path"], os.environ.get("PYTHONPATH"))))
+        sys.path.insert(0, request["path"])
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
     code = 1
     try:
-        main(request["overrides"])
+        main(request["overrides"], request["script"])
         code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)

@@ -27,7 +27,7 @@ from datamodules.imagefolder import ImageFolderDataModule
 from detectors.backbones.mobilenet import MobileNetV2
 from detectors.detections import Detections
 from detectors.faster_rcnn import FasterRCNN
-from detectors.fcos import FCOS
+from detectors.fcos import FCOS, FCOSOutputs
 from lit_modules import detection_module
 from lit_modules.classifier import ClassifierModule
 from lit_modules.faster_rcnn import FasterRCNNModule
@@ -93,8 +93,8 @@ class Detector(FCOSModule):
         self.blind = blind
         self.seen: list[Any] = []
 
-    def detect(self, batch: Batch) -> Detections:
-        found = super().detect(batch)
+    def detect(self, outputs: FCOSOutputs, batch: Batch) -> Detections:
+        found = super().detect(outputs, batch)
         self.seen += [info.image_id for info in batch.infos]
         for row, info in enumerate(batch.infos):
             if info.image_id in self.blind:

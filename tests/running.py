@@ -61,7 +61,7 @@ MOMENTS: dict[str, dict[str, Any]] = {
 
 
 class Runner:
-    """Runs `train.py` for real, through the harness's server."""
+    """Runs `train.py`, or another script of the root, for real, through the harness's server."""
 
     def __init__(self) -> None:
         env = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
@@ -79,12 +79,16 @@ class Runner:
         folder: Path,
         kill: dict[str, Any] | None = None,
         expect: int | None = None,
+        script: str = "train.py",
+        path: Path | None = None,
     ) -> str:
-        """Run to the end, or to the kill, and return what was printed."""
+        """Run to the end, or to the kill, and return what was printed; `path`: what PYTHONPATH is to hold."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         log = folder / "printed.txt"
         request = {
+            "script": script,
+            "path": None if path is None else str(path),
             "overrides": overrides,
             "folder": str(folder),
             "log": str(log),

@@ -45,7 +45,8 @@ def test_losses_and_gradients_are_those_of_the_cpu(model: str, monkeypatch: pyte
     gradients: list[torch.Tensor] = []
     for device in ("cpu", "cuda"):
         module.to(device).zero_grad()
-        losses = module.losses(batch if device == "cpu" else on_cuda(batch))
+        moved = batch if device == "cpu" else on_cuda(batch)
+        losses = module.losses(module.forward_batch(moved), moved)
         torch.stack(list(losses.values())).sum().backward()
         seen.append({name: value.item() for name, value in losses.items()})
         trained = (p.grad for p in module.network.parameters() if p.grad is not None)
@@ -64,7 +65,7 @@ def test_a_training_step_of_one_stage_waits_nowhere(model: str, layout: torch.me
 
     def step() -> None:
         with torch.autocast("cuda", torch.bfloat16):
-            total = torch.stack(list(module.losses(batch).values())).sum()
+            total = torch.stack(list(module.losses(module.forward_batch(batch), batch).values())).sum()
         total.backward()
         torch.nn.utils.clip_grad_norm_(module.network.parameters(), 10.0)
         optimizer.step()

@@ -1,6 +1,6 @@
 """A run that is killed goes on as if it had not been; two ranks train and score as one.
 
-`benchmarks/exactness.py` goes through every moment, worker count and rank count; these are a few of them.
+`measurements/exactness.py` goes through every moment, worker count and rank count; these are a few of them.
 """
 
 import re

@@ -205,7 +205,7 @@ def test_a_recipe_takes_a_real_step(recipe):
     optimizer = module._make_optimizer(module.network, module.lr)
     schedule = module._make_schedule(optimizer, cfg.trainer.max_steps)
 
-    losses = module.losses(batch)
+    losses = module.losses(module.forward_batch(batch), batch)
     torch.stack(list(losses.values())).sum().backward()
     assert all(loss.isfinite() for loss in losses.values()), losses
     missing = [n for n, parameter in trained.items() if parameter.grad is None or not parameter.grad.isfinite().all()]

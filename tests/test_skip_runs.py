@@ -90,7 +90,7 @@ def test_without_skip_the_run_ends_with_one_clear_line(train, drawn, tmp_path):
 
 def test_two_ranks_skip_as_one(train, drawn, tmp_path):
     """One image a rank: a broken one leaves its rank with nothing. At a gentle rate, so that rounding stays small."""
-    overrides = ["data.on_error=skip", "data.batch_size=2", "model.lr=1e-4", "trainer.max_steps=12",
+    overrides = ["data.on_error=skip", "data.batch_size=2", "model.lr=2e-5", "trainer.max_steps=12",
                  "trainer.val_check_interval=12"]  # fmt: skip
     one, two = (
         run(train, tmp_path / str(devices), drawn[0], *overrides, f"trainer.devices={devices}")[1] for devices in (1, 2)

@@ -50,7 +50,7 @@ def test_a_failed_job_is_listed_with_its_reason_and_the_others_are_finished(swep
 
 def test_a_sweep_ends_with_a_table_and_a_plot(swept):
     sweep = swept / "runs/sweeps/t"
-    with (sweep / "sweep.csv").open(newline="") as file:
+    with (sweep / "comparison.csv").open(newline="") as file:
         good, bad = csv.DictReader(file)
     assert (good["model.lr"], good["data.resize"], good["state"]) == ("0.01", "64", "finished")
     assert (bad["model.lr"], bad["state"]) == ("1e+30", "failed at step 1 of 4")
@@ -59,8 +59,8 @@ def test_a_sweep_ends_with_a_table_and_a_plot(swept):
         assert good.get(name, "") == (repr(value) if value >= 0 else "")
     assert float(good["train_seconds"]) > 0
     assert finished["timed"]["precision"] == "32-true"
-    assert "short_side 64" in (sweep / "sweep.md").read_text()
-    assert (sweep / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    assert "short_side 64" in (sweep / "comparison.md").read_text()
+    assert (sweep / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_repeated_sweep_skips_what_is_finished_without_importing_torch(swept, shapes):

@@ -12,13 +12,12 @@ from boxwright.checkpoints.init_from import start_from
 from boxwright.checkpoints.reading import (
     FORMAT,
     AtomicCheckpointIO,
-    read_checkpoint,
     refuse_unresumable,
     without_weights,
 )
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import plain
-from boxwright.runs.folder import Run, given_overrides
+from boxwright.runs.folder import Run, given_overrides, step_of
 from lit_modules.callbacks.compiled import Compiled, compile_options, signals_wait
 from lit_modules.callbacks.log import ProgressBar
 from lit_modules.machine import environment
@@ -86,7 +85,7 @@ def make_trainer(cfg: DictConfig, run: Run) -> pl.Trainer:
     is_compiled = cfg.get("compile", False)  # which runs of an earlier version lack
     callbacks: list[pl.Callback] = [*([Compiled()] if is_compiled else []), *instantiate(cfg.callbacks).values()]
     loggers: list[Any] = [instantiate(node, folder=str(run.folder)) for node in cfg.logger.values()]
-    step = int(read_checkpoint(run.checkpoint)["global_step"]) if run.checkpoint else 0
+    step = step_of(run.checkpoint) if run.checkpoint else 0
     bar = cfg.trainer.enable_progress_bar and show_bar()
     trainer: pl.Trainer = instantiate(
         cfg.trainer,

@@ -6,15 +6,51 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
+import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from omegaconf import DictConfig
 
+from boxwright.config.command_line import explain_command_line
+from boxwright.config.errors import clear_errors
+from boxwright.config.files import CONF
+from boxwright.config.from_checkpoint import Completion, complete
+from boxwright.config.resolvers import register_resolvers
 from boxwright.runs.log import is_rank_zero
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+Main = Callable[[DictConfig], Any]
+Start = Callable[[], None]
+Wrap = Callable[[Main], Main]
+
+
+def command(name: str, completion: Completion | None = None, jobs: Wrap | None = None) -> Callable[[Main], Start]:
+    """Makes a script of its main function, which gets the config that conf/NAME.yaml and the command line make.
+
+    A mistake on the command line is answered before Hydra and heavy imports; one in config or data without a traceback
+    and, but for a run, without a folder that stays. `completion`: what a checkpoint adds to the command line. `jobs`:
+    how the jobs of a sweep are run, where they are runs.
+    """
+
+    def decorate(main: Main) -> Start:
+        guarded = clear_errors(main if jobs is not None else none_if_refused(main))
+        task = guarded if jobs is None else jobs(guarded)
+
+        @functools.wraps(main)
+        def start() -> None:
+            register_resolvers()
+            if completion is not None:
+                complete(completion)
+            explain_command_line(name)
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
+
+        return start
+
+    return decorate
 
 
 def none_if_refused(main: Callable[P, R]) -> Callable[P, R]:
@@ -47,6 +83,7 @@ def quieten() -> None:
         ".*does not have many workers.*",
         ".*LeafSpec.*",
         ".*is deprecated.*",
+        ".*`srun` command is available.*",  # on every login node; within a job Lightning refuses what does not fit
         ".*smaller than the logging.*",
         ".*in eval mode at the start.*",
         ".*recommended to use `self.log.*sync_dist.*",  # every rank logs the same number already

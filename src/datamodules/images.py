@@ -72,7 +72,7 @@ def _read(path: str) -> bytes:
 
 def _decoded(path: str, data: bytes, flags: int = 0) -> np.ndarray:
     # simplejpeg and torchvision.io find the same pixels in a JPEG, at most a tenth sooner, and read fewer formats
-    # (benchmarks/data.py).
+    # (measurements/data.py).
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | flags)
     except cv2.error:  # headers that state absurd sizes

@@ -62,7 +62,7 @@ class Resize:
     def apply(self, image: np.ndarray, canvas: tuple[int, int], resize: int | None = None) -> "Sized":
         """Training, evaluation and prediction size an image here.
 
-        In the worker: originals at 800 would spare it 0.6 ms each, and cost a CPU device 1.6 (benchmarks/data.py).
+        In the worker: originals at 800 would spare it 0.6 ms each, and cost a CPU device 1.6 (measurements/data.py).
         """
         before = image.shape[:2]
         after = fit(self.sizes(np.array([before]), resize)[0].tolist(), canvas)

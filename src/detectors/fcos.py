@@ -16,7 +16,7 @@ from detectors.backbones.base import Backbone
 from detectors.backbones.norms import group_norm
 from detectors.boxes import box_areas, boxes_to_distances, clip_boxes, distances_to_boxes
 from detectors.detections import Detections, best_detections, check_decoding, stacked
-from detectors.losses import BOX_LOSSES, mean_over_ranks, sigmoid_focal_loss
+from detectors.losses import BOX_LOSSES, fused_sigmoid_focal_loss, mean_over_ranks
 from detectors.pyramid import FeaturePyramid
 
 SIZE_RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, 1e8))
@@ -276,7 +276,7 @@ class FCOSLoss:
         totals = mean_over_ranks(torch.stack((positive.sum().float(), centerness.sum())))
         num_positives, centerness_sum = totals[0].clamp(min=1), totals[1].clamp(min=1e-6)
 
-        loss_cls = sigmoid_focal_loss(outputs.logits, target_labels, self.focal_alpha, self.focal_gamma)
+        loss_cls = fused_sigmoid_focal_loss(outputs.logits, target_labels, self.focal_alpha, self.focal_gamma)
         loss_box = (BOX_LOSSES[self.box_loss](predicted, target) * centerness).sum()
         loss_centerness = F.binary_cross_entropy_with_logits(
             outputs.centerness.float(), centerness, weight=positive.float(), reduction="sum"

@@ -25,7 +25,7 @@ from detectors.boxes import (
     deltas_to_boxes,
 )
 from detectors.detections import Detections, best_detections, check_decoding, stacked
-from detectors.losses import check_smooth_l1, giou_loss, mean_over_ranks, sigmoid_focal_loss
+from detectors.losses import check_smooth_l1, fused_sigmoid_focal_loss, giou_loss, mean_over_ranks
 from detectors.matching import check_ious, gather_matched, match_anchors
 from detectors.pyramid import FeaturePyramid
 
@@ -204,7 +204,7 @@ class RetinaNetLoss:
         )
         positive = target_labels >= 0
         num_positives = mean_over_ranks(positive.sum().float()).clamp(min=1)
-        loss_cls = sigmoid_focal_loss(outputs.logits, target_labels, self.focal_alpha, self.focal_gamma)
+        loss_cls = fused_sigmoid_focal_loss(outputs.logits, target_labels, self.focal_alpha, self.focal_gamma)
         # Anchors without a box get equal deltas: a loss near 0 that no weight can turn into a NaN.
         predicted = outputs.deltas.float().where(positive[..., None], 0.0)
         loss_box = (self._box_loss(outputs.anchors, predicted, target) * positive).sum()

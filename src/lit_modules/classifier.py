@@ -26,11 +26,11 @@ class ClassifierModule(TrainingModule):
     ) -> None:
         super().__init__(Classifier(backbone, num_classes), optimizer, schedule, lr)
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        return classification_loss(self.outputs(batch), batch.labels[:, 0])
+    def losses(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        return classification_loss(outputs, batch.labels[:, 0])
 
-    def entries(self, batch: Batch) -> list[ImageRanking]:
-        ranked = rank_classes(self.outputs(batch), TOP).cpu().numpy()
+    def evaluate_batch(self, outputs: Tensor, batch: Batch) -> list[ImageRanking]:
+        ranked = rank_classes(outputs, TOP).cpu().numpy()
         return [ImageRanking(info.image_id, labels) for info, labels in zip(batch.infos, ranked, strict=True)]
 
     def score(self, truth: Truth, entries: Sequence[ImageRanking]) -> Metrics:

@@ -1,6 +1,7 @@
 """`DetectionModule`: what every detector shares beside its steps.
 
-A detector's module gives a constructor, `losses(batch)` and `detect(batch)`; the steps are those of `TrainingModule`.
+A detector's module gives a constructor, `losses(outputs, batch)` and `detect(outputs, batch)`; the steps are those of
+`TrainingModule`.
 """
 
 from abc import abstractmethod
@@ -32,12 +33,12 @@ class DetectionModule(TrainingModule):
         self._analysis: Analysis | None = None
 
     @abstractmethod
-    def detect(self, batch: Batch) -> Detections:
+    def detect(self, outputs: Any, batch: Batch) -> Detections:
         """Detections in pixels of the network input."""
 
-    def entries(self, batch: Batch) -> Sequence[Any]:
+    def evaluate_batch(self, outputs: Any, batch: Batch) -> Sequence[Any]:
         """`ImagePredictions`; a module that keeps more gives `score` its part."""
-        return in_original_pixels(batch, self.detect(batch))
+        return in_original_pixels(batch, self.detect(outputs, batch))
 
     def score(self, truth: Truth, entries: Sequence[Any]) -> Metrics:
         self.predictions = collect(entries, truth)
@@ -50,8 +51,8 @@ class DetectionModule(TrainingModule):
             self._analysis = analyse(self.truth, self.predictions, self.metrics)
         return self._analysis
 
-    def tell(self, split: str) -> None:
-        super().tell(split)
+    def log_metrics(self, split: str) -> None:
+        super().log_metrics(split)
         self._analysis = None
         self.thresholds = best_thresholds(self.metrics.curves)
         for name, values in self.metrics.per_class.items():

@@ -21,12 +21,19 @@ from evaluation.results import ImagePredictions
 from evaluation.truth import Truth
 from lit_modules.detection_module import DetectionModule
 from lit_modules.evaluated import in_original_pixels
-from lit_modules.rpn import ANCHORS, anchors_told
+from lit_modules.rpn import ANCHOR_CONFUSION, anchor_pairs
 from lit_modules.training_module import MakeOptimizer, MakeSchedule
 
 
+class TwoStageOutputs(NamedTuple):
+    """The first stage of a forward pass, from which losses and detections are refined."""
+
+    rpn: RPNOutputs
+    proposals: Detections
+
+
 class Entry(NamedTuple):
-    """What an evaluation keeps of an image."""
+    """The detections and proposals of one image that an evaluation keeps."""
 
     image_id: int | str
     found: ImagePredictions
@@ -36,9 +43,9 @@ class Entry(NamedTuple):
 class FasterRCNNModule(DetectionModule):
     """Faster R-CNN (arXiv 1506.01497), by default over a pyramid (arXiv 1612.03144), trained in one go.
 
-    An evaluation also scores the proposals, and counts what the two parts say of the samples of its loss. Those are
-    drawn by the images' ids, so that the counts depend neither on ranks nor on interruptions;
-    simple-faster-rcnn-pytorch, from which the idea is, adds up the samples of an epoch of training.
+    An evaluation also scores the proposals, and counts the classes that both stages predict for the samples of its
+    loss. Those are drawn by the images' ids, so that the counts depend neither on ranks nor on interruptions;
+    simple-faster-rcnn-pytorch, where the idea comes from, adds up the samples of an epoch of training.
     """
 
     network: FasterRCNN
@@ -120,7 +127,6 @@ class FasterRCNNModule(DetectionModule):
                 (candidates_per_level, proposals),
             )
         )
-        self._proposed: tuple[RPNOutputs, Detections] | None = None
         self.sample_regions = RegionSampler(
             foreground_iou=roi_foreground_iou,
             num_samples=roi_samples,
@@ -135,49 +141,42 @@ class FasterRCNNModule(DetectionModule):
             max_detections=max_detections,
         )
 
-    def behind_network(self, network: nn.Module) -> None:
-        cells = self.network.pooled_size
-        regions = torch.empty(self.proposer.max_proposals, self.network.num_channels, cells, cells)
-        cast(FasterRCNN, network).judge(regions.to(next(network.parameters()).device))
+    def forward_batch(self, batch: Batch) -> TwoStageOutputs:
+        """Features and proposals; training proposes more, since its samples are drawn from them."""
+        features = self.network(batch.images, batch.sizes)
+        propose = self.train_proposer if torch.is_grad_enabled() else self.proposer
+        return TwoStageOutputs(features, propose(features, batch.sizes))
 
-    def propose(self, features: RPNOutputs, batch: Batch) -> Detections:
-        """More in training, whose samples are drawn from them; an evaluation's serve its loss and its detections."""
-        if torch.is_grad_enabled():
-            return self.train_proposer(features, batch.sizes)
-        if self._proposed is None or self._proposed[0] is not features:
-            self._proposed = (features, self.proposer(features, batch.sizes))
-        return self._proposed[1]
-
-    def matrices(self, class_names: Sequence[str]) -> dict[str, Matrix]:
-        regions = Matrix("Sampled regions of the head", (*class_names, "background"))
-        return {"rpn": ANCHORS, "roi_head": regions}
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        features, seeds = self.outputs(batch), self.sampling_seeds(batch)
+    def losses(self, outputs: TwoStageOutputs, batch: Batch) -> dict[str, Tensor]:
+        features, proposals = outputs
+        seeds = self.sampling_seeds(batch)
         anchors = self.sample_anchors(features, batch.boxes, batch.labels, batch.sizes, seeds)
-        regions = self.sample_regions(self.propose(features, batch), batch.boxes, batch.labels, seeds)
+        regions = self.sample_regions(proposals, batch.boxes, batch.labels, seeds)
         refined = self.network.refine(features.maps, regions.regions)
-        self.count("rpn", *anchors_told(features, anchors))
-        self.count("roi_head", *regions_told(refined, regions))
+        self.count_confusion("rpn", *anchor_pairs(features, anchors))
+        self.count_confusion("roi_head", *region_pairs(refined, regions))
         return self.rpn_loss(features, anchors) | self.roi_loss(refined, regions)
 
-    def detect(self, batch: Batch) -> Detections:
-        features = self.outputs(batch)
-        return self.refined(features, self.propose(features, batch), batch)
-
-    def refined(self, features: RPNOutputs, proposals: Detections, batch: Batch) -> Detections:
+    def detect(self, outputs: TwoStageOutputs, batch: Batch) -> Detections:
+        features, proposals = outputs
         return self.decoder(self.network.refine(features.maps, proposals.boxes), proposals, batch.sizes)
 
-    def entries(self, batch: Batch) -> list[Entry]:
-        features = self.outputs(batch)
-        proposals = self.propose(features, batch)
-        found = in_original_pixels(batch, self.refined(features, proposals, batch))
-        proposed = in_original_pixels(batch, proposals)
-        self._proposed = None
+    def evaluate_batch(self, outputs: TwoStageOutputs, batch: Batch) -> list[Entry]:
+        found = in_original_pixels(batch, self.detect(outputs, batch))
+        proposed = in_original_pixels(batch, outputs.proposals)
         return [
             Entry(one.image_id, one, ImageProposals(one.image_id, every.boxes, every.scores))
             for one, every in zip(found, proposed, strict=True)
         ]
+
+    def confusion_matrices(self, class_names: Sequence[str]) -> dict[str, Matrix]:
+        regions = Matrix("Sampled regions of the head", (*class_names, "background"))
+        return {"rpn": ANCHOR_CONFUSION, "roi_head": regions}
+
+    def flops_beside_forward(self, network: nn.Module) -> None:
+        cells = self.network.pooled_size
+        regions = torch.empty(self.proposer.max_proposals, self.network.num_channels, cells, cells)
+        cast(FasterRCNN, network).judge(regions.to(next(network.parameters()).device))
 
     def score(self, truth: Truth, entries: Sequence[Entry]) -> Metrics:
         metrics = super().score(truth, [entry.found for entry in entries])
@@ -185,9 +184,9 @@ class FasterRCNNModule(DetectionModule):
         return replace(metrics, scalars=metrics.scalars | recall)
 
 
-def regions_told(outputs: RegionOutputs, samples: RegionSamples) -> tuple[Tensor, Tensor]:
-    """Row and column of each sampled region in the head's matrix, whose last is background."""
+def region_pairs(outputs: RegionOutputs, samples: RegionSamples) -> tuple[Tensor, Tensor]:
+    """Row and column of each sampled region in the head's confusion matrix, whose last class is background."""
     background = outputs.logits.shape[2] - 1
-    said = outputs.logits.argmax(dim=2) - 1
+    predicted = outputs.logits.argmax(dim=2) - 1
     rows = samples.labels.where(samples.labels != BACKGROUND, background).where(samples.labels != IGNORED, -1)
-    return rows, said.where(said >= 0, background)
+    return rows, predicted.where(predicted >= 0, background)

@@ -7,7 +7,7 @@ from torch import Tensor
 from datamodules.batch import Batch
 from detectors.backbones.base import Backbone
 from detectors.detections import Detections
-from detectors.fcos import FCOS, FCOSDecoder, FCOSLoss
+from detectors.fcos import FCOS, FCOSDecoder, FCOSLoss, FCOSOutputs
 from lit_modules.detection_module import DetectionModule
 from lit_modules.training_module import MakeOptimizer, MakeSchedule
 
@@ -63,8 +63,8 @@ class FCOSModule(DetectionModule):
             max_detections=max_detections,
         )
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        return self.loss(self.outputs(batch), batch.boxes, batch.labels)
+    def losses(self, outputs: FCOSOutputs, batch: Batch) -> dict[str, Tensor]:
+        return self.loss(outputs, batch.boxes, batch.labels)
 
-    def detect(self, batch: Batch) -> Detections:
-        return self.decoder(self.outputs(batch), batch.sizes)
+    def detect(self, outputs: FCOSOutputs, batch: Batch) -> Detections:
+        return self.decoder(outputs, batch.sizes)

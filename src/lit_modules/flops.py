@@ -19,7 +19,7 @@ def gflops(module: TrainingModule, size: tuple[int, int]) -> float:
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         network(torch.empty(1, 3, *size, dtype=torch.uint8, device="meta"), torch.tensor([size], device="meta"))
-        module.behind_network(network)
+        module.flops_beside_forward(network)
     return counter.get_total_flops() / 1e9
 
 

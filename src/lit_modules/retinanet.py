@@ -8,7 +8,7 @@ from datamodules.batch import Batch
 from detectors.anchors import scaled_anchors
 from detectors.backbones.base import Backbone
 from detectors.detections import Detections
-from detectors.retinanet import RetinaNet, RetinaNetDecoder, RetinaNetLoss
+from detectors.retinanet import RetinaNet, RetinaNetDecoder, RetinaNetLoss, RetinaNetOutputs
 from lit_modules.detection_module import DetectionModule
 from lit_modules.training_module import MakeOptimizer, MakeSchedule
 
@@ -88,8 +88,8 @@ class RetinaNetModule(DetectionModule):
             max_detections=max_detections,
         )
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        return self.loss(self.outputs(batch), batch.boxes, batch.labels)
+    def losses(self, outputs: RetinaNetOutputs, batch: Batch) -> dict[str, Tensor]:
+        return self.loss(outputs, batch.boxes, batch.labels)
 
-    def detect(self, batch: Batch) -> Detections:
-        return self.decoder(self.outputs(batch), batch.sizes)
+    def detect(self, outputs: RetinaNetOutputs, batch: Batch) -> Detections:
+        return self.decoder(outputs, batch.sizes)

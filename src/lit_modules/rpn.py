@@ -14,8 +14,8 @@ from evaluation.confusions import Matrix
 from lit_modules.detection_module import DetectionModule
 from lit_modules.training_module import MakeOptimizer, MakeSchedule
 
-ANCHORS = Matrix("Sampled anchors of the proposal network", ("object", "background"))
-"""Counted of the samples of an evaluation's loss."""
+ANCHOR_CONFUSION = Matrix("Sampled anchors of the proposal network", ("object", "background"))
+"""Counts the anchors sampled for the validation loss."""
 
 
 class RPNModule(DetectionModule):
@@ -78,20 +78,19 @@ class RPNModule(DetectionModule):
             min_size=min_size,
         )
 
-    def matrices(self, class_names: Sequence[str]) -> dict[str, Matrix]:
-        return {"rpn": ANCHORS}
+    def confusion_matrices(self, class_names: Sequence[str]) -> dict[str, Matrix]:
+        return {"rpn": ANCHOR_CONFUSION}
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        outputs = self.outputs(batch)
+    def losses(self, outputs: RPNOutputs, batch: Batch) -> dict[str, Tensor]:
         samples = self.sample_anchors(outputs, batch.boxes, batch.labels, batch.sizes, self.sampling_seeds(batch))
-        self.count("rpn", *anchors_told(outputs, samples))
+        self.count_confusion("rpn", *anchor_pairs(outputs, samples))
         return self.loss(outputs, samples)
 
-    def detect(self, batch: Batch) -> Detections:
-        return self.decoder(self.outputs(batch), batch.sizes)
+    def detect(self, outputs: RPNOutputs, batch: Batch) -> Detections:
+        return self.decoder(outputs, batch.sizes)
 
 
-def anchors_told(outputs: RPNOutputs, samples: AnchorSamples) -> tuple[Tensor, Tensor]:
-    """Row and column of each sampled anchor in the matrix `ANCHORS`: an object is said where the logit is over 0."""
+def anchor_pairs(outputs: RPNOutputs, samples: AnchorSamples) -> tuple[Tensor, Tensor]:
+    """Row and column of each sampled anchor in `ANCHOR_CONFUSION`; a logit over 0 predicts an object."""
     is_background = (samples.labels < 0).long().masked_fill(samples.labels == IGNORED, -1)
     return is_background, (outputs.logits.gather(1, samples.rows) <= 0).long()

@@ -1,7 +1,7 @@
 """`TrainingModule`: the steps that everything that is trained shares.
 
-A module gives a constructor, `losses(batch)`, and what an evaluation makes of its images; this file does the rest: one
-optimizer step, one validation, and what must hold around them (README, "Exactness").
+A module gives a constructor, `losses(outputs, batch)`, and `evaluate_batch(outputs, batch)`; this file does the rest:
+one optimizer step, one validation, and what must hold around them (README, "Exactness").
 """
 
 import logging
@@ -69,33 +69,36 @@ class TrainingModule(pl.LightningModule):
         self._make_optimizer, self._make_schedule = optimizer, schedule
         self._evaluation = Evaluation()
         self._pending: Flags | None = None
-        self._kept: tuple[Batch, Any] | None = None
         self._pairs: dict[str, np.ndarray[Any, Any]] = {}
 
+    def forward_batch(self, batch: Batch) -> Any:
+        """The raw outputs of one forward pass, which `losses` and `evaluate_batch` share."""
+        return self.network(batch.images, batch.sizes)
+
     @abstractmethod
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
         """Named parts whose sum is minimised, each the mean over the batch as its paper has it."""
 
     @abstractmethod
-    def entries(self, batch: Batch) -> Sequence[Any]:
-        """What an evaluation keeps of each image, with its `image_id`: plain, since it travels between ranks."""
+    def evaluate_batch(self, outputs: Any, batch: Batch) -> Sequence[Any]:
+        """An entry for each image with its `image_id`, kept for `score`: plain, since it travels between ranks."""
 
     @abstractmethod
     def score(self, truth: Truth, entries: Sequence[Any]) -> Metrics:
         """The numbers of a split from what all ranks kept, in any order and with copies; on rank 0 alone."""
 
-    def matrices(self, class_names: Sequence[str]) -> dict[str, Matrix]:
+    def confusion_matrices(self, class_names: Sequence[str]) -> dict[str, Matrix]:
         """The confusion matrices that `losses` counts, by short names."""
         return {}
 
-    def count(self, name: str, true: Tensor, said: Tensor) -> None:
-        """Of a batch of an evaluation, the rows and columns that its samples have in a matrix; row -1: not counted.
+    def count_confusion(self, name: str, true: Tensor, predicted: Tensor) -> None:
+        """Adds the (true, predicted) pairs of a validation batch to confusion matrix `name`; true = -1 is ignored.
 
         In training nothing is counted: sums over an epoch would have to be kept in checkpoints, and would wait for the
         device at each step.
         """
         if not torch.is_grad_enabled():
-            row, column = torch.stack((true.flatten(), said.flatten())).cpu().numpy()
+            row, column = torch.stack((true.flatten(), predicted.flatten())).cpu().numpy()
             self._pairs[name] = pairs(row, column)
 
     @property
@@ -103,17 +106,8 @@ class TrainingModule(pl.LightningModule):
         """What was right and wrong in the last evaluation, on rank 0; None where nothing tells of boxes."""
         return None
 
-    def outputs(self, batch: Batch) -> Any:
-        """The network's raw outputs; in evaluation kept, so that losses and predictions share one pass."""
-        if torch.is_grad_enabled():
-            self._kept = None  # the weights are about to change
-            return self.network(batch.images, batch.sizes)
-        if self._kept is None or self._kept[0] is not batch:
-            self._kept = (batch, self.network(batch.images, batch.sizes))
-        return self._kept[1]
-
-    def behind_network(self, network: nn.Module) -> None:
-        """On the device of `network`, what an image passes through beside its forward pass; for counting operations."""
+    def flops_beside_forward(self, network: nn.Module) -> None:
+        """Runs the parts of `network` that its forward pass leaves out, on its device, so that they can be counted."""
 
     def configure_optimizers(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         optimizer = self._make_optimizer(self.network, self.lr)
@@ -136,7 +130,7 @@ class TrainingModule(pl.LightningModule):
         seed = step_seed(self._seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
         self.skipped.add("train", batch.unread)
-        losses = self.losses(batch)
+        losses = self.losses(self.forward_batch(batch), batch)
         if not batch.infos:  # none of it could be read; still, every rank computes, communicates and has gradients
             losses = {name: 0 * loss for name, loss in losses.items()}
         total = torch.stack(list(losses.values())).sum()
@@ -244,9 +238,9 @@ class TrainingModule(pl.LightningModule):
     # One evaluation
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        losses = self.losses(batch)
-        entries = self.entries(batch) if batch.infos else ()
-        self._kept = None
+        outputs = self.forward_batch(batch)
+        losses = self.losses(outputs, batch)
+        entries = self.evaluate_batch(outputs, batch) if batch.infos else ()
         self._evaluation.add(batch, losses, entries, self._pairs)
         self._pairs = {}
 
@@ -282,7 +276,7 @@ class TrainingModule(pl.LightningModule):
                 self.truth = whole.scored_part(truth, limited)
                 self.skipped.images[split] = {str(image_id): why for image_id, why in whole.unread.items()}
                 self.skipped.add_annotations(data)
-                confusions = whole.confusions(self.matrices(self.truth.class_names))
+                confusions = whole.confusions(self.confusion_matrices(self.truth.class_names))
                 metrics = replace(self.score(self.truth, whole.entries), confusions=confusions)
                 answer = [(metrics, whole.mean_losses())]
             except Exception as error:  # sent to the other ranks, which would wait for ever
@@ -293,12 +287,12 @@ class TrainingModule(pl.LightningModule):
             raise answer[0]
         self.metrics, self.mean_losses = answer[0]
         self._evaluation = Evaluation()
-        self.tell(split)
+        self.log_metrics(split)
         scheduler = self.lr_schedulers() if split == "val" and self.trainer.state.fn == "fit" else None
         if isinstance(scheduler, Plateau):
             scheduler.observe(self.mean_losses["loss"])
 
-    def tell(self, split: str) -> None:
+    def log_metrics(self, split: str) -> None:
         """Give the numbers of an evaluation to the Trainer, on every rank."""
         for name, value in (self.metrics.scalars | self.mean_losses).items():
             self.log(f"{split}/{name}", value, logger=False)

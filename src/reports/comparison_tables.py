@@ -58,7 +58,7 @@ def as_markdown(comparison: Comparison) -> str:
         *(f"| {' | '.join(_escaped(cell) for cell in cells)} |" for cells in rows),
     ]
     remarks = [f"- {_escaped(remark)}" for remark in (*notes(comparison), *failures(comparison))]
-    return "\n".join([*lines, "", *remarks, "", "![plot](sweep.png)", ""])
+    return "\n".join([*lines, "", *remarks, "", "![plot](comparison.png)", ""])
 
 
 def as_table(comparison: Comparison) -> Table:

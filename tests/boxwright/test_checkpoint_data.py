@@ -9,11 +9,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 from tiny_checkpoint import write_checkpoint
 
+from boxwright.config import from_checkpoint
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import CONF
+from boxwright.config.from_checkpoint import data_set
 from boxwright.config.resolvers import register_resolvers
-from boxwright.evaluate import data
-from boxwright.evaluate.data import completed, data_config, refuse_incomplete
+from boxwright.evaluate.data import data_config, refuse_incomplete
 
 
 def given(*overrides: str) -> DictConfig:
@@ -104,10 +105,10 @@ def test_a_split_that_is_given_is_scored_and_not_what_was_held_out_in_its_place(
 def test_settings_alone_mean_the_checkpoints_data_set(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "it's.ckpt", 'data.root="a place, it\'s here"')
     checkpoint = f'checkpoint="{path}"'
-    argv = completed([checkpoint, "data.resize=64"])
+    argv = data_set([checkpoint, "data.resize=64"])
     assert argv[:3] == [checkpoint, "data.resize=64", "data=shapes"]
     assert given(*argv).data.root == "a place, it's here"
-    assert completed([checkpoint, "data.root=there", "--cfg", "job"])[-1] == "data=shapes"
+    assert data_set([checkpoint, "data.root=there", "--cfg", "job"])[-1] == "data=shapes"
 
 
 @pytest.mark.parametrize(
@@ -122,14 +123,14 @@ def test_settings_alone_mean_the_checkpoints_data_set(tmp_path: Path) -> None:
     ],
 )
 def test_other_command_lines_stay_as_they_are(argv) -> None:
-    assert completed(argv) == argv
+    assert data_set(argv) == argv
 
 
 def test_a_checkpoint_of_a_data_set_without_a_file_in_conf_is_named(tmp_path: Path, monkeypatch) -> None:
     path = write_checkpoint(tmp_path / "a.ckpt")
-    monkeypatch.setattr(data, "options", lambda group: ["coco", "voc"])
+    monkeypatch.setattr(from_checkpoint, "options", lambda group: ["coco", "voc"])
     with pytest.raises(ConfigError, match=r"shapes\.ShapesDataModule, has no file in conf/data; give .* coco, voc$"):
-        completed([f"checkpoint={path}", "data.root=x"])
+        data_set([f"checkpoint={path}", "data.root=x"])
 
 
 @pytest.mark.parametrize(

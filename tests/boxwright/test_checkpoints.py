@@ -7,9 +7,20 @@ from types import SimpleNamespace
 import pytest
 import pytorch_lightning as pl
 import torch
+from tiny_checkpoint import write_checkpoint
 from torch import nn
 
-from boxwright.checkpoints.reading import AtomicCheckpointIO, build_module, read_checkpoint, without_weights
+from boxwright.checkpoints import reading
+from boxwright.checkpoints.reading import (
+    AtomicCheckpointIO,
+    build_module,
+    load_module,
+    read_checkpoint,
+    refuse_unresumable,
+    remember,
+    without_weights,
+)
+from boxwright.config import from_checkpoint
 from lit_modules.callbacks.averaging import Averaging
 from lit_modules.callbacks.checkpoints import Checkpoints, point, saved
 
@@ -119,3 +130,41 @@ def test_the_average_is_the_one_worked_out_by_hand():
         seen.append(callback._average_model.module.layer.weight.item())
     # 1; then n = 1 is 2/11 = 0.1818: 0.1818 x 1 + 0.8182 x 2; then n = 2 is 3/12, more than 0.2: 0.2 x .. + 0.8 x 4
     assert seen == pytest.approx([1.0, 20 / 11, 0.2 * 20 / 11 + 0.8 * 4.0])
+
+
+@pytest.fixture
+def verified(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files whose bytes were verified, in order."""
+    files: list[Path] = []
+    verify = reading._refuse_damaged
+    monkeypatch.setattr(reading, "_refuse_damaged", lambda path: (files.append(path), verify(path))[1])
+    return files
+
+
+def test_a_checkpoint_is_verified_once_for_a_resume(tmp_path: Path, verified: list[Path]) -> None:
+    file = write_checkpoint(tmp_path / "step_0000004.ckpt")
+    contents = torch.load(file, weights_only=True)
+    state = {"epoch": 0, "global_step": 4, "loops": {}, "callbacks": {}, "optimizer_states": [], "lr_schedulers": []}
+    torch.save(contents | state, file)
+    module = load_module(contents)
+    refuse_unresumable(file, module)
+    resumed = AtomicCheckpointIO().load_checkpoint(file)
+    assert resumed["global_step"] == 4
+    assert verified == [file]
+    AtomicCheckpointIO().load_checkpoint(file)  # of what was given away nothing is kept
+    assert verified == [file, file]
+
+
+def test_a_checkpoint_is_verified_once_for_an_evaluation_with_settings(tmp_path: Path, verified: list[Path]) -> None:
+    file = write_checkpoint(tmp_path / "a.ckpt")
+    assert "data=shapes" in from_checkpoint.data_set([f"checkpoint={file}", "data.resize=64"])
+    read_checkpoint(file)
+    assert verified == [file]
+
+
+def test_a_file_that_changed_is_read_again(tmp_path: Path, verified: list[Path]) -> None:
+    file = write_checkpoint(tmp_path / "a.ckpt")
+    remember(file, read_checkpoint(file))
+    write_checkpoint(file, thresholds={"disc": 0.5})
+    assert read_checkpoint(file)["boxwright"]["thresholds"] == {"disc": 0.5}
+    assert len(verified) == 2

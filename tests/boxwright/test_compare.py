@@ -11,7 +11,7 @@ import yaml
 
 from boxwright.runs import compare
 
-SWEEP = Path(__file__).parents[2] / "sweep.py"
+COMPARE = Path(__file__).parents[2] / "compare.py"
 CONFIG: dict[str, Any] = {
     "name": "t", "seed": 0, "scale_schedule": False,
     "model": {"lr": 0.01}, "data": {"resize": 400, "rule": "short_side", "seed": 0, "batch_size": 16},
@@ -107,7 +107,7 @@ def test_another_programs_config_is_no_run(tmp_path):
 
 
 def sweep(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, SWEEP, *arguments], capture_output=True, text=True)
+    return subprocess.run([sys.executable, COMPARE, *arguments], capture_output=True, text=True)
 
 
 def test_the_command_prints_a_table_and_writes_three_files(tmp_path):
@@ -117,7 +117,7 @@ def test_the_command_prints_a_table_and_writes_three_files(tmp_path):
     assert done.returncode == 0, done.stderr
     for words in ("short_side 400", "short_side 500", "30.0", "finished", "failed at step 17 of 20", "no memory"):
         assert words in done.stdout
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"sweep.csv", "sweep.md", "sweep.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"comparison.csv", "comparison.md", "comparison.png"}
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"a", "b"}
 
 

@@ -103,7 +103,7 @@ def test_images_of_one_pixel_train_and_are_scored(tmp_path: Path, size: tuple[in
     seen: set[Any] = set()
     for batch in data.train_dataloader():
         assert max(batch.images.shape) <= 128  # no image makes the canvas larger than the rule says
-        losses = module.losses(batch)
+        losses = module.losses(module.forward_batch(batch), batch)
         torch.stack(list(losses.values())).sum().backward()
         assert all(loss.isfinite() for loss in losses.values())
         seen |= {
@@ -113,7 +113,8 @@ def test_images_of_one_pixel_train_and_are_scored(tmp_path: Path, size: tuple[in
     evaluation = Evaluation()
     with torch.no_grad():
         for batch in data.val_dataloader():
-            evaluation.add(batch, module.losses(batch), module.entries(batch))
+            outputs = module.forward_batch(batch)
+            evaluation.add(batch, module.losses(outputs, batch), module.evaluate_batch(outputs, batch))
     (found,) = (entry.boxes for entry in evaluation.entries if entry.image_id == 10)
     assert len(found)
     assert (found >= 0).all()

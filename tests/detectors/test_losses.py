@@ -11,6 +11,7 @@ from detectors.losses import (
     BACKGROUND,
     BOX_LOSSES,
     IGNORED,
+    fused_sigmoid_focal_loss,
     giou_loss,
     iou_loss,
     linear_iou_loss,
@@ -21,29 +22,38 @@ from detectors.losses import (
 Golden = Callable[[str], dict[str, Any]]
 
 
-def test_focal_loss_of_even_odds() -> None:
+Focal = Callable[[Tensor, Tensor, float, float], Tensor]
+
+
+@pytest.fixture(params=[sigmoid_focal_loss, fused_sigmoid_focal_loss])
+def focal(request: pytest.FixtureRequest) -> Focal:
+    """The formula, and the same with its gradient worked out by hand."""
+    return request.param
+
+
+def test_focal_loss_of_even_odds(focal: Focal) -> None:
     # p = 1/2: the positive column costs 0.25 (1/2)^2 ln 2, the other one 0.75 (1/2)^2 ln 2
-    loss = sigmoid_focal_loss(torch.zeros(1, 2), torch.tensor([0]), alpha=0.25, gamma=2.0)
+    loss = focal(torch.zeros(1, 2), torch.tensor([0]), alpha=0.25, gamma=2.0)
     assert loss.item() == pytest.approx(0.25 * math.log(2))
 
 
-def test_focal_loss_of_a_background_row_is_all_negative() -> None:
-    loss = sigmoid_focal_loss(torch.zeros(1, 2), torch.tensor([BACKGROUND]), alpha=0.25, gamma=2.0)
+def test_focal_loss_of_a_background_row_is_all_negative(focal: Focal) -> None:
+    loss = focal(torch.zeros(1, 2), torch.tensor([BACKGROUND]), alpha=0.25, gamma=2.0)
     assert loss.item() == pytest.approx(2 * 0.75 * 0.25 * math.log(2))
 
 
-def test_focal_loss_of_an_ignored_row_is_nothing() -> None:
+def test_focal_loss_of_an_ignored_row_is_nothing(focal: Focal) -> None:
     logits = torch.tensor([[3.0, -2.0], [1.0, 0.0]], requires_grad=True)
-    loss = sigmoid_focal_loss(logits, torch.tensor([IGNORED, 0]), alpha=0.25, gamma=2.0)
+    loss = focal(logits, torch.tensor([IGNORED, 0]), alpha=0.25, gamma=2.0)
     loss.backward()
-    assert loss == sigmoid_focal_loss(logits[1:], torch.tensor([0]), alpha=0.25, gamma=2.0) > 0
+    assert loss == focal(logits[1:], torch.tensor([0]), alpha=0.25, gamma=2.0) > 0
     assert logits.grad is not None
     assert logits.grad[0].tolist() == [0, 0]
 
 
-def test_focal_loss_is_exact_for_extreme_logits() -> None:
+def test_focal_loss_is_exact_for_extreme_logits(focal: Focal) -> None:
     logits = torch.tensor([[-200.0, 200.0]], requires_grad=True)
-    loss = sigmoid_focal_loss(logits, torch.tensor([0]), alpha=0.25, gamma=2.0)
+    loss = focal(logits, torch.tensor([0]), alpha=0.25, gamma=2.0)
     loss.backward()
     assert loss.item() == 0.25 * 200 + 0.75 * 200
     assert logits.grad is not None
@@ -51,23 +61,40 @@ def test_focal_loss_is_exact_for_extreme_logits() -> None:
 
 
 @pytest.mark.parametrize("case", ["cpu_formula_float32", "cuda_kernel_normal"])
-def test_focal_loss_equals_the_original(golden: Golden, case: str) -> None:
+def test_focal_loss_equals_the_original(focal: Focal, golden: Golden, case: str) -> None:
     recorded = golden("fcos/focal")[case]
     logits, targets = recorded["in"]["logits"].requires_grad_(), recorded["in"]["targets"].long()
     assert (targets == -1).any()
-    loss = sigmoid_focal_loss(logits, targets - 1, **recorded["args"])  # ignored, background, classes: -1, 0, 1 ...
+    loss = focal(logits, targets - 1, **recorded["args"])  # ignored, background, classes: -1, 0, 1 ...
     loss.backward()
     torch.testing.assert_close(loss, recorded["out"]["sum"], rtol=1e-5, atol=0)
     torch.testing.assert_close(logits.grad, recorded["out"]["grad_of_sum"], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (0.5, 1.5), (0.3, 0.0)])
-def test_focal_loss_equals_torchvision(alpha: float, gamma: float) -> None:
+def test_focal_loss_equals_torchvision(focal: Focal, alpha: float, gamma: float) -> None:
     logits = torch.randn(3, 50, 7, dtype=torch.float64) * 4
     labels = torch.randint(-1, 7, (3, 50))
     one_hot = torch.nn.functional.one_hot(labels + 1, 8)[..., 1:].double()
     expected = torchvision.ops.sigmoid_focal_loss(logits, one_hot, alpha, gamma, reduction="sum")
-    torch.testing.assert_close(sigmoid_focal_loss(logits, labels, alpha, gamma), expected)
+    torch.testing.assert_close(focal(logits, labels, alpha, gamma), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (0.5, 1.5), (0.3, 0.0)])
+def test_the_fused_focal_loss_is_the_formula(dtype: torch.dtype, alpha: float, gamma: float) -> None:
+    torch.manual_seed(0)
+    logits = (torch.randn(3, 500, 7, dtype=torch.float64) * 4).to(dtype)
+    labels = torch.randint(IGNORED, 7, (3, 500))
+    ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    loss = fused_sigmoid_focal_loss(ours, labels, alpha, gamma)
+    expected = sigmoid_focal_loss(theirs, labels, alpha, gamma)
+    torch.testing.assert_close(loss, expected, rtol=1e-12 if dtype == torch.float64 else 1e-5, atol=0)
+    (2 * loss).backward()
+    (2 * expected).backward()
+    torch.testing.assert_close(ours.grad, theirs.grad)
+    assert ours.grad is not None
+    assert ours.grad.dtype == dtype
 
 
 def test_box_losses_of_a_box_inside_another() -> None:

@@ -16,7 +16,7 @@ from composing import MODELS, built, composed, random_batch
 
 from boxwright.build import check_compiler
 from boxwright.config.errors import ConfigError
-from lit_modules.callbacks.compiled import Compiled
+from lit_modules.callbacks.compiled import Compiled, compile_options
 
 TRAINER: Any = SimpleNamespace()
 
@@ -42,7 +42,7 @@ def test_a_compiled_step_has_the_numbers_of_an_uncompiled_one(model: str) -> Non
         if compiles:
             callback.on_train_batch_start(TRAINER, module, batch, 0)
             assert all("forward" in vars(part) for part in module.network.children())
-        losses = module.losses(batch)
+        losses = module.losses(module.forward_batch(batch), batch)
         total = torch.stack(list(losses.values())).sum()
         callback.on_before_backward(TRAINER, module, total)
         total.backward()
@@ -59,6 +59,23 @@ def test_a_run_that_fails_leaves_the_network_as_it_was() -> None:
     callback.on_train_batch_start(TRAINER, module, random_batch(1, 1), 0)
     callback.on_exception(TRAINER, module, ValueError())
     assert not any("forward" in vars(part) for part in module.network.children())
+
+
+def test_kernels_of_one_instruction_set_are_never_taken_under_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # restored afterwards
+
+    def folder(capability: str, limit: str = "") -> str:
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+        compile_options()
+        return os.environ["TORCHINDUCTOR_CACHE_DIR"]
+
+    assert len({folder("AVX512"), folder("AVX2"), folder("AVX512", "AVX2")}) == 3
+    assert folder("AVX2") == folder("AVX2")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "the user's own")
+    compile_options()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "the user's own"
 
 
 def test_without_a_compiler_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

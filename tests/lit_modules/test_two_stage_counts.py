@@ -8,7 +8,6 @@ from composing import built, composed
 from boxwright.evaluate.score import _content
 from datamodules.batch import Batch
 from datamodules.shapes import ShapesDataModule
-from detectors.detections import Detections
 from detectors.faster_rcnn import RegionOutputs, RegionSamples
 from detectors.losses import BACKGROUND, IGNORED
 from detectors.rpn import AnchorSamples, RPNOutputs
@@ -16,8 +15,8 @@ from evaluation.confusions import Confusion, Matrix
 from evaluation.metrics import Metrics
 from lit_modules.detection_module import DetectionModule
 from lit_modules.evaluated import Evaluation
-from lit_modules.faster_rcnn import FasterRCNNModule, regions_told
-from lit_modules.rpn import RPNModule, anchors_told
+from lit_modules.faster_rcnn import FasterRCNNModule, region_pairs
+from lit_modules.rpn import RPNModule, anchor_pairs
 
 CLASSES = ("disc", "square", "triangle", "star", "cross")
 SAMPLED = 24
@@ -62,42 +61,43 @@ def evaluated(module: DetectionModule, batches: list[Batch]) -> Evaluation:
     return module._evaluation
 
 
-def test_an_anchor_with_a_logit_over_0_is_said_to_be_an_object() -> None:
-    """Two images of four sampled anchors each; those of labels 2 and 0 answer for a box."""
+def test_an_anchor_with_a_logit_over_0_is_predicted_as_an_object() -> None:
+    """Two images of four sampled anchors each; those of labels 2 and 0 are assigned to a box."""
     logits = torch.tensor([[3.0, -1.0, 0.0, 0.1, 9.0], [-2.0, 1.0, 1.0, -1.0, 9.0]])
     outputs = RPNOutputs(logits, torch.zeros(2, 5, 4), torch.zeros(5, 4), (5,), ())
     rows = torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0]])
     labels = torch.tensor([[2, 0, BACKGROUND, BACKGROUND], [0, BACKGROUND, 0, IGNORED]])
-    true, said = anchors_told(outputs, AnchorSamples(rows, labels, torch.zeros(2, 4, 4)))
+    true, predicted = anchor_pairs(outputs, AnchorSamples(rows, labels, torch.zeros(2, 4, 4)))
     # 0: object, 1: background; -1 is not counted
     assert true.tolist() == [[0, 0, 1, 1], [0, 1, 0, -1]]
-    assert said.tolist() == [[0, 1, 1, 0], [1, 0, 0, 1]]
+    assert predicted.tolist() == [[0, 1, 1, 0], [1, 0, 0, 1]]
 
 
-def test_a_region_is_said_to_be_of_the_class_of_its_largest_logit() -> None:
+def test_a_region_is_predicted_as_the_class_of_its_largest_logit() -> None:
     """Columns of the logits are background, cat, dog; rows of the matrix cat, dog, background."""
     logits = torch.tensor([[[0.0, 2.0, 1.0], [5.0, 2.0, 1.0], [0.0, 0.0, 1.0], [3.0, 2.0, 1.0], [0.0, 9.0, 0.0]]])
     labels = torch.tensor([[0, 1, 1, BACKGROUND, IGNORED]])
     regions = torch.zeros(1, 5, 4)
-    true, said = regions_told(RegionOutputs(logits, torch.zeros(1, 5, 3, 4)), RegionSamples(regions, labels, regions))
+    true, predicted = region_pairs(
+        RegionOutputs(logits, torch.zeros(1, 5, 3, 4)), RegionSamples(regions, labels, regions)
+    )
     assert true.tolist() == [[0, 1, 1, 2, -1]]
-    assert said.tolist() == [[0, 2, 1, 2, 0]]
+    assert predicted.tolist() == [[0, 2, 1, 2, 0]]
 
 
 def test_row_sums_are_the_true_labels_of_the_samples_of_the_loss(two_stages, shapes) -> None:
     """So for each batch, of three that hold five images."""
     batches = list(shapes.val_dataloader())
-    whole = evaluated(two_stages, batches).confusions(two_stages.matrices(CLASSES))
+    whole = evaluated(two_stages, batches).confusions(two_stages.confusion_matrices(CLASSES))
     assert {name: part.matrix.names for name, part in whole.items()} == {
         "rpn": ("object", "background"), "roi_head": (*CLASSES, "background"),
     }  # fmt: skip
     anchors, regions = np.zeros(2, int), np.zeros(6, int)
     with torch.no_grad():
         for batch in batches:
-            outputs, seeds = two_stages.outputs(batch), two_stages.sampling_seeds(batch)
-            sampled = two_stages.sample_anchors(outputs, batch.boxes, batch.labels, batch.sizes, seeds).labels
+            (features, proposals), seeds = two_stages.forward_batch(batch), two_stages.sampling_seeds(batch)
+            sampled = two_stages.sample_anchors(features, batch.boxes, batch.labels, batch.sizes, seeds).labels
             anchors += [(sampled >= 0).sum(), (sampled == BACKGROUND).sum()]
-            proposals: Detections = two_stages.propose(outputs, batch)
             sampled = two_stages.sample_regions(proposals, batch.boxes, batch.labels, seeds).labels
             regions += [*((sampled == label).sum() for label in range(5)), (sampled == BACKGROUND).sum()]
     assert whole["rpn"].counts.sum(axis=1).tolist() == anchors.tolist()
@@ -109,7 +109,7 @@ def test_row_sums_are_the_true_labels_of_the_samples_of_the_loss(two_stages, sha
 
 def test_a_batch_that_two_ranks_went_through_counts_once(two_stages, shapes) -> None:
     first, *others = list(shapes.val_dataloader())
-    matrices = two_stages.matrices(CLASSES)
+    matrices = two_stages.confusion_matrices(CLASSES)
     whole = evaluated(two_stages, [first, *others]).confusions(matrices)
     shards = [evaluated(two_stages, batches) for batches in ([*others, first], [first])]
     merged = Evaluation.merged(shards).confusions(matrices)
@@ -117,7 +117,8 @@ def test_a_batch_that_two_ranks_went_through_counts_once(two_stages, shapes) -> 
 
 
 def test_training_counts_nothing(two_stages, shapes) -> None:
-    two_stages.losses(next(iter(shapes.train_dataloader())))
+    batch = next(iter(shapes.train_dataloader()))
+    two_stages.losses(two_stages.forward_batch(batch), batch)
     assert two_stages._pairs == {}
 
 
@@ -125,7 +126,7 @@ def test_the_proposal_network_alone_counts_its_anchors(shapes) -> None:
     module = small("rpn", "data.num_classes=1", f"model.num_samples={SAMPLED}")
     assert isinstance(module, RPNModule)
     batches = [batch._replace(labels=batch.labels.clamp(max=0)) for batch in shapes.val_dataloader()]
-    (part,) = evaluated(module, batches).confusions(module.matrices(["object"])).values()
+    (part,) = evaluated(module, batches).confusions(module.confusion_matrices(["object"])).values()
     assert part.counts.sum() == 5 * SAMPLED
     assert part.counts.shape == (2, 2)
 

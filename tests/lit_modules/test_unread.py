@@ -59,7 +59,7 @@ def fit(data: DetectionDataModule, folder: Path, steps: int, **options: Any) -> 
 def losses_and_gradients(batch: Batch) -> tuple[dict[str, Tensor], list[Any]]:
     """Of a module at its start."""
     module = Detector(blind=set())
-    losses = module.losses(batch)
+    losses = module.losses(module.forward_batch(batch), batch)
     torch.stack(list(losses.values())).sum().backward()
     return losses, [parameter.grad for parameter in module.network.parameters()]
 

@@ -1,8 +1,6 @@
 """The command line of benchmark.py: train.py's, or a checkpoint's run. Light, but where a checkpoint is read."""
 
-import shlex
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
@@ -10,16 +8,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from boxwright.config.command_line import given
 from boxwright.config.compatible import refuse_uneven_batch
 from boxwright.config.errors import ConfigError
-from boxwright.config.files import CONF, at, is_group, loaded, options, origin
+from boxwright.config.files import is_group, origin
 from boxwright.runs.folder import resolved
-
-_OF_THE_CHECKPOINT = ("model", "model/backbone", "data", "experiment")
-"""Groups that a checkpoint has chosen for good."""
-_COMPLETED = ("model", "model/backbone", "data", "optimizer", "schedule")
-_OWN = ("checkpoint", "parts", "rounds", "warmup", "seconds", "output")
 
 
 def refuse_unmeasurable(cfg: DictConfig) -> None:
@@ -58,46 +50,6 @@ def several_devices(cfg: DictConfig, found: int | None = None) -> Iterator[str]:
     yield (
         f"trainer.devices={cfg.trainer.devices}, trainer.num_nodes={cfg.trainer.num_nodes}: a benchmark measures one "
         f"device; give trainer.devices=1 trainer.num_nodes=1{share}"
-    )
-
-
-# A checkpoint's run, on the command line
-
-
-def completed(argv: list[str]) -> list[str]:
-    """With `checkpoint=FILE`, the files of conf/ that its run has chosen, and the place of its data, are added, so that
-    what else is given is checked against their keys."""
-    overrides = given(argv)
-    checkpoint = overrides.get("checkpoint")
-    if checkpoint is None or checkpoint.is_sweep_override() or checkpoint.value() is None:
-        return argv
-    for group in _OF_THE_CHECKPOINT:
-        if group in overrides:
-            raise ConfigError(
-                f"{overrides[group].input_line}: checkpoint={checkpoint.value()} brings its own model and data; leave "
-                "it out, or give init_from in place of checkpoint to put its weights into the model of this command"
-            )
-    # They take seconds, which a command line without a checkpoint need not wait.
-    from boxwright.checkpoints.reading import read_checkpoint
-    from reports.commands import override
-
-    stored = read_checkpoint(str(checkpoint.value()))["boxwright"]["config"]
-    chosen = [
-        f"{group}={_file(group, at(stored, group.replace('/', '.')))}" for group in _COMPLETED if group not in overrides
-    ]
-    root = stored["data"].get("root")
-    place = [] if "data.root" in overrides or root is None else shlex.split(override("data.root", Path(root)))
-    return [*argv, *chosen, *place]
-
-
-def _file(group: str, node: Any) -> str:
-    """The file of a group whose `_target_` is that of a node."""
-    target: object = cast(dict[str, Any], node).get("_target_") if isinstance(node, dict) else None
-    for name in options(group):
-        if loaded(CONF / group / f"{name}.yaml").get("_target_") == target:
-            return name
-    raise ConfigError(
-        f"the checkpoint's {group}, {target}, has no file in conf/{group}; give init_from and its settings"
     )
 
 

@@ -25,7 +25,7 @@ class _Round(NamedTuple):
 def measure_inference(
     module: TrainingModule, trainer: pl.Trainer, batches: list[Batch], warmup: int, limit: Limit
 ) -> dict[str, Any]:
-    """`module.outputs`, and what `module.entries` makes of them: times are of one image of a batch.
+    """Times `module.network` and all that follows it in `forward_batch` and `evaluate_batch`, for one image of a batch.
 
     As an evaluation does it, in its precision; the images are on the device, what is found ends on the host.
     """
@@ -35,13 +35,9 @@ def measure_inference(
     batches = [b._replace(images=b.images.to(device), sizes=b.sizes.to(device)) for b in batches]
 
     def once(at: int) -> _Round:
-        batch = batches[at]._replace()  # a copy: outputs of the same batch would be kept
         clock.wait()
         start = clock.now()
-        with precision():
-            module.outputs(batch)
-            network = clock.now()
-            module.entries(batch)
+        network = _evaluate(module, precision, batches[at], clock.now)
         return _Round(at, start, network, clock.now())
 
     rounds: list[_Round] = []
@@ -86,13 +82,27 @@ def _precision(trainer: pl.Trainer) -> Callable[[], Any]:
     return plugin.val_step_context
 
 
+def _evaluate(module: TrainingModule, precision: Callable[[], Any], batch: Batch, read: Callable[[], Any]) -> Any:
+    """Runs an evaluation's work on a batch; gives what `read` gave when the network was done."""
+    at_end: list[Any] = []
+
+    def note(*_: object) -> None:
+        at_end.append(read())
+
+    hook = module.network.register_forward_hook(note)
+    try:
+        with precision():
+            module.evaluate_batch(module.forward_batch(batch), batch)
+    finally:
+        hook.remove()
+    (found,) = at_end
+    return found
+
+
 def _operations(module: TrainingModule, precision: Callable[[], Any], batch: Batch) -> tuple[int, int]:
     """Floating-point operations of the network, and of all."""
-    batch = batch._replace()
-    with counter() as counted, precision():
-        module.outputs(batch)
-        network = counted.get_total_flops()
-        module.entries(batch)
+    with counter() as counted:
+        network = _evaluate(module, precision, batch, counted.get_total_flops)
     return network, counted.get_total_flops()
 
 
@@ -100,4 +110,4 @@ def _number_found(module: TrainingModule, precision: Callable[[], Any], batch: B
     if not isinstance(module, DetectionModule):
         return 0
     with precision():
-        return int((module.detect(batch._replace()).labels >= 0).sum())
+        return int((module.detect(module.forward_batch(batch), batch).labels >= 0).sum())

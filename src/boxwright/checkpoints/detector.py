@@ -19,6 +19,7 @@ from torch import Tensor
 
 from boxwright.checkpoints.reading import load_module, read_checkpoint
 from boxwright.config.check import Precision
+from boxwright.config.trusted import trust
 from datamodules.batch import ImageInfo
 from datamodules.dataset import Sample, collate
 from datamodules.images import read_image
@@ -38,13 +39,16 @@ def load_detector(
     device: str | torch.device | None = None,
     precision: Precision = None,
     score_threshold: float | Literal["best_f1"] | None = None,
+    trusted: Iterable[str] = (),
 ) -> "Detector":
     """The detector of a checkpoint; runs no code of the file, and raises ValueError if it isn't a checkpoint.
 
     `device`: None takes an accelerator where there is one. `precision`: None is that of training.
     `score_threshold`: None keeps all that validation scored, "best_f1" what reaches the score with the best F1
-    of its class in the checkpoint's last validation.
+    of its class in the checkpoint's last validation. `trusted`: packages of your own whose classes the file may name,
+    as does `trusted_packages` of the scripts.
     """
+    trust(trusted)
     return Detector(read_checkpoint(path), device, precision, score_threshold)
 
 
@@ -131,7 +135,7 @@ class Detector:
             torch.inference_mode(),
             torch.autocast(self.device.type, half, enabled=self.precision != "32-true", cache_enabled=False),
         ):
-            return in_original_pixels(moved, self.module.detect(moved))
+            return in_original_pixels(moved, self.module.detect(self.module.forward_batch(moved), moved))
 
     def above_threshold(self, one: ImagePredictions) -> ImagePredictions:
         kept = one.scores >= np.array([self.thresholds[name] for name in self.class_names])[one.labels]

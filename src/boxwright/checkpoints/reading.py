@@ -63,6 +63,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     than the file has bytes. CheckpointError, a ValueError, if it isn't such a file.
     """
     path = Path(path)
+    if (kept := _remembered.pop(_identity(path), None)) is not None:
+        return kept
     if path.is_dir():
         raise CheckpointError(f"checkpoint {path} is a folder; give a file, such as RUN/checkpoints/best.ckpt")
     if not path.is_file():
@@ -88,6 +90,28 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             "project; use another checkpoint"
         ) from error
     return cast(dict[str, Any], contents)
+
+
+_remembered: dict[object, dict[str, Any]] = {}
+
+
+def remember(path: str | Path, contents: dict[str, Any]) -> None:
+    """Keeps what was read and verified for the next `read_checkpoint` of this file, if it is unchanged by then.
+
+    Verifying takes a pass over all bytes and all weights. It is given away once, since whoever gets it may change it,
+    and so that no run holds it for long.
+    """
+    _remembered.clear()
+    _remembered[_identity(Path(path))] = contents
+
+
+def _identity(path: Path) -> object:
+    """What changes with the file that a path leads to; the path itself where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return path
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _refuse_damaged(path: Path) -> None:
@@ -210,6 +234,7 @@ def refuse_unresumable(path: Path, module: TrainingModule) -> None:
             raise ValueError(f"it lacks {', '.join(absent)}")
         for part in ("state_dict", "current_model_state"):
             _refuse_misfit(contents.get(part, contents["state_dict"]), module.state_dict())
+        remember(path, contents)  # Lightning reads it next
     except ValueError as error:
         raise CheckpointError(f"{path} is no checkpoint that this run can go on from: {error}. {_BEFORE}") from error
 

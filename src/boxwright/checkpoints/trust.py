@@ -1,6 +1,7 @@
 """What the config inside a checkpoint may hold and name: the file may come from a stranger."""
 
 import importlib
+import re
 from collections.abc import Mapping
 from reprlib import Repr
 from typing import Any, cast, get_type_hints
@@ -12,8 +13,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from boxwright.config.files import nearest
 from boxwright.config.signatures import accepts, describe, parameters
+from boxwright.config.trusted import OURS, explain_untrusted, is_trusted, users_packages
 
-PACKAGES = ("detectors.", "lit_modules.", "datamodules.", "torch.optim.")
 _KINDS = (nn.Module, pl.LightningDataModule, Optimizer, LRScheduler)
 
 
@@ -53,9 +54,12 @@ def refuse_foreign(node: Any, key: str) -> None:
 def _check_call(node: Mapping[Any, Any], key: str) -> None:
     target = node["_target_"]
     if not _makes_part_of_a_run(target):
+        advice = ""
+        if isinstance(target, str) and re.fullmatch(r"[\w.]{1,80}", target) and not is_trusted(target):
+            advice = f"; {explain_untrusted(target)}"
         raise ValueError(
             f"{key}._target_ is {_shown(target)}: a checkpoint may only name networks, data modules, optimizers and "
-            f"schedules in {', '.join(PACKAGES)}"
+            f"schedules in {', '.join((*OURS, *users_packages()))}{advice}"
         )
     kinds = parameters(target)
     if kinds is None:  # torch's own
@@ -69,7 +73,7 @@ def _check_call(node: Mapping[Any, Any], key: str) -> None:
 
 def _makes_part_of_a_run(target: Any) -> bool:
     """By the class that is named, or that the function named says it returns."""
-    if not isinstance(target, str) or not target.startswith(PACKAGES):
+    if not isinstance(target, str) or not is_trusted(target):
         return False
     module, _, name = target.rpartition(".")
     try:

@@ -20,7 +20,8 @@ from boxwright.config.files import (
     remark,
     unknown,
 )
-from boxwright.config.signatures import accepts, describe, parameters, words
+from boxwright.config.signatures import accepts, describe, is_ours, parameters, words
+from boxwright.config.trusted import explain_untrusted, is_trusted, trust
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", None]
 
@@ -40,6 +41,7 @@ KINDS: dict[str, Any] = {
     "sample": int | None,
     "parts": list[Literal["data", "step", "inference"]],
     "source": str,
+    "trusted_packages": list[str],
     "score_threshold": float | Literal["best_f1", None],
     "batch_size": int | None,
     "devices": int | str | list[int],
@@ -60,11 +62,29 @@ def check(cfg: DictConfig) -> None:
     It is measured by what the same choices of groups compose to without recipe and overrides, and by the
     annotations of the constructors that it feeds.
     """
+    trust(cfg.get("trusted_packages", ()))
     default = reference()
+    if untrusted := list(_untrusted(default)):  # whose signatures are not read
+        raise ConfigError(listed(untrusted))
     problems = list(_Check(cfg, default).mapping("", plain(cfg), plain(default)))
     problems += [*match_problems(cfg), *monitor_problems(cfg)] if not problems else []
     if problems:
         raise ConfigError(listed(problems))
+
+
+def _untrusted(reference: DictConfig) -> Iterator[str]:
+    """Parts of a run that its own checkpoints could not be read with."""
+
+    def walk(node: Any, key: str) -> Iterator[str]:
+        for name, value in cast(dict[str, Any], node).items() if isinstance(node, dict) else ():
+            path = f"{key}.{name}"
+            if name == "_target_" and not is_trusted(str(value)):
+                yield f"{path}={value} ({origin(path)}): {explain_untrusted(str(value))}"
+            elif path not in FREE:
+                yield from walk(value, path)
+
+    for part in ("model", "data"):
+        yield from walk(plain(reference).get(part), part)
 
 
 class _Check:
@@ -78,7 +98,8 @@ class _Check:
         try:
             kinds = parameters(target) if target else None
         except LookupError:
-            yield f"{self.said(f'{key}._target_')}: there is no such class or function in src/"
+            where = "src/" if is_ours(str(target)) else "the places of PYTHONPATH and of installed packages"
+            yield f"{self.said(f'{key}._target_')}: there is no such class or function in {where}"
             return
         for name, value in node.items():
             path = f"{key}.{name}" if key else name

@@ -1,7 +1,7 @@
 """The command line, before Hydra reads it. Imports nothing heavy."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,12 +20,16 @@ from boxwright.config.errors import ConfigError, listed
 from boxwright.config.files import (
     CONF,
     contains,
+    find_file,
+    groups,
     is_group,
     loaded,
+    name_file,
     nearest,
     options,
     plain,
     unknown,
+    use_folder,
 )
 
 # The command line, before Hydra's main
@@ -33,7 +37,7 @@ from boxwright.config.files import (
 
 def explain_command_line(config_name: str) -> None:
     """Ends with status 2 where the command line names a key or a choice that does not exist."""
-    sys.argv[1:] = [with_quotes(line) for line in sys.argv[1:]]
+    sys.argv[1:] = [line if line.startswith("-") else with_quotes(line) for line in sys.argv[1:]]
     if problems := command_line_problems(config_name, sys.argv[1:]):
         print(listed(problems), file=sys.stderr)
         sys.exit(2)
@@ -46,8 +50,12 @@ def command_line_problems(config_name: str, argv: list[str]) -> list[str]:
     can't read it names neither the line nor the remedy. Whatever else is wrong is left to it.
     """
     arguments = get_args_parser().parse_args(argv)
-    if arguments.config_path or arguments.config_name or arguments.config_dir or arguments.help:
+    if arguments.config_path or arguments.config_name or arguments.help:
         return []
+    if arguments.config_dir is not None and not Path(arguments.config_dir).is_dir():
+        return [f"--config-dir={arguments.config_dir}: {Path(arguments.config_dir).absolute()} is not a folder"]
+    use_folder(arguments.config_dir)
+    place = [] if arguments.config_dir is None else [f"hydra.searchpath=[{_searched(arguments.config_dir)}]"]
     try:
         overrides = OverridesParser.create().parse_overrides(arguments.overrides)
     except HydraException:
@@ -61,17 +69,24 @@ def command_line_problems(config_name: str, argv: list[str]) -> list[str]:
     free = tuple(f"{key}." for key in FREE)
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            known = plain(compose(config_name, [line for o in choices for line in _one_choice(o)]))
+            known = plain(compose(config_name, [*place, *(line for o in choices for line in _one_choice(o))]))
             for key, line in given:
                 if not contains(known, key) and not key.startswith(free):
                     problems.append(unknown(key, f"command line, {line}", known))
             if not problems and "resume" in dict(given):
-                problems += _folder_problems(compose(config_name, arguments.overrides, return_hydra_config=True))
+                problems += _folder_problems(
+                    compose(config_name, [*place, *arguments.overrides], return_hydra_config=True)
+                )
     except (HydraException, OmegaConfBaseException):
         return []
     finally:
         GlobalHydra.instance().clear()
     return problems
+
+
+def _searched(folder: str) -> str:
+    """A folder as Hydra's search path has it, quoted for its parser."""
+    return "'file://" + str(Path(folder).absolute()).replace("'", r"\'") + "'"
 
 
 def with_quotes(line: str) -> str:
@@ -131,9 +146,8 @@ def _one_choice(override: Override) -> list[str]:
 
 def _choice_problems(override: Override) -> Iterator[str]:
     group, where = override.key_or_group, f"{override.key_or_group} (command line, {override.input_line})"
-    if not (CONF / group).is_dir():
-        groups = sorted(str(folder.relative_to(CONF)) for folder in CONF.rglob("*/"))
-        yield f"{where}: no such group{nearest(group, groups)}; there are {', '.join(groups)}"
+    if group not in (known_groups := groups()):
+        yield f"{where}: no such group{nearest(group, known_groups)}; there are {', '.join(known_groups)}"
         return
     known = options(group)
     for choice in _choices(override):
@@ -145,9 +159,10 @@ def _choice_problems(override: Override) -> Iterator[str]:
 
 def _recipe_problems(recipe: str) -> Iterator[str]:
     """What Hydra would answer with a traceback: a file that is no YAML, a choice in its `defaults` that isn't one."""
-    where = f"conf/experiment/{recipe}.yaml"
+    file = find_file("experiment", recipe)
+    where = name_file(file)
     try:
-        content = loaded(CONF / "experiment" / f"{recipe}.yaml")
+        content = loaded(file)
     except YAMLError as error:
         yield f"{where}: not valid YAML: {' '.join(str(error).split())}"
         return
@@ -156,24 +171,15 @@ def _recipe_problems(recipe: str) -> Iterator[str]:
             group = key.removeprefix("override ").strip()
             if key.startswith("override ") and not group.startswith("/"):
                 yield f"{where}, defaults, {key}: write override /{group}"
-            elif (CONF / group.lstrip("/")).is_dir() and isinstance(choice, str):
+            elif group.lstrip("/") in groups() and isinstance(choice, str):
                 known = options(group.lstrip("/"))
                 if choice not in known:
                     yield f"{where}, defaults, {key}: {choice}: no such choice{nearest(choice, known)}"
 
 
-def complete(completed: Callable[[list[str]], list[str]]) -> None:
-    """Before Hydra's main: ends with status 2 where the checkpoint that is needed for it can't be read."""
-    try:
-        sys.argv[1:] = completed(sys.argv[1:])
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-
-
 def given(argv: list[str]) -> dict[str, Override]:
-    """What is overridden, by key or group; nothing where it can't be parsed, which `settings.explain_command_line`
-    tells."""
+    """What is overridden, by key or group; nothing where it can't be parsed, which `explain_command_line`
+    reports."""
     try:
         overrides = OverridesParser.create().parse_overrides(get_args_parser().parse_args(argv).overrides)
     except HydraException:

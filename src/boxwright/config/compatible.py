@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import nearest, options, origin
-from boxwright.config.signatures import constant
+from boxwright.config.signatures import constant, inherits
 
 
 def scored(data: str) -> tuple[str, ...]:
@@ -15,12 +15,12 @@ def scored(data: str) -> tuple[str, ...]:
     if has_whole_images(data):
         return constant("evaluation.truth", "CLASSIFICATION_METRICS")
     coco, voc = (constant("evaluation.truth", name) for name in ("COCO_METRICS", "VOC_METRICS"))
-    return coco + voc if data.startswith("datamodules.voc.") else coco
+    return coco + voc if inherits(data, "datamodules.voc.VocDataModule") else coco
 
 
 def has_whole_images(data: str) -> bool:
     """Whether it has a class for each image, and no boxes."""
-    return data.startswith("datamodules.imagefolder.")
+    return inherits(data, "datamodules.imagefolder.ImageFolderDataModule")
 
 
 def match_problems(cfg: DictConfig) -> Iterator[str]:
@@ -30,7 +30,7 @@ def match_problems(cfg: DictConfig) -> Iterator[str]:
     whole = has_whole_images(cfg.data._target_)
     if whole and cfg.get("predictions") is not None:
         yield "predictions=FILE.json with data=imagefolder: a results file has boxes, and an image folder has none"
-    if cfg.get("model") is None or whole == (cfg.model._target_ == "lit_modules.classifier.ClassifierModule"):
+    if cfg.get("model") is None or whole == inherits(cfg.model._target_, "lit_modules.classifier.ClassifierModule"):
         return
     if whole:
         models = [model for model in options("model") if model != "classifier"]

@@ -1,4 +1,7 @@
-"""What stands where in conf/: choices, keys, the nearest spelling of a wrong one, where a value came from."""
+"""What stands where in conf/: choices, keys, the nearest spelling of a wrong one, where a value came from.
+
+A folder of the user's own (`--config-dir`) is searched behind conf/, as Hydra does.
+"""
 
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
@@ -12,13 +15,45 @@ from omegaconf import DictConfig, OmegaConf
 
 CONF = Path(__file__).parents[3] / "conf"
 
+_users: list[Path] = []
+
+
+def use_folder(folder: str | None) -> None:
+    """Searches a folder of the user's own from now on, beside conf/; None: conf/ alone."""
+    _users[:] = [] if folder is None else [Path(folder)]
+
+
+def folders() -> list[Path]:
+    """conf/ and the user's own folder; where both have a file, conf/ wins."""
+    return [CONF, *_users]
+
+
+def find_file(group: str, choice: str) -> Path:
+    """The file of a choice; that in conf/, which does not exist, where there is none."""
+    files = [folder / group / f"{choice}.yaml" for folder in folders()]
+    return next((file for file in files if file.exists()), files[0])
+
+
+def name_file(file: Path) -> str:
+    """The name of a file for messages: from conf/ on, or as the user has given its folder."""
+    return str(file.relative_to(CONF.parent) if file.is_relative_to(CONF) else file)
+
+
+def groups() -> list[str]:
+    return sorted({str(group.relative_to(folder)) for folder in folders() for group in folder.rglob("*/")})
+
 
 def is_group(key: str) -> bool:
-    return "/" in key or (CONF / key).is_dir()
+    return "/" in key or _has_group(key)
+
+
+def _has_group(key: str) -> bool:
+    return any((folder / key).is_dir() for folder in folders())
 
 
 def options(group: str) -> list[str]:
-    return sorted(file.stem for file in (CONF / group).glob("*.yaml") if not file.stem.startswith("_"))
+    files = [file for folder in folders() for file in (folder / group).glob("*.yaml")]
+    return sorted({file.stem for file in files if not file.stem.startswith("_")})
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
@@ -48,16 +83,16 @@ def _owners(key: str) -> list[str]:
 
 def _has(group: str, choice: str, key: str) -> bool:
     """Whether a choice's file, or a file that it shares with others, has a key."""
-    content = loaded(CONF / group / f"{choice}.yaml")
+    content = loaded(find_file(group, choice))
     shared = [entry for entry in content.get("defaults", ()) if isinstance(entry, str) and entry != "_self_"]
-    return contains(content, key) or any(contains(loaded(CONF / group / f"{name}.yaml"), key) for name in shared)
+    return contains(content, key) or any(contains(loaded(find_file(group, name)), key) for name in shared)
 
 
 def _split(key: str) -> tuple[str, str]:
     """`model.backbone.depth` into the group model/backbone and the rest; no group for a key of the root."""
     parts = key.split(".")
     for depth in range(len(parts) - 1, 0, -1):
-        if (CONF / "/".join(parts[:depth])).is_dir():
+        if _has_group("/".join(parts[:depth])):
             return "/".join(parts[:depth]), ".".join(parts[depth:])
     return "", key
 
@@ -72,12 +107,13 @@ def origin(key: str) -> str:
             return f"command line, {line}"
     recipe = hydra.runtime.choices.get("experiment")
     while recipe is not None:
-        content = loaded(CONF / "experiment" / f"{recipe}.yaml")
+        file = find_file("experiment", recipe)
+        content = loaded(file)
         if contains(content, key):
-            return f"conf/experiment/{recipe}.yaml"
+            return name_file(file)
         bases = [entry for entry in content.get("defaults", ()) if isinstance(entry, str) and entry != "_self_"]
         recipe = bases[0] if bases else None
-    return str(_file(key).relative_to(CONF.parent))
+    return name_file(_file(key))
 
 
 def remark(key: str) -> str:
@@ -92,7 +128,7 @@ def remark(key: str) -> str:
 def _file(key: str) -> Path:
     hydra = HydraConfig.get()
     group, _ = _split(key)
-    return CONF / (f"{group}/{hydra.runtime.choices.get(group)}.yaml" if group else f"{hydra.job.config_name}.yaml")
+    return find_file(group, str(hydra.runtime.choices.get(group))) if group else CONF / f"{hydra.job.config_name}.yaml"
 
 
 def reference() -> DictConfig:

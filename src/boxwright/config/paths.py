@@ -6,13 +6,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import nearest, origin
+from boxwright.config.signatures import inherits
 
 
 def refuse_missing_paths(cfg: DictConfig) -> None:
     """Said here, before the imports take their seconds, of what would be opened only after them."""
-    drawn = str(OmegaConf.select(cfg, "data._target_")).startswith("datamodules.shapes.")  # which makes its folder
+    makes_root = inherits(str(OmegaConf.select(cfg, "data._target_")), "datamodules.shapes.ShapesDataModule")
     replaced = OmegaConf.select(cfg, "init_from") is not None
-    for key, opened in (("data.root", not drawn), ("init_from", True), ("model.backbone.weights", not replaced)):
+    for key, opened in (("data.root", not makes_root), ("init_from", True), ("model.backbone.weights", not replaced)):
         value: str | None = OmegaConf.select(cfg, key)
         if opened and value not in (None, "imagenet") and not Path(value).expanduser().exists():
             path = Path(value).expanduser().resolve()

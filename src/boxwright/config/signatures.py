@@ -1,12 +1,18 @@
-"""What a `_target_` of this project accepts, read from its source: importing it would take seconds."""
+"""What a `_target_` of this project, or of a package that the user trusts, accepts.
+
+It is read from the source: importing it would take seconds.
+"""
 
 import ast
 import re
 import types
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Union, cast, get_args, get_origin
+
+from boxwright.config.trusted import users_packages
 
 SOURCE = Path(__file__).parents[2]
 
@@ -70,17 +76,39 @@ def words(kind: Any) -> list[str]:
 
 
 def parameters(target: str) -> dict[str, Any] | None:
-    """Kinds of a constructor's or function's parameters by name; None for what is not this project's.
+    """Kinds of a constructor's or function's parameters by name; None for what is of another project.
 
-    Raises LookupError where a package of this project holds no such thing.
+    Raises LookupError where a package of this project, or one that the user trusts, holds no such thing.
     """
     module, _, name = target.rpartition(".")
-    if not (SOURCE / target.partition(".")[0]).is_dir():
+    if not is_ours(target) and not _is_users(target):
         return None
     found = _find(module, name)
     if found is None or isinstance(found[1], ast.expr):
         raise LookupError(target)
     return _parameters(found[0], found[1])
+
+
+def inherits(target: str, base: str) -> bool:
+    """Whether a `_target_` is a class of this project or of the user's, and that or a descendant of it.
+
+    `base`: its own module and name, such as datamodules.voc.VocDataModule.
+    """
+    module, _, name = target.rpartition(".")
+    found = _find(module, name)
+    if found is None or not isinstance(found[1], ast.ClassDef):
+        return False
+    if f"{found[0]}.{found[1].name}" == base:
+        return True
+    return any(inherits(f"{found[0]}.{ast.unparse(node)}", base) for node in found[1].bases)
+
+
+def is_ours(target: str) -> bool:
+    return (SOURCE / target.partition(".")[0]).is_dir()
+
+
+def _is_users(target: str) -> bool:
+    return f"{target}.".startswith(tuple(f"{package}." for package in users_packages()))
 
 
 def constant(module: str, name: str) -> Any:
@@ -138,11 +166,23 @@ class _Names(dict[str, Any]):
         return _kind(found[1], found[0]) if found is not None and isinstance(found[1], ast.expr) else Any
 
 
+def _file(module: str) -> Path:
+    """The source of a module; a path that does not exist where there is none."""
+    top, *below = module.split(".")
+    root = SOURCE / top
+    spec = None if root.is_dir() or not _is_users(module) else find_spec(top)  # which does not import it
+    if spec is not None:
+        root = Path(spec.submodule_search_locations[0] if spec.submodule_search_locations else str(spec.origin))
+        if not below and root.suffix == ".py":
+            return root
+    folder = root.joinpath(*below)
+    return folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+
+
 @cache
 def _find(module: str, name: str) -> tuple[str, Definition] | None:
     """What a name at the top of a module stands for, and the module of this project that defines it."""
-    folder = SOURCE / module.replace(".", "/")
-    file = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+    file = _file(module)
     for node in ast.parse(file.read_text()).body if file.exists() else ():
         match node:
             case ast.ClassDef() | ast.FunctionDef() if node.name == name:

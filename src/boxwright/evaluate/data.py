@@ -1,6 +1,5 @@
 """The data set that a checkpoint is scored on: its own, but for what the command line says."""
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -8,10 +7,8 @@ from typing import Any, cast
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from boxwright.config.command_line import given
 from boxwright.config.compatible import has_whole_images
 from boxwright.config.errors import ConfigError
-from boxwright.config.files import CONF, loaded, options
 
 _OF_ANY_KIND = ("resize", "rule", "eval_batch_size")
 """Settings that a checkpoint keeps on a data set of another kind too."""
@@ -36,32 +33,6 @@ def refuse_incomplete(cfg: DictConfig) -> None:
         raise ConfigError(
             f"{key}={cfg[key]}{hint if Path(cfg[key]).is_dir() else f': no such file, seen from {Path.cwd()}'}"
         )
-
-
-def completed(argv: list[str]) -> list[str]:
-    """Where `data.KEY=...` is given without `data=`, the checkpoint's data set is meant: its kind, and its place unless
-    that is given, are added."""
-    overrides = given(argv)
-    checkpoint = overrides.get("checkpoint")
-    is_whole = "data" in overrides or not any(key.startswith("data.") for key in overrides)
-    if is_whole or checkpoint is None or checkpoint.is_sweep_override():
-        return argv
-    # They take seconds, and only what is given in this way has to wait for them before it is checked.
-    from boxwright.checkpoints.reading import read_checkpoint
-    from reports.commands import override
-
-    stored = read_checkpoint(str(checkpoint.value()))["boxwright"]["config"]["data"]
-    kinds = [
-        name for name in options("data") if loaded(CONF / "data" / f"{name}.yaml").get("_target_") == stored["_target_"]
-    ]
-    if not kinds:
-        raise ConfigError(
-            f"checkpoint={checkpoint.value()}: its data set, {stored['_target_']}, has no file in conf/data; give "
-            f"data= with one of {', '.join(options('data'))}"
-        )
-    is_placed = "data.root" in overrides or "root" not in stored
-    place = [] if is_placed else shlex.split(override("data.root", Path(stored["root"])))
-    return [*argv, f"data={kinds[0]}", *place]
 
 
 def data_config(cfg: DictConfig, stored: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Runs below folders, read for a table and a plot: by sweep.py, and by a sweep at its end. Imports nothing heavy."""
+"""Runs below folders, read for a table and a plot: by compare.py, and by a sweep at its end. Imports nothing heavy."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ from boxwright.runs.scaling import scaled
 from evaluation.files import write_whole
 from reports.comparison import Result, compare
 
-FILE = "sweep"
+FILE = "comparison"
 """The name of the table and the plot."""
 _WIDTH = 1000  # of a file or a pipe: nothing is cut
 """Of the table where no terminal shows it."""
@@ -27,7 +27,7 @@ _PARTS = ("model", "data", "trainer", "scale_schedule")
 
 
 def summarize(folders: Sequence[Path], output: Path, failed: Sequence[str] | None = None) -> None:
-    """Print the table of all runs below the folders, and write sweep.csv, sweep.md and sweep.png to another.
+    """Prints the table of all runs below the folders; writes comparison.csv, .md and .png to another.
 
     `failed`: what is said of failures, where more is known than the folders tell.
     """

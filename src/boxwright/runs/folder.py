@@ -31,6 +31,7 @@ from boxwright.config.compatible import refuse_uneven_batch
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import plain
 from boxwright.config.paths import refuse_missing_paths
+from boxwright.config.trusted import trust
 from boxwright.runs.log import is_rank_zero
 from boxwright.runs.names import has_begun
 from boxwright.runs.resume import finished_results, same_config, with_overrides
@@ -97,6 +98,7 @@ def open_run(cfg: DictConfig) -> Run:
         _wait_for(file)
     if cfg.resume is not None:
         config = with_overrides(load_config(file), cfg, list(hydra.overrides.task))
+        trust(config.get("trusted_packages", ()))  # which runs of an earlier version lack
     else:
         try:
             check(cfg)
@@ -173,6 +175,11 @@ def is_untouched(folder: Path) -> bool:
 def last_checkpoint(folder: Path) -> Path | None:
     files = sorted((folder / "checkpoints").glob("step_*.ckpt"))
     return files[-1] if files else None
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step that a run's checkpoint was written after, by its name."""
+    return int(checkpoint.stem.removeprefix("step_"))
 
 
 def _wait_for(file: Path) -> None:

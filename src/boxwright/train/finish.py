@@ -17,6 +17,7 @@ from datamodules.dataset import val_batches
 from evaluation.metrics import Metrics, headline
 from lit_modules.callbacks import report
 from lit_modules.callbacks.checkpoints import Checkpoints
+from lit_modules.callbacks.early_stopping import stopped_early
 from lit_modules.callbacks.log import train_seconds
 from lit_modules.machine import device_name
 from lit_modules.training_module import TrainingModule, is_limited
@@ -43,6 +44,8 @@ def finish(run: Run, module: TrainingModule, datamodule: Any, trainer: pl.Traine
         "test": tested,
         "train_seconds": train_seconds(trainer),
     }
+    if reason := stopped_early(trainer):
+        results["stopped"] = reason
     run.finish(results)
     if run.config.test and tested is best.best_metrics:
         text = metrics_text(Metrics(best.best_metrics, best.best_per_class))
@@ -87,7 +90,7 @@ _WARM_UP = 3
 def ms_per_image(
     module: TrainingModule, trainer: pl.Trainer, datamodule: Any, most: int = 32, seconds: float = 3.0
 ) -> dict[str, Any]:
-    """The median over validation images, one at a time, of `module.entries`, and how it was taken.
+    """Times a forward pass and `module.evaluate_batch` over validation images, one at a time; the median, and how.
 
     That is network, decoder and what validation keeps of it on the host, at the size and in the precision of
     validation; reading, resizing and the way to the device are left out. The images are `most` evenly spaced ones,
@@ -103,10 +106,12 @@ def ms_per_image(
         for batch in val_batches(datamodule, most):
             batch = batch._replace(images=batch.images.to(device), sizes=batch.sizes.to(device))
             for _ in range(0 if batch.images.shape in canvases else 1 if canvases else _WARM_UP):
-                module.entries(batch._replace())  # a copy: outputs of the same batch would be kept
+                module.evaluate_batch(module.forward_batch(batch), batch)
             canvases.add(batch.images.shape)
             start = time.perf_counter()
-            module.entries(batch._replace())  # on the host when it returns, so that nothing is left to wait for
+            module.evaluate_batch(
+                module.forward_batch(batch), batch
+            )  # on the host when it returns, so that nothing is left to wait for
             times.append(time.perf_counter() - start)
             if len(times) >= 3 and time.perf_counter() - begin > seconds:
                 break

@@ -1,9 +1,13 @@
 """`compile=true`: torch.compile for the network's part of a training step."""
 
+import getpass
 import logging
+import os
 import signal
+import tempfile
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -67,10 +71,22 @@ class Compiled(pl.Callback):
         self._waiting.close()
 
 
+def _keep_caches_apart() -> None:
+    """Gives each instruction set a kernel cache of its own, unless the user has chosen a folder.
+
+    torch 2.15 keeps one in the system's temporary folder, and takes from it what a run under another instruction set
+    (another node that shares the folder, or ONEDNN_MAX_CPU_ISA) has compiled: seen to corrupt the memory of a run.
+    """
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "")
+    name = "-".join(filter(None, ("boxwright", getpass.getuser(), torch.backends.cpu.get_cpu_capability(), limit)))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir(), f"{name}-inductor")))
+
+
 def compile_options() -> dict[str, Any]:
     """torch's own choice between kernels by their time would differ from run to run, and rounding with it."""
     import torch._inductor as inductor  # only where something is compiled: it takes seconds
 
+    _keep_caches_apart()
     return {"deterministic": True} if "deterministic" in inductor.list_options() else {}
 
 

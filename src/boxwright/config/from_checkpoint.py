@@ -1,0 +1,107 @@
+"""A command line that a checkpoint completes, before Hydra reads it.
+
+What else is given on it can then be checked against the keys of the checkpoint's own choices. Imports nothing heavy
+unless a checkpoint has to be read.
+"""
+
+import shlex
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.override_parser.types import Override
+
+from boxwright.config.command_line import given
+from boxwright.config.errors import ConfigError
+from boxwright.config.files import at, find_file, loaded, options
+from boxwright.config.trusted import trust
+
+Completion = Callable[[list[str]], list[str]]
+"""From the arguments of a command line to those with what the checkpoint adds."""
+
+_CHOSEN = ("model", "model/backbone", "data", "experiment")
+"""Groups that a checkpoint has chosen for good."""
+_COMPLETED = ("model", "model/backbone", "data", "optimizer", "schedule")
+
+
+def complete(completion: Completion) -> None:
+    """Ends with status 2 where the checkpoint that is needed for a command line can't be read."""
+    trusted = given(sys.argv[1:]).get("trusted_packages")
+    if trusted is not None and isinstance(trusted.value(), list):
+        trust(str(package) for package in cast("list[Any]", trusted.value()))
+    try:
+        sys.argv[1:] = completion(sys.argv[1:])
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+def data_set(argv: list[str]) -> list[str]:
+    """Adds the checkpoint's data set, its kind and its place, where `data.KEY=...` is given without `data=`."""
+    overrides = given(argv)
+    checkpoint = _checkpoint(overrides)
+    is_whole = "data" in overrides or not any(key.startswith("data.") for key in overrides)
+    if is_whole or checkpoint is None:
+        return argv
+    stored = _stored(checkpoint)
+    files = _files(checkpoint, stored, ["data"], "give data= with one of {options}")
+    return [*argv, *files, *_root(stored, overrides)]
+
+
+def run(argv: list[str]) -> list[str]:
+    """Adds, with `checkpoint=FILE`, the files of conf/ that its run has chosen, and the place of its data."""
+    overrides = given(argv)
+    checkpoint = _checkpoint(overrides)
+    if checkpoint is None:
+        return argv
+    for group in _CHOSEN:
+        if group in overrides:
+            raise ConfigError(
+                f"{overrides[group].input_line}: checkpoint={checkpoint} brings its own model and data; leave it "
+                "out, or give init_from in place of checkpoint to put its weights into the model of this command"
+            )
+    groups = [group for group in _COMPLETED if group not in overrides]
+    stored = _stored(checkpoint)
+    files = _files(checkpoint, stored, groups, "give init_from and its settings")
+    return [*argv, *files, *_root(stored, overrides)]
+
+
+def _checkpoint(overrides: dict[str, Override]) -> str | None:
+    checkpoint = overrides.get("checkpoint")
+    if checkpoint is None or checkpoint.is_sweep_override() or checkpoint.value() is None:
+        return None
+    return str(checkpoint.value())
+
+
+def _stored(checkpoint: str) -> dict[str, Any]:
+    # It takes seconds, which a command line that needs no checkpoint does not wait.
+    from boxwright.checkpoints.reading import read_checkpoint, remember
+
+    contents = read_checkpoint(checkpoint)
+    remember(checkpoint, contents)  # the script itself reads it next
+    return contents["boxwright"]["config"]
+
+
+def _files(checkpoint: str, stored: dict[str, Any], groups: Iterable[str], remedy: str) -> list[str]:
+    """The choice of each group whose `_target_` is that of the checkpoint's."""
+    lines: list[str] = []
+    for group in groups:
+        target: object = at(stored, f"{group.replace('/', '.')}._target_")
+        names = [name for name in options(group) if loaded(find_file(group, name)).get("_target_") == target]
+        if not names:
+            raise ConfigError(
+                f"checkpoint={checkpoint}: its {group}, {target}, has no file in conf/{group}; "
+                + remedy.format(options=", ".join(options(group)))
+            )
+        lines.append(f"{group}={names[0]}")
+    return lines
+
+
+def _root(stored: dict[str, Any], overrides: dict[str, Override]) -> list[str]:
+    root = stored["data"].get("root")
+    if "data.root" in overrides or root is None:
+        return []
+    from reports.commands import override
+
+    return shlex.split(override("data.root", Path(root)))

@@ -1,0 +1,39 @@
+"""The packages whose classes a config may name: this project's, and those that the user says are trusted.
+
+A checkpoint names the classes that it is rebuilt from, and it may come from a stranger. So which packages beside this
+project's are trusted is said by whoever reads it (`trusted_packages`, BOXWRIGHT_TRUSTED_PACKAGES, or `load_detector`'s
+argument), never by the file. Imports nothing heavy.
+"""
+
+import os
+from collections.abc import Iterable
+
+OURS = ("detectors", "lit_modules", "datamodules", "torch.optim")
+VARIABLE = "BOXWRIGHT_TRUSTED_PACKAGES"
+
+_trusted: set[str] = set()
+
+
+def trust(packages: Iterable[str]) -> None:
+    """Trusts packages, or modules, by name until this process ends."""
+    _trusted.update(packages)
+
+
+def users_packages() -> tuple[str, ...]:
+    """What the user trusts beside this project, in this process or by BOXWRIGHT_TRUSTED_PACKAGES=first,second."""
+    variable = (name.strip() for name in os.environ.get(VARIABLE, "").split(","))
+    return tuple(sorted(_trusted | {name for name in variable if name}))
+
+
+def is_trusted(target: str) -> bool:
+    """Whether a `_target_` lies in a trusted package or module."""
+    return target.startswith(tuple(f"{package}." for package in (*OURS, *users_packages())))
+
+
+def explain_untrusted(target: str) -> str:
+    """What to type for a `_target_` of a package that is not trusted."""
+    package = target.partition(".")[0]
+    return (
+        f"{package} is not part of this project, and a checkpoint that names it is read only if you trust it: give "
+        f"trusted_packages=[{package}], or set {VARIABLE}={package}"
+    )

@@ -1,0 +1,84 @@
+"""Runs of an earlier version stay readable: resumed, repeated, scored, started from and compared as by that version.
+
+`earlier_runs/README.md` says which runs they are. What is compared: names, steps and kept rows exactly, numbers that
+are computed anew within what another processor or version of a library rounds.
+"""
+
+import gzip
+import json
+import re
+from typing import Any
+
+import pytest
+from earlier_runs import replay
+from earlier_runs.skeletons import STORED
+
+EXPECTED = json.loads((STORED / "expected.json").read_text())
+ROUNDED = 1e-3
+"""Relative, of losses, gradient norms and scores. The traces are so short that rounding stays small."""
+ROUNDED_OF = {"classifier": 1e-2}
+"""Where it grows with every step: without AVX-512 the classifier's fourth loss is 2.4e-3 off."""
+IN_JUMPS = 0.02
+"""Absolute, of metrics that rounding may change by a jump: AP, when two boxes change places."""
+
+
+@pytest.mark.parametrize("name", replay.PLAYS)
+def test_an_earlier_versions_runs_are_read_as_by_that_version(name, train, tmp_path):
+    assert_matches(replay.PLAYS[name](train, tmp_path), EXPECTED[name], f"/{name}")
+
+
+def test_the_stored_runs_are_small_and_name_no_place_on_a_machine():
+    files = [file for file in STORED.rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc")]
+    assert len(files) > 50
+    assert sum(file.stat().st_size for file in files) < 1_000_000
+    for file in files:
+        contents = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        assert not re.search(rb"/(home|root|tmp|usr|opt|Users)/", contents), file
+
+
+def test_the_expected_outcomes_are_of_runs_that_went_on():
+    """Else the comparison would say little."""
+    kept = {name: (of["kept"], len(of["rows"])) for name, of in EXPECTED.items() if "kept" in of}
+    assert kept.pop("started_from")[0] == 0
+    assert len(kept) == 7
+    assert all(0 < some < whole for some, whole in kept.values()), kept
+    of = EXPECTED["dashboard"]
+    assert len(set(of["ids"])) == 1
+    assert len(of["ids"]) == 3  # wandb_id, and both parts of the run
+    assert of["steps kept"] == list(range(1, 31)) == of["steps before"][:30]
+    assert of["steps before"][30:]
+    assert EXPECTED["sweep"]["untouched"]
+
+
+def assert_matches(seen: Any, expected: Any, where: str = "") -> None:
+    if isinstance(expected, dict):
+        if "kept" in expected:  # of rows that were on the disk each digit counts
+            assert seen["rows"][: expected["kept"]] == expected["rows"][: expected["kept"]], where
+        assert seen.keys() == expected.keys(), where
+        for key, value in expected.items():
+            assert_matches(seen[key], value, f"{where}/{key}")
+    elif isinstance(expected, list):
+        assert len(seen) == len(expected), where
+        for i, (a, b) in enumerate(zip(seen, expected, strict=True)):
+            assert_matches(a, b, f"{where}[{i}]")
+    elif (a := number(seen)) is not None and (b := number(expected)) is not None:
+        assert a == pytest.approx(b, **tolerance(where)), f"{where}: {seen}, recorded {expected}"
+    else:
+        assert seen == expected, where
+
+
+def number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def tolerance(where: str) -> dict[str, float]:
+    if where.startswith("/compared/"):  # read, not computed
+        return {"rel": 0.0, "abs": 0.0}
+    if re.search(r"/(AP|AR|top\d|score$)", where):
+        return {"rel": 0.0, "abs": IN_JUMPS}
+    if re.search(r"/(\w*steps?|kept|epoch|num_objects|boxes|ids|id|untouched)(\[\d+\])?$", where):
+        return {"rel": 0.0, "abs": 0.0}
+    return {"rel": 1e-9 if where.endswith("/lr") else ROUNDED_OF.get(where.split("/")[1], ROUNDED)}
