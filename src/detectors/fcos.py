@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from detectors.backbones.base import Backbone
 from detectors.backbones.norms import group_norm
 from detectors.boxes import box_areas, boxes_to_distances, clip_boxes, distances_to_boxes
-from detectors.detections import Detections, best_detections, check_decoding, stacked
+from detectors.detections import Detections, check_decoding, nms_and_pad, stack_detections
 from detectors.losses import BOX_LOSSES, fused_sigmoid_focal_loss, mean_over_ranks
 from detectors.pyramid import FeaturePyramid
 
@@ -313,7 +313,7 @@ class FCOSDecoder:
 
     @torch.no_grad()
     def __call__(self, outputs: FCOSOutputs, sizes: Int[Tensor, "B 2"]) -> Detections:
-        return stacked(self._decode(outputs, image, size) for image, size in enumerate(sizes))
+        return stack_detections(self._decode(outputs, image, size) for image, size in enumerate(sizes))
 
     def _decode(
         self, outputs: FCOSOutputs, image: int, size: Int[Tensor, "2"]
@@ -323,9 +323,7 @@ class FCOSDecoder:
         boxes = clip_boxes(boxes, size)
         (inside,) = (box_areas(boxes) > 0).nonzero(as_tuple=True)
         boxes, scores, labels = boxes[inside], products[inside].sqrt(), labels[inside]
-        return best_detections(
-            boxes, scores, labels, nms_threshold=self.nms_threshold, max_detections=self.max_detections
-        )
+        return nms_and_pad(boxes, scores, labels, nms_threshold=self.nms_threshold, max_detections=self.max_detections)
 
     def _candidates(
         self, outputs: FCOSOutputs, image: int

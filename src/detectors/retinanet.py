@@ -24,7 +24,7 @@ from detectors.boxes import (
     clip_boxes,
     deltas_to_boxes,
 )
-from detectors.detections import Detections, best_detections, check_decoding, stacked
+from detectors.detections import Detections, check_decoding, nms_and_pad, stack_detections
 from detectors.losses import check_smooth_l1, fused_sigmoid_focal_loss, giou_loss, mean_over_ranks
 from detectors.matching import check_ious, gather_matched, match_anchors
 from detectors.pyramid import FeaturePyramid
@@ -256,7 +256,7 @@ class RetinaNetDecoder:
 
     @torch.no_grad()
     def __call__(self, outputs: RetinaNetOutputs, sizes: Int[Tensor, "B 2"]) -> Detections:
-        return stacked(self._decode(outputs, image, size) for image, size in enumerate(sizes))
+        return stack_detections(self._decode(outputs, image, size) for image, size in enumerate(sizes))
 
     def _decode(
         self, outputs: RetinaNetOutputs, image: int, size: Int[Tensor, "2"]
@@ -266,7 +266,7 @@ class RetinaNetDecoder:
         boxes = clip_boxes(boxes, size)
         (inside,) = (box_areas(boxes) > 0).nonzero(as_tuple=True)
         boxes, scores, labels = boxes[inside], logits[inside].sigmoid(), labels[inside]
-        return best_detections(
+        return nms_and_pad(
             boxes,
             scores,
             labels,

@@ -176,7 +176,7 @@ class FasterRCNNModule(DetectionModule):
     def flops_beside_forward(self, network: nn.Module) -> None:
         cells = self.network.pooled_size
         regions = torch.empty(self.proposer.max_proposals, self.network.num_channels, cells, cells)
-        cast(FasterRCNN, network).judge(regions.to(next(network.parameters()).device))
+        cast(FasterRCNN, network).classify_regions(regions.to(next(network.parameters()).device))
 
     def score(self, truth: Truth, entries: Sequence[Entry]) -> Metrics:
         metrics = super().score(truth, [entry.found for entry in entries])
