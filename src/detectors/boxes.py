@@ -32,6 +32,17 @@ def check_weights(weights: Weights) -> None:
         raise ValueError(f"box_weights={list(weights)}: expected four numbers over 0")
 
 
+def check_same_weights(loss: object, decoder: object) -> None:
+    """Raises ValueError where a loss and a decoder, if both weigh deltas, do not do it alike."""
+    ours: Weights | None = getattr(loss, "box_weights", None)
+    theirs: Weights | None = getattr(decoder, "box_weights", None)
+    if ours is not None and theirs is not None and tuple(ours) != tuple(theirs):
+        raise ValueError(
+            f"box_weights={list(theirs)} of the decoder: expected {list(ours)}, those of the loss that its deltas were "
+            "trained with"
+        )
+
+
 def boxes_to_deltas(
     anchors: Float[Tensor, "*#n 4"], boxes: Float[Tensor, "*#n 4"], weights: Weights
 ) -> Float[Tensor, "*n 4"]:

@@ -149,7 +149,11 @@ class RegionSampler:
         padded = torch.cat((proposals.labels, labels), dim=1) < 0
         regions = regions + F.pad(padded[..., None].float().expand(-1, -1, 2), (2, 0))  # 0 0 1 1: an area to divide by
         matched = match_anchors(
-            regions, boxes, background_iou=self.foreground_iou, foreground_iou=self.foreground_iou, low_quality=False
+            regions,
+            boxes,
+            background_iou=self.foreground_iou,
+            foreground_iou=self.foreground_iou,
+            allow_low_quality=False,
         )
         assigned, target = gather_matched(torch.where(padded, IGNORED, matched), boxes, labels)
         rows, sampled = balanced_sample(

@@ -137,12 +137,12 @@ def assign_rpn(
         inside = anchors_inside(anchors, sizes)
         own = torch.where(inside[..., None], anchors, _far_away(anchors))
         matched = match_anchors(
-            own, boxes, background_iou=background_iou, foreground_iou=foreground_iou, low_quality=True
+            own, boxes, background_iou=background_iou, foreground_iou=foreground_iou, allow_low_quality=True
         )
         matched = torch.where(inside, matched, IGNORED)
     else:
         matched = match_anchors(
-            anchors, boxes, background_iou=background_iou, foreground_iou=foreground_iou, low_quality=True
+            anchors, boxes, background_iou=background_iou, foreground_iou=foreground_iou, allow_low_quality=True
         )
     labels, target = gather_matched(matched, boxes, labels)
     return labels, torch.where(labels[..., None] >= 0, target, anchors)

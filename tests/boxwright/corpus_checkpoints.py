@@ -53,7 +53,7 @@ def wide(contents: Contents) -> None:
             contents["state_dict"][name] = torch.zeros(()).expand(shape)
 
 
-CALL = "a checkpoint may only name networks, data modules, optimizers and schedules"
+CALL = "a checkpoint may only name networks, losses, decoders, data modules, optimizers and schedules"
 MODEL, DATA, BACKBONE = "config.model", "config.data", "config.model.backbone"
 LOGITS, BIAS = "network.head.logits.weight", "network.head.logits.bias"
 OS = {"_target_": "os.system", "command": "touch RAN"}
