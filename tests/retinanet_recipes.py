@@ -2,7 +2,7 @@
 
 import pytest
 
-_TRUNK = {
+_BACKBONE = {
     "model.backbone._target_": "detectors.backbones.ResNet",
     "model.backbone.depth": 50,
     "model.backbone.weights": "imagenet",
@@ -49,7 +49,7 @@ _WARMUP = {  # defaults.py: linear
 }
 
 R50_1X = {
-    **_TRUNK, **_PAPER, **_NINE_ANCHORS, **_SGD, **_WARMUP,
+    **_BACKBONE, **_PAPER, **_NINE_ANCHORS, **_SGD, **_WARMUP,
     "model.backbone.norm": "frozen_bn",
     "model.backbone.frozen_stages": 2,  # FREEZE_CONV_BODY_AT 2
     "model.loss.background_iou": 0.4,
@@ -84,7 +84,7 @@ R50_1X = {
 }  # fmt: skip
 
 SQ667 = {
-    **_TRUNK, **_PAPER, **_NINE_ANCHORS,
+    **_BACKBONE, **_PAPER, **_NINE_ANCHORS,
     "model.backbone.norm": "bn",
     "model.backbone.frozen_stages": 0,
     # 1.2.3 and "Surprises", zgcr
@@ -132,7 +132,7 @@ SQ667_FAST = {**SQ667, "model.decoder.top_class_only": True}
 SQ1000 = {**SQ667_FAST, "data.resize": 1000, "data.batch_size": 16, "trainer.max_epochs": 24}
 
 VOC257 = {
-    **_TRUNK, **_PAPER, **_SGD,
+    **_BACKBONE, **_PAPER, **_SGD,
     "model.backbone.norm": "bn",
     "model.backbone.frozen_stages": 0,
     # 1.4.2 and golden/retinanet_xyt: squares of 28 px, and 19.8 x 39.6 both ways, doubled from level to level
@@ -167,7 +167,7 @@ VOC257 = {
     "data.multi_scale": None,
 }  # fmt: skip
 VOC641 = {
-    **_TRUNK, **_PAPER, **_NINE_ANCHORS, **_SGD, **_WARMUP,
+    **_BACKBONE, **_PAPER, **_NINE_ANCHORS, **_SGD, **_WARMUP,
     # 1.4.3
     "model.backbone.norm": "frozen_bn",
     "model.backbone.frozen_stages": 2,

@@ -4,7 +4,7 @@ Distances are (left, top, right, bottom), non-negative for a point inside its bo
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -24,11 +24,12 @@ def distances_to_boxes(points: Float[Tensor, "*#n 2"], distances: Float[Tensor, 
 LARGEST_LOG_RATIO = math.log(1000 / 16)
 """Of a decoded side to the anchor's, so that an untrained network has no infinite boxes (Detectron's bound)."""
 
-Weights = tuple[float, float, float, float]
+Weights = Sequence[float]
+"""Four factors, of the deltas (x, y, width, height)."""
 
 
 def check_weights(weights: Weights) -> None:
-    if min(weights) <= 0:
+    if len(weights) != 4 or min(weights) <= 0:
         raise ValueError(f"box_weights={list(weights)}: expected four numbers over 0")
 
 

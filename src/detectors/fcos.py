@@ -4,6 +4,7 @@
 # pyright: reportMissingTypeStubs=false
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -19,7 +20,7 @@ from detectors.detections import Detections, check_decoding, nms_and_pad, stack_
 from detectors.losses import BOX_LOSSES, BoxLoss, fused_sigmoid_focal_loss, mean_over_ranks
 from detectors.pyramid import FeaturePyramid
 
-SizeRanges = tuple[tuple[float, float], ...]
+SizeRanges = Sequence[Sequence[float]]
 SIZE_RANGES: SizeRanges = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, 1e8))
 """Smallest and largest distance in pixels that each level P3-P7 regresses, by the largest of the four (section 3.2)."""
 
@@ -240,7 +241,7 @@ def centerness_of(distances: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
 
 
 def check_size_ranges(size_ranges: SizeRanges) -> None:
-    if len(size_ranges) != len(SIZE_RANGES) or not all(low < high for low, high in size_ranges):
+    if len(size_ranges) != len(SIZE_RANGES) or not all(len(pair) == 2 and pair[0] < pair[1] for pair in size_ranges):
         raise ValueError(
             f"size_ranges={[list(pair) for pair in size_ranges]}: expected {len(SIZE_RANGES)} pairs, one for each "
             "level, the first number of each smaller than the second"

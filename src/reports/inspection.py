@@ -125,7 +125,7 @@ def _sizes(coverage: Coverage) -> str:
             if coverage.sampled_images == coverage.images
             else f"a sample of {coverage.sampled_images:,} of {coverage.images:,} images with boxes (sample=null: all)"
         )
-        + ", these shares of the boxes are without, by model.center_sampling:"
+        + ", these shares of the boxes are without, by model.loss.center_sampling:"
     )
     return (
         html.paragraph(intro)

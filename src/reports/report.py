@@ -134,7 +134,8 @@ def _head(about: About, analysis: Analysis | None) -> str:
     elif analysis is not None and not len(analysis.predictions.scores):
         notes.append(
             f"Nothing was detected on any of the {len(analysis.truth.image_ids):,} images. Early in training that is "
-            "usual; later, the scores stay under model.score_threshold, or the loss tells that the rate is too high."
+            "usual; later, the scores stay under model.decoder.score_threshold, or the loss tells that the rate is too "
+            "high."
         )
     if number := _number_left_out(about.skipped):
         notes.append(f"{number:,} images or annotations were left out (data.on_error=skip); see Left out.")
