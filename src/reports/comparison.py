@@ -12,7 +12,7 @@ SEEDS = ("seed", "data.seed")
 _LABELS = ("name", "logger", "data.num_workers", "data.cache_dir", "trainer.enable_progress_bar")
 """With what lies below them, settings that nothing of a result depends on."""
 RESIZE, RULE = "data.resize", "data.rule"
-_COPIES = ("model.optimizer.", "model.schedule.", "model.num_classes")
+_COPIES = ("model.optimizer.", "model.schedule.", "model.num_classes", "model.decoder.box_weights")
 """Settings that follow from others."""
 _MOST = 6
 """Columns of settings that no command line gave."""

@@ -129,7 +129,7 @@ def _locations_text(coverage: Coverage) -> str:
         f"{int(small.sum()):,} of {len(small):,} boxes ({percent(float(small.mean()))}) hold no location of the finest "
         "level. More may have none assigned to them, because smaller boxes take all of theirs, or because they hold "
         f"none of the level that their length asks for. By FCOS's assignment on {sample}, these shares of the boxes "
-        "have no location, by model.center_sampling:"
+        "have no location, by model.loss.center_sampling:"
     )
 
 

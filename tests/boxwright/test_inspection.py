@@ -259,11 +259,11 @@ def test_what_the_chosen_model_matches_boxes_with_comes_first_under_its_own_name
         return Targets.of(built(composed("data=shapes", "model/backbone=mobilenet_v2", *overrides), device="meta"))
 
     published = list(coverage.ANCHORS)
-    fcos = targets("model=fcos", "model.center_sampling=1.5")
+    fcos = targets("model=fcos", "model.loss.center_sampling=1.5")
     assert list(fcos.anchors) == published
     assert fcos.assignments == {"this model: centre sampling 1.5": 1.5, "anywhere inside": None}
     assert next(iter(targets("model=fcos").assignments)) == "this model: anywhere inside"
-    assert next(iter(targets("model=fcos", "model.center_sampling=2.0").assignments.values())) == 2
+    assert next(iter(targets("model=fcos", "model.loss.center_sampling=2.0").assignments.values())) == 2
     retinanet = targets("model=retinanet")
     assert list(retinanet.anchors) == [f"this model: {published[0]}", *published[1:]]
     assert retinanet.assignments == coverage.ASSIGNMENTS
