@@ -1,4 +1,4 @@
-"""Commands and settings that README, docs, heads of scripts and comments in conf/ name: each exists, key by key."""
+"""Commands, settings and files that README, docs, heads of scripts and comments in conf/ name: each exists."""
 
 import functools
 import re
@@ -91,3 +91,12 @@ def test_settings_that_a_page_names_exist(page: Path) -> None:
 def test_scripts_that_a_page_names_exist(page: Path) -> None:
     for name in re.findall(r"python ((?:\w+/)?\w+\.py)", page.read_text()):
         assert (TREE / name).exists()
+
+
+def test_files_that_the_architecture_names_exist() -> None:
+    """Each with its folder, or behind one that was named on its line."""
+    page = (TREE / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`((?:\w+/)*\w+\.(?:py|yaml))`", page)
+    assert len(named) > 25
+    every = {str(file.relative_to(TREE)) for file in TREE.rglob("*.py")}
+    assert [name for name in named if not any(f"/{file}".endswith(f"/{name}") for file in every)] == []
