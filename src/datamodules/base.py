@@ -68,7 +68,12 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
     cache_dir: str | None = None
     seed: int = 0
     use_difficult: bool = field(default=False, init=False)
-    voc_metric: ClassVar[bool] = False
+    metrics: ClassVar[tuple[Literal["coco", "voc", "classification"], ...]] = ("coco",)
+    """Groups of metrics that an evaluation computes, that of the main metric first."""
+    whole_images: ClassVar[bool] = False
+    """The data set has a class for each image, and no boxes."""
+    makes_root: ClassVar[bool] = False
+    """`root` needn't exist: `prepare_data` makes it."""
     rules: ClassVar[tuple[str, ...]] = ("short_side", "square")
 
     def __post_init__(self) -> None:
@@ -234,7 +239,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             image_ids=index.image_ids(rows), sizes=index.sizes[rows], image_index=image_index[used],
             boxes=index.boxes[used], labels=labels[used], areas=index.areas[used], crowd=index.crowd[used],
             difficult=index.difficult[used], class_names=self.class_names, category_ids=self.category_ids,
-            voc=self.voc_metric,
+            voc="voc" in self.metrics,
         )  # fmt: skip
 
     def image(self, split: str, image_id: int | str) -> np.ndarray:

@@ -195,6 +195,8 @@ class ImageFolderDataModule(DetectionDataModule):
     are those of a detection data set. Batches carry labels (B, 1) and no boxes.
     """
 
+    metrics: ClassVar[tuple[Literal["coco", "voc", "classification"], ...]] = ("classification",)
+    whole_images: ClassVar[bool] = True
     rules: ClassVar[tuple[str, ...]] = ("crop",)
 
     root: str

@@ -182,7 +182,7 @@ _DIFFICULT = {
 class VocDataModule(DetectionDataModule):
     """Splits of Pascal VOC, or of any folder with its layout."""
 
-    voc_metric: ClassVar[bool] = True
+    metrics: ClassVar[tuple[Literal["coco", "voc", "classification"], ...]] = ("coco", "voc")
 
     root: str
     """Holds VOC2007 and its like, or ImageSets, Annotations and JPEGImages themselves."""
