@@ -19,17 +19,16 @@ from datamodules.images import ImageError, decode
 from datamodules.index import AnnotationIndex
 from datamodules.sampler import SampleKey
 from datamodules.shared_blocks import SharedBlocks
-from datamodules.transforms import Augmentation, Resize, mirror, resize_image, training_boxes
+from datamodules.transforms import Augmentation, Resize, Sized, mirror, training_boxes
 
 
 class Sample(NamedTuple):
     """An image and its boxes, before padding."""
 
-    image: np.ndarray
-    """uint8 (h, w, 3); smaller than `size` where it is to be enlarged into its batch."""
-    size: tuple[int, int]
-    """(height, width) of the network input, which the boxes are in."""
+    image: Sized
+    """uint8, with the size that the network sees."""
     boxes: np.ndarray
+    """In pixels of that size."""
     labels: np.ndarray
     info: ImageInfo
     canvas: tuple[int, int]
@@ -65,9 +64,11 @@ class DetectionDataset(Dataset[Sample]):
         if self.training:
             image, boxes, labels = self._augment(image, boxes, labels, key.seed)
 
-        image, size, scale = self.resize.apply(image, key.canvas, key.resize)
-        boxes = boxes * (scale[1], scale[0], scale[1], scale[0])
-        return Sample(image, size, boxes, labels, ImageInfo(image_id, (height, width), scale), key.canvas)
+        sized = self.resize.apply(image, key.canvas, key.resize)
+        y, x = sized.scale
+        return Sample(
+            sized, boxes * (x, y, x, y), labels, ImageInfo(image_id, (height, width), sized.scale), key.canvas
+        )
 
     def _boxes(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         index, part = self.index, self.index.boxes_of(row)
@@ -95,8 +96,8 @@ def unread(error: ImageError, info: ImageInfo, canvas: tuple[int, int], skip: bo
     """An empty sample that says why its image is left out; the error itself, naming the image, unless it may be."""
     if not skip:
         raise ImageError(f"image {info.image_id!r}: {error}, or set data.on_error=skip to leave it out") from error
-    nothing = np.zeros((0, 0, 3), np.uint8), (0, 0), np.zeros((0, 4)), np.zeros(0, np.int64)
-    return Sample(*nothing, info._replace(error=str(error)), canvas)
+    nothing = Sized(np.zeros((0, 0, 3), np.uint8), (0, 0), (1.0, 1.0))
+    return Sample(nothing, np.zeros((0, 4)), np.zeros(0, np.int64), info._replace(error=str(error)), canvas)
 
 
 def collate(samples: list[Sample], shared: SharedBlocks | None = None) -> Batch:
@@ -112,13 +113,13 @@ def collate(samples: list[Sample], shared: SharedBlocks | None = None) -> Batch:
     images = _memory(shared, (count, *canvas, 3))
     if not samples:
         images.zero_()
-    sizes = torch.tensor([sample.size for sample in samples] or [canvas])
+    sizes = torch.tensor([sample.image.size for sample in samples] or [canvas])
     num_boxes = max([1, *(len(sample.boxes) for sample in samples)])
     boxes = torch.zeros(count, num_boxes, 4)
     labels = torch.full((count, num_boxes), -1)
     for i, sample in enumerate(samples):
-        height, width = sample.size
-        resize_image(sample.image, sample.size, images[i, :height, :width].numpy())
+        height, width = sample.image.size
+        sample.image.write(images[i, :height, :width].numpy())
         images[i, height:] = 0
         images[i, :height, width:] = 0
         boxes[i, : len(sample.boxes)] = torch.from_numpy(sample.boxes)

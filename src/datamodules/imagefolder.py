@@ -182,9 +182,12 @@ class ClassifiedImages(Dataset[Sample]):
         except ImageError as error:
             return unread(error, ImageInfo(image_id, (1, 1), nowhere), key.canvas, self.skip_errors)
         info = ImageInfo(image_id, (image.shape[0], image.shape[1]), nowhere)
-        seen = self.view(image, key.canvas, key.seed) if self.view else self.crop.apply(image, key.canvas).image
+        if self.view:
+            seen = Sized(self.view(image, key.canvas, key.seed), key.canvas, nowhere)
+        else:
+            seen = self.crop.apply(image, key.canvas)
         labels = self.class_map[self.index.labels[self.index.boxes_of(key.row)]]
-        return Sample(seen, key.canvas, np.zeros((0, 4)), labels, info, key.canvas)
+        return Sample(seen, np.zeros((0, 4)), labels, info, key.canvas)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
