@@ -5,14 +5,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from datamodules.batch import Batch, ImageInfo
 from datamodules.images import ImageError, decode
@@ -156,14 +156,21 @@ def _end_when_the_run_says_so() -> None:
         os._exit(0)
 
 
-def val_batches(datamodule: Any, most: int, single: bool = True) -> Iterator[Batch]:
-    """Validation images as validation reads them, evenly spaced over what this rank has of the split: one at a time, or
-    in batches of the largest size that it has."""
-    loader: Any = datamodule.val_dataloader()
-    dealt: list[list[Any]] = list(loader.batch_sampler)
-    longest = max(map(len, dealt))
-    groups = [[key] for batch in dealt for key in batch] if single else [b for b in dealt if len(b) == longest]
-    for place in np.unique(np.linspace(0, len(groups) - 1, min(most, len(groups))).round().astype(int)).tolist():
-        batch: Batch = loader.collate_fn([loader.dataset[key] for key in groups[place]])
-        if batch.infos:  # else it could not be read
+def spaced_batches(loader: DataLoader[Sample], most: int, single: bool = True) -> Iterator[Batch]:
+    """Reads images evenly spaced over what this rank's `loader` of an evaluation gives: one at a time, or in batches of
+    the largest size that it has."""
+    batches: list[list[SampleKey]] = list(loader.batch_sampler or ())
+    longest = max(map(len, batches))
+    groups = [[key] for batch in batches for key in batch] if single else [b for b in batches if len(b) == longest]
+    chosen = np.unique(np.linspace(0, len(groups) - 1, min(most, len(groups))).round().astype(int)).tolist()
+    return read_batches(loader.dataset, (groups[place] for place in chosen), loader.collate_fn)
+
+
+def read_batches(
+    dataset: Dataset[Sample], groups: Iterable[Sequence[SampleKey]], collate: Callable[[list[Sample]], Batch] = collate
+) -> Iterator[Batch]:
+    """Reads a batch for each group of keys, in this process; skips one of which no image could be read."""
+    for keys in groups:
+        batch = collate([dataset[key] for key in keys])
+        if batch.infos:
             yield batch

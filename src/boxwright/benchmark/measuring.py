@@ -29,7 +29,7 @@ from boxwright.frame import quieten
 from boxwright.runs.folder import resolved
 from boxwright.runs.scaling import scaled
 from datamodules.batch import Batch
-from datamodules.dataset import val_batches
+from datamodules.dataset import spaced_batches
 from evaluation.files import write_text
 from lit_modules.callbacks.compiled import Compiled
 from lit_modules.flops import gflops
@@ -78,17 +78,17 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
     elif "step" in parts:
         batches = first_batches(datamodule)
     if figures["weights"] == "fresh" and figures["trunk_weights"] is None:
-        settle(module, batches[0] if batches else next(val_batches(datamodule, 1)), device)
+        settle(module, batches[0] if batches else next(spaced_batches(datamodule.val_dataloader(), 1)), device)
     if "step" in parts:
         log.info("measuring the training step")
         figures["step"] = measure_step(module, trainer, timer, batches)
     if "inference" in parts:
         log.info("measuring inference")
-        several = list(val_batches(datamodule, KEPT, single=False))
+        several = list(spaced_batches(datamodule.val_dataloader(), KEPT, single=False))
         if not several:
             raise ConfigError("none of the validation images chosen could be read; see inspect_data.py")
         ways = [several] if len(several[0].images) > 1 else []
-        ways.append(list(val_batches(datamodule, 2 * KEPT)))
+        ways.append(list(spaced_batches(datamodule.val_dataloader(), 2 * KEPT)))
         figures["inference"] = [measure_inference(module, trainer, way, cfg.warmup, limit) for way in ways]
     figures = tables.with_shares(figures) | {"config": plain(config)}
     write_text(folder / "benchmark.json", json.dumps(figures, indent=1))
