@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from datamodules.base import DetectionDataModule, Role, Split
 from datamodules.batch import ImageInfo
 from datamodules.dataset import Sample, unread
+from datamodules.endings import PICTURES
 from datamodules.errors import DataError
 from datamodules.images import ImageError, read_image, shown
 from datamodules.index import AnnotationIndex, cached
@@ -22,7 +23,6 @@ from datamodules.sampler import SampleKey
 from datamodules.survey import Survey
 from datamodules.transforms import Augmentation, Resize, Sized, mirror, resize_image
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 _MARGIN = 256 / 224
 _TRIES = 10
 _SHOWN = 10
@@ -86,7 +86,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
-    return entry.name.lower().endswith(_SUFFIXES) and not entry.is_dir()
+    return entry.name.lower().endswith(PICTURES) and not entry.is_dir()
 
 
 def _few(names: Sequence[str]) -> str:
