@@ -142,8 +142,8 @@ def _notes(about: About, analysis: Analysis | None) -> list[str]:
     elif analysis is not None and not len(analysis.predictions.scores):
         notes.append(
             f"Nothing was detected on any of the {len(analysis.truth.image_ids):,} images. Early in training that is "
-            "usual; later, either all scores are under model.decoder.score_threshold, or the learning rate is too high: "
-            "see the loss."
+            "usual; later, either all scores are under model.decoder.score_threshold, or the learning rate is too "
+            "high: see the loss."
         )
     images = sum(len(about.skipped.get(split, {})) for split in ("train", "val", "test"))
     if number := images + sum(about.skipped.get("annotation_counts", {}).values()):

@@ -13,7 +13,7 @@ from boxwright.checkpoints.reading import (
     read_checkpoint,
 )
 from boxwright.runs.folder import Run
-from datamodules.dataset import val_batches
+from datamodules.dataset import spaced_batches
 from evaluation.metrics import Metrics, headline
 from lit_modules.callbacks import report
 from lit_modules.callbacks.checkpoints import Checkpoints
@@ -103,7 +103,7 @@ def ms_per_image(
     begin = time.perf_counter()
     precision: Any = trainer.precision_plugin
     with torch.inference_mode(), precision.forward_context():
-        for batch in val_batches(datamodule, most):
+        for batch in spaced_batches(datamodule.val_dataloader(), most):
             batch = batch._replace(images=batch.images.to(device), sizes=batch.sizes.to(device))
             for _ in range(0 if batch.images.shape in canvases else 1 if canvases else _WARM_UP):
                 module.evaluate_batch(module.forward_batch(batch), batch)
