@@ -45,7 +45,7 @@ def config(folder: Path, size: int) -> Path:
 
 
 def report(folder: Path, size: int) -> Path:
-    write_page(folder / "report.html", "x" * size)
+    write_page(folder / "report.html", f"<p>{'x' * size}</p>")
     return folder / "report.html"
 
 

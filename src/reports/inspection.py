@@ -42,7 +42,7 @@ class TrainingImage:
 def data_page(
     inspection: Inspection, batches: Sequence[Sequence[TrainingImage]], root: Path, facts: dict[str, str]
 ) -> str:
-    """The whole page; `facts` are what the numbers depend on: the settings."""
+    """Writes the page; `facts` are the settings that the numbers depend on."""
     total, listed = sum(inspection.problem_counts.values()), len(inspection.problems)
     labels = Counter(label for batch in batches for image in batch for label in image.labels.tolist())
     return render(
