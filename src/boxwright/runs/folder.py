@@ -167,9 +167,8 @@ def _remove(folder: Path) -> None:
 
 
 def is_untouched(folder: Path) -> bool:
-    """Whether nothing but an empty log lies in it, as Hydra makes it."""
-    file = folder / "log.txt"
-    return list(folder.iterdir()) == [file] and file.stat().st_size == 0
+    """Whether it is as Hydra makes it: empty, but for an empty log."""
+    return all(file.name == "log.txt" and file.stat().st_size == 0 for file in folder.iterdir())
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -68,6 +68,6 @@ def safe_name(text: str) -> str:
     return f"{name.strip('-.,=+')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def output_folder(kind: str, output: str | None, now: str) -> str:
-    """Of what is no run: `output`, or a folder of its own under runs/KIND."""
-    return output or f"runs/{kind}/{now}"
+def output_folder(script: str, output: str | None, now: str) -> str:
+    """The folder of what is not a run: `output`, or one of its own in runs/evaluate and the like."""
+    return output or f"runs/{script.removesuffix('_data')}/{now}"
