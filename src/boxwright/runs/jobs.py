@@ -12,11 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from boxwright.config.hydra_internals import get_args_parser, is_basic
 from boxwright.runs.folder import keep_failure, open_run
 from boxwright.runs.log import is_rank_zero
 
@@ -59,7 +59,7 @@ def each_in_a_process(main: Main) -> Main:
     @functools.wraps(main)
     def job(cfg: DictConfig) -> float | None:
         hydra: Any = HydraConfig.get()
-        if not is_of_a_sweep(hydra) or not hydra.launcher._target_.endswith(".BasicLauncher"):
+        if not is_of_a_sweep(hydra) or not is_basic(hydra.launcher._target_):
             return main(cfg)
         run = open_run(cfg)
         results = run.results

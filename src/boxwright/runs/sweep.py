@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -25,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import is_group
+from boxwright.config.hydra_internals import LAUNCHER_LOG, is_basic, returned, split_jobs
 from boxwright.runs.folder import failure_reason
 from boxwright.runs.jobs import LEFT_OUT, JobError, is_of_a_sweep, quoted, say
 from boxwright.runs.log import is_rank_zero
@@ -41,7 +40,7 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, config_name: str | None = None, **_: Any) -> None:
         """Fix the name that the jobs share, and by which of their overrides they are told apart."""
-        logging.getLogger(BasicLauncher.__module__).setLevel(logging.WARNING)  # what it says, `on_job_start` says
+        logging.getLogger(LAUNCHER_LOG).setLevel(logging.WARNING)  # what it says, `on_job_start` says
         hydra: Any = config.hydra
         overrides = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(
             list(hydra.overrides.task)
@@ -59,8 +58,8 @@ class Sweep(Callback):
             if name != config.name:
                 config.name = name
                 hydra.overrides.task.append(f"name={quoted(name)}")
-        if hydra.sweeper._target_.endswith(".BasicSweeper") and not in_config:
-            self._total = len(BasicSweeper.split_arguments(overrides, None)[0])
+        if is_basic(hydra.sweeper._target_) and not in_config:
+            self._total = len(split_jobs(overrides))
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         if is_of_a_sweep(config.hydra):
@@ -72,7 +71,7 @@ class Sweep(Callback):
         """Tell of a failure, and keep it from Hydra, which would end with a traceback of the first one."""
         if not is_of_a_sweep(config.hydra):
             return
-        result: Any = job_return._return_value  # pyright: ignore[reportPrivateUsage]
+        result: Any = returned(job_return)
         if job_return.status == JobStatus.FAILED:
             if not isinstance(result, JobError | ConfigError):  # which were told by whom they struck
                 traceback.print_exception(result)
