@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import Batch
-from datamodules.dataset import DetectionDataset, Sample, collate, init_worker
+from datamodules.dataset import DetectionDataset, Sample, collate, init_worker, read_batches
 from datamodules.errors import DataError
 from datamodules.images import decode, shown
 from datamodules.index import AnnotationIndex
@@ -68,7 +68,12 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
     cache_dir: str | None = None
     seed: int = 0
     use_difficult: bool = field(default=False, init=False)
-    voc_metric: ClassVar[bool] = False
+    metrics: ClassVar[tuple[Literal["coco", "voc", "classification"], ...]] = ("coco",)
+    """Groups of metrics that an evaluation computes, that of the main metric first."""
+    whole_images: ClassVar[bool] = False
+    """The data set has a class for each image, and no boxes."""
+    makes_root: ClassVar[bool] = False
+    """`root` needn't exist: `prepare_data` makes it."""
     rules: ClassVar[tuple[str, ...]] = ("short_side", "square")
 
     def __post_init__(self) -> None:
@@ -234,7 +239,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             image_ids=index.image_ids(rows), sizes=index.sizes[rows], image_index=image_index[used],
             boxes=index.boxes[used], labels=labels[used], areas=index.areas[used], crowd=index.crowd[used],
             difficult=index.difficult[used], class_names=self.class_names, category_ids=self.category_ids,
-            voc=self.voc_metric,
+            voc="voc" in self.metrics,
         )  # fmt: skip
 
     def image(self, split: str, image_id: int | str) -> np.ndarray:
@@ -332,12 +337,13 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         batches = EvalBatches(split.rows, sizes, self.resize_rule, self.eval_batch_size, *self._rank())
         return DataLoader(self._dataset(split), batch_sampler=batches, **self._loader_options(self.eval_batch_size))
 
-    def single_images(self, split: str, places: Sequence[int]) -> list[Batch]:
-        """Some images of a split, by their places in its truth, one a batch, as evaluation reads them; on any rank."""
+    def single_images(self, split: str, places: Sequence[int]) -> Iterator[Batch]:
+        """Reads images of a split, by their places in its truth, as evaluation does, one a batch and on any rank; skips
+        those that can't be read."""
         part = self._split(_role(split))
-        rows, dataset = part.rows[list(places)], self._dataset(part)
+        rows = part.rows[list(places)]
         keys = EvalBatches(rows, part.index.sizes[rows], self.resize_rule, 1)
-        return [collate([dataset[key]]) for (key,) in keys]
+        return read_batches(self._dataset(part), keys)
 
     def _dataset(self, split: Split, training: bool = False) -> Dataset[Sample]:
         return DetectionDataset(

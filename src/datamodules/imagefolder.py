@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from datamodules.base import DetectionDataModule, Role, Split
 from datamodules.batch import ImageInfo
 from datamodules.dataset import Sample, unread
+from datamodules.endings import PICTURES
 from datamodules.errors import DataError
 from datamodules.images import ImageError, read_image, shown
 from datamodules.index import AnnotationIndex, cached
@@ -22,7 +23,6 @@ from datamodules.sampler import SampleKey
 from datamodules.survey import Survey
 from datamodules.transforms import Augmentation, Resize, Sized, mirror, resize_image
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 _MARGIN = 256 / 224
 _TRIES = 10
 _SHOWN = 10
@@ -86,7 +86,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
-    return entry.name.lower().endswith(_SUFFIXES) and not entry.is_dir()
+    return entry.name.lower().endswith(PICTURES) and not entry.is_dir()
 
 
 def _few(names: Sequence[str]) -> str:
@@ -182,9 +182,12 @@ class ClassifiedImages(Dataset[Sample]):
         except ImageError as error:
             return unread(error, ImageInfo(image_id, (1, 1), nowhere), key.canvas, self.skip_errors)
         info = ImageInfo(image_id, (image.shape[0], image.shape[1]), nowhere)
-        seen = self.view(image, key.canvas, key.seed) if self.view else self.crop.apply(image, key.canvas).image
+        if self.view:
+            seen = Sized(self.view(image, key.canvas, key.seed), key.canvas, nowhere)
+        else:
+            seen = self.crop.apply(image, key.canvas)
         labels = self.class_map[self.index.labels[self.index.boxes_of(key.row)]]
-        return Sample(seen, key.canvas, np.zeros((0, 4)), labels, info, key.canvas)
+        return Sample(seen, np.zeros((0, 4)), labels, info, key.canvas)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -195,6 +198,8 @@ class ImageFolderDataModule(DetectionDataModule):
     are those of a detection data set. Batches carry labels (B, 1) and no boxes.
     """
 
+    metrics: ClassVar[tuple[Literal["coco", "voc", "classification"], ...]] = ("classification",)
+    whole_images: ClassVar[bool] = True
     rules: ClassVar[tuple[str, ...]] = ("crop",)
 
     root: str

@@ -19,7 +19,7 @@ import numpy as np
 from datamodules.errors import DataError
 from datamodules.records import Findings, Records, fingerprint
 
-READER_VERSION = 3  # to be raised when a reader changes what it makes of the same files
+READER_VERSION = 4  # to be raised when a reader changes what it makes of the same files
 _MAGIC = b"boxwright index\n"
 _ALIGNMENT = 64
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import cv2
 import numpy as np
@@ -233,6 +233,8 @@ class ShapesDataModule(CocoDataModule):
 
     The pictures do not depend on `seed`, so that runs with different seeds share and compare on one set.
     """
+
+    makes_root: ClassVar[bool] = True
 
     root: str = "data/shapes"
     train_images: int = 1600

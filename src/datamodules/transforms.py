@@ -60,26 +60,34 @@ class Resize:
         return 3 * side * side
 
     def apply(self, image: np.ndarray, canvas: tuple[int, int], resize: int | None = None) -> "Sized":
-        """Training, evaluation and prediction size an image here.
+        """Sizes an image for training, evaluation and prediction alike.
 
         In the worker: originals at 800 would spare it 0.6 ms each, and cost a CPU device 1.6 (measurements/data.py).
         """
         before = image.shape[:2]
-        after = fit(self.sizes(np.array([before]), resize)[0].tolist(), canvas)
-        scale = (after[0] / before[0], after[1] / before[1])
-        # An image waits for its batch at the smaller of both sizes. One that grows is written once, into the batch:
-        # a quarter less of a worker's time for COCO's images at 800.
-        return Sized(resize_image(image, after) if shrinks(image, after) else image, after, scale)
+        return Sized.to(fit(self.sizes(np.array([before]), resize)[0].tolist(), canvas), image)
 
 
 class Sized(NamedTuple):
-    """An image that is at its new size, or that `resize_image` has yet to make larger."""
+    """An image resized already where it shrinks; where it grows, `write` resizes it into its batch."""
 
     image: np.ndarray
     size: tuple[int, int]
     """The new (height, width)."""
     scale: tuple[float, float]
     """(y, x): new pixels divided by old."""
+
+    @classmethod
+    def to(cls, size: tuple[int, int], image: np.ndarray) -> "Sized":
+        # An image waits for its batch at the smaller of both sizes. One that grows is written once, into the batch:
+        # a quarter less of a worker's time for COCO's images at 800.
+        before = image.shape[:2]
+        waiting = resize_image(image, size) if _shrinks(image, size) else image
+        return cls(waiting, size, (size[0] / before[0], size[1] / before[1]))
+
+    def write(self, out: np.ndarray) -> None:
+        """Writes the image into `out`, uint8 (h, w, 3) of the new size."""
+        resize_image(self.image, self.size, out)
 
 
 def draw_resize(seed: int, resize: int, factors: tuple[float, float]) -> int:
@@ -112,14 +120,14 @@ def resize_image(image: np.ndarray, size: tuple[int, int], out: np.ndarray | Non
     """Area averaging where the image shrinks, since bilinear sampling would alias there (at 2.5 times
     smaller it skips most pixels); bilinear otherwise. Into `out` if it is given."""
     if image.shape[:2] != size:
-        kind = cv2.INTER_AREA if shrinks(image, size) else cv2.INTER_LINEAR
+        kind = cv2.INTER_AREA if _shrinks(image, size) else cv2.INTER_LINEAR
         return cv2.resize(image, (size[1], size[0]), out, interpolation=kind)
     if out is not None:
         out[:] = image
     return image
 
 
-def shrinks(image: np.ndarray, size: tuple[int, int]) -> bool:
+def _shrinks(image: np.ndarray, size: tuple[int, int]) -> bool:
     return size[0] < image.shape[0] or size[1] < image.shape[1]
 
 

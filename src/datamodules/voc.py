@@ -14,6 +14,7 @@ from defusedxml import ElementTree
 from defusedxml.common import DefusedXmlException
 
 from datamodules.base import DetectionDataModule
+from datamodules.endings import PICTURES
 from datamodules.errors import DataError
 from datamodules.index import AnnotationIndex, cached
 from datamodules.records import ImageRecord, Records, fingerprint
@@ -22,7 +23,6 @@ VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def find_splits(root: Path, split: str) -> list[Path]:
@@ -76,8 +76,9 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]]) -> Records:
     trees: list[tuple[ImageRecord, Element]] = []
     absent: list[Path] = []
     for folder, stems in listed:
-        pictures = [path for path in folder.glob("JPEGImages/*") if path.suffix.lower() in _IMAGE_SUFFIXES]
-        images = {path.stem: path.name for path in sorted(pictures, reverse=True)}
+        pictures = [path for path in folder.glob("JPEGImages/*") if path.suffix.lower() in PICTURES]
+        pictures.sort(key=lambda path: (PICTURES.index(path.suffix.lower()), path), reverse=True)
+        images = {path.stem: path.name for path in pictures}
         for stem in stems:
             file = folder / "Annotations" / f"{stem}.xml"
             try:
@@ -182,7 +183,7 @@ _DIFFICULT = {
 class VocDataModule(DetectionDataModule):
     """Splits of Pascal VOC, or of any folder with its layout."""
 
-    voc_metric: ClassVar[bool] = True
+    metrics: ClassVar[tuple[Literal["coco", "voc", "classification"], ...]] = ("coco", "voc")
 
     root: str
     """Holds VOC2007 and its like, or ImageSets, Annotations and JPEGImages themselves."""

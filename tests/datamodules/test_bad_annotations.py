@@ -355,7 +355,8 @@ def test_ten_thousand_boxes_in_one_image_train(tmp_path: Path) -> None:
     torch.stack(list(losses.values())).sum().backward()
     assert all(loss.isfinite() for loss in losses.values())
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
-    assert memory("VmHWM") - before < 300
+    # Half of what a single float32 matrix of every box by every other would take.
+    assert memory("VmHWM") - before < 4 * 10_000**2 / 2 / 2**20
 
 
 def memory(key: str) -> float:

@@ -29,7 +29,7 @@ from boxwright.config.files import plain
 from boxwright.runs.folder import resolved
 from boxwright.runs.scaling import scaled
 from datamodules.batch import Batch
-from datamodules.dataset import val_batches
+from datamodules.dataset import spaced_batches
 from evaluation.files import write_text
 from lit_modules.callbacks.compiled import Compiled
 from lit_modules.flops import gflops
@@ -110,7 +110,7 @@ def prepare_weights(bench: Bench) -> None:
         bench.batches = first_batches(bench.datamodule)
     is_random = bench.config.init_from is None and bench.config.model.backbone.weights is None
     if bench.cfg.checkpoint is None and is_random:
-        batch = bench.batches[0] if bench.batches else next(val_batches(bench.datamodule, 1))
+        batch = bench.batches[0] if bench.batches else next(spaced_batches(bench.datamodule.val_dataloader(), 1))
         settle(bench.module, batch, bench.trainer.strategy.root_device)
 
 
@@ -123,11 +123,11 @@ def measure_training(bench: Bench) -> dict[str, Any]:
 def measure_validation(bench: Bench) -> list[dict[str, Any]]:
     """Times network and decoder on validation images, in batches where there are any, and one at a time."""
     log.info("measuring inference")
-    several = list(val_batches(bench.datamodule, KEPT, single=False))
+    several = list(spaced_batches(bench.datamodule.val_dataloader(), KEPT, single=False))
     if not several:
         raise ConfigError("none of the validation images chosen could be read; see inspect_data.py")
     ways = [several] if len(several[0].images) > 1 else []
-    ways.append(list(val_batches(bench.datamodule, 2 * KEPT)))
+    ways.append(list(spaced_batches(bench.datamodule.val_dataloader(), 2 * KEPT)))
     return [measure_inference(bench.module, bench.trainer, way, bench.cfg.warmup, bench.limit) for way in ways]
 
 

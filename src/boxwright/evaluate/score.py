@@ -32,7 +32,7 @@ from lit_modules.machine import choose_precision, device_name, environment
 from lit_modules.skipped import Skipped
 from lit_modules.training_module import TrainingModule
 from reports.commands import shown, use_command
-from reports.terminal import as_text, show_bar
+from reports.terminal import metrics_text, show_bar
 
 if TYPE_CHECKING:
     from reports.report import About
@@ -109,7 +109,7 @@ def save(scored: Scored) -> None:
 
 def show(scored: Scored) -> None:
     """Prints the tables."""
-    log.info("%s split\n%s", scored.cfg.split, as_text(scored.metrics))
+    log.info("%s split\n%s", scored.cfg.split, metrics_text(scored.metrics))
     log.info("%s: %s", scored.cfg.split, headline(scored.metrics.scalars))
     log.info("saved in %s", scored.folder)
 

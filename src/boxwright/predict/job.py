@@ -16,7 +16,6 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Column, Table
@@ -30,7 +29,7 @@ from datamodules.dataset import Sample
 from evaluation.coco_file import CocoFile
 from evaluation.results import ImagePredictions
 from reports.drawing import draw
-from reports.terminal import show_bar
+from reports.terminal import as_text, show_bar
 
 log = logging.getLogger(__name__)
 
@@ -202,12 +201,9 @@ class Job:
             name = self.detector.class_names[label]
             threshold = f"{self.detector.thresholds[name]:.2f}"
             table.add_row(escape(name), str(self.detections[label]), str(self.images[label]), threshold)
-        console = Console(width=100, force_terminal=False)
-        with console.capture() as capture:
-            console.print(table)
         log.info(
             "%s: %d in %.1f s (%.1f a second); detections: %d%s", unit, count, self.seconds, count / self.seconds,
-            self.detections.sum(), f"\n{capture.get().rstrip()}" if self.detections.any() else "",
+            self.detections.sum(), f"\n{as_text(table)}" if self.detections.any() else "",
         )  # fmt: skip
         if not self.detections.any():
             log.info("%s", self._why_nothing())

@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import Callback
 
 from evaluation.analysis import Analysis
 from lit_modules.callbacks.checkpoints import Checkpoints
+from lit_modules.callbacks.early_stopping import stopped_early
 from lit_modules.detection_module import DetectionModule
 from lit_modules.machine import device_name
 from lit_modules.training_module import TrainingModule
@@ -138,13 +139,15 @@ class Report(Callback):
         steps = int(trainer.estimated_stepping_batches)
         if state == "finished" and trainer.global_step < steps and config["trainer"]["max_time"] is not None:
             reason = "trainer.max_time"
+        if state == "finished":
+            reason = stopped_early(trainer) or reason
         remark = f"step {trainer.global_step:,} of {steps:,}"
         notes = list(notes)
         module.skipped.add_annotations(data)
         if self._step is not None and self._step != best.best_step and best.best_step >= 0:
             notes.append(
                 f"The figures are of the last validation, at step {self._step:,}; the best was at step "
-                f"{best.best_step:,}: score its checkpoint for the report of that (see Going on)."
+                f"{best.best_step:,}: score its checkpoint for the report of that (see Next steps)."
             )
         return About(
             name=config["name"],
