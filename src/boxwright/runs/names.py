@@ -48,12 +48,12 @@ def has_begun(folder: Path) -> bool:
     return (folder / "checkpoints").is_dir()
 
 
-def job_folder(overrides: Iterable[str], left_out: Iterable[str]) -> str:
-    """Of a sweep's job in the sweep's folder: its overrides by key, without those of the keys in `left_out`.
+def job_folder(overrides: Iterable[str], excluded: Iterable[str]) -> str:
+    """The folder of a job within its sweep: its overrides by key, without those of the keys in `excluded`.
 
     `data.resize=667,model.backbone=resnet18`, the `/` of a group being a dot; see `safe_name`.
     """
-    parsed = [o for o in OverridesParser.create().parse_overrides(list(overrides)) if o.key_or_group not in left_out]
+    parsed = [o for o in OverridesParser.create().parse_overrides(list(overrides)) if o.key_or_group not in excluded]
     if not parsed:
         return "defaults"
     pairs = sorted((o.get_key_element().replace("/", "."), o.get_value_element_as_str()) for o in parsed)
