@@ -1,4 +1,4 @@
-"""From a key to a sample, and from samples to a `Batch`; this part runs in the workers."""
+"""Makes a sample of a key, and a `Batch` of samples; this part runs in the workers."""
 
 import math
 import os
@@ -93,9 +93,9 @@ class DetectionDataset(Dataset[Sample]):
 
 
 def unread(error: ImageError, info: ImageInfo, canvas: tuple[int, int], skip: bool) -> Sample:
-    """An empty sample that says why its image is left out; the error itself, naming the image, unless it may be."""
+    """Returns an empty sample that states why its image is skipped; raises the error, with the image, unless `skip`."""
     if not skip:
-        raise ImageError(f"image {info.image_id!r}: {error}, or set data.on_error=skip to leave it out") from error
+        raise ImageError(f"image {info.image_id!r}: {error}, or set data.on_error=skip to skip it") from error
     nothing = Sized(np.zeros((0, 0, 3), np.uint8), (0, 0), (1.0, 1.0))
     return Sample(nothing, np.zeros((0, 4)), np.zeros(0, np.int64), info._replace(error=str(error)), canvas)
 
@@ -128,7 +128,7 @@ def collate(samples: list[Sample], shared: SharedBlocks | None = None) -> Batch:
 
 
 def _memory(shared: SharedBlocks | None, shape: tuple[int, ...]) -> torch.Tensor:
-    """uint8, with anything in it."""
+    """Takes uint8 memory for images, with anything in it."""
     if get_worker_info() is None:
         return torch.empty(shape, dtype=torch.uint8)
     block = None if shared is None else shared.take(math.prod(shape))
@@ -138,18 +138,18 @@ def _memory(shared: SharedBlocks | None, shape: tuple[int, ...]) -> torch.Tensor
 
 
 def init_worker(_: int) -> None:
-    """A worker is one thread (cv2 would start as many as there are cores), and ends when its run does: schedulers
-    and Ctrl-C signal every process, and the run still needs its workers to finish the step and save."""
+    """Sets a worker up as one thread (cv2 would start as many as there are cores) that ends when its run does:
+    schedulers and Ctrl-C signal every process, and the run still needs its workers to finish the step and save."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_when_the_run_says_so, daemon=True).start()
+        threading.Thread(target=_end_with_the_run, daemon=True).start()
     cv2.setNumThreads(0)
     cv2.ocl.setUseOpenCL(False)
 
 
-def _end_when_the_run_says_so() -> None:
-    """A process that exits sends SIGTERM to the children it has left, and waits for them."""
+def _end_with_the_run() -> None:
+    """Ends a worker when its parent sends SIGTERM, as a process that exits does to the children it has left."""
     if sys.platform == "linux":
         while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
             pass

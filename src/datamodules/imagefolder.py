@@ -29,7 +29,7 @@ _SHOWN = 10
 
 
 def class_folders(split: Path) -> list[Path]:
-    """In alphabetical order."""
+    """Lists the class folders of a split in alphabetical order."""
     entries = _entries(split)
     folders = sorted(Path(entry.path) for entry in entries if entry.is_dir())
     if not folders:
@@ -73,7 +73,7 @@ def read_folders(splits: Sequence[Path]) -> Records:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """Without hidden ones, which editors and file managers leave behind."""
+    """Lists a folder without hidden entries, which editors and file managers leave behind."""
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]
@@ -96,7 +96,7 @@ def _few(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class CentreCrop(Resize):
-    """How the field evaluates classifiers: short side to 256/224 of `resize`, then the middle square of `resize`.
+    """The usual crop to evaluate a classifier: short side to 256/224 of `resize`, then the middle square of `resize`.
 
     Cut out first and resized then, which differs by rounding, and never makes a large picture of a long one.
     """
@@ -105,7 +105,7 @@ class CentreCrop(Resize):
         return np.full((len(originals), 2), self.resize)
 
     def canvases(self, sizes: np.ndarray) -> np.ndarray:
-        """No padding, which would have a share in the mean over the last feature map."""
+        """Returns `sizes`: there is no padding, which would have a share in the mean over the last feature map."""
         return sizes
 
     def apply(self, image: np.ndarray, canvas: tuple[int, int], resize: int | None = None) -> Sized:
@@ -118,7 +118,7 @@ class CentreCrop(Resize):
 
 @dataclass(frozen=True, eq=False)
 class RandomView:
-    """What training sees of an image: a random part of it at the size of the network, its colours shifted, mirrored."""
+    """A view of an image for training: a random part at the size of the network, its colours shifted, mirrored."""
 
     area: tuple[float, float]
     """Share of the image, from a uniform distribution."""
@@ -142,7 +142,7 @@ class RandomView:
         return image
 
     def part(self, size: tuple[int, int], random: np.random.Generator) -> tuple[slice, slice]:
-        """Rows and columns of the first of ten parts drawn that fits (Inception, arXiv 1409.4842, section 6); where
+        """Draws rows and columns of a part: of ten the first that fits (Inception, arXiv 1409.4842, section 6); where
         none does, the largest in the middle whose proportions are allowed.
         """
         height, width = size

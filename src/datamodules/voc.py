@@ -26,7 +26,7 @@ VOC_CLASSES = (
 
 
 def find_splits(root: Path, split: str) -> list[Path]:
-    """The list file of each part of a split such as `2007_trainval+2012_trainval`.
+    """Finds the list file of each part of a split such as `2007_trainval+2012_trainval`.
 
     `07_trainval` may stand for `2007_trainval`, and `07` alone too. In a folder that holds ImageSets itself,
     a name that exists there comes before a year.
@@ -54,12 +54,12 @@ def _existing_splits(root: Path) -> str:
 
 
 def list_stems(file: Path) -> list[str]:
-    """Image stems of a split, each once. The devkit's lists of a class have 1, 0 or -1 behind each."""
+    """Reads the image stems of a split, each once. The devkit's lists of a class have 1, 0 or -1 behind each."""
     data = file.read_bytes()
     try:  # Windows' editors and shells mark UTF-8 and UTF-16 by their first bytes
         text = data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{file} is no text in UTF-8 ({error}); save it as UTF-8, an image's stem a line") from error
+        raise DataError(f"{file} is not text in UTF-8 ({error}); save it as UTF-8, an image's stem a line") from error
     stems: dict[str, None] = {}
     for line in filter(None, map(str.strip, text.splitlines())):
         column = re.search(r"\s+(?:-1|0|1)$", line)
@@ -117,7 +117,7 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]]) -> Records:
 
 
 def _parse(file: Path) -> Element:
-    """The root of an XML file in any encoding; entities are refused."""
+    """Parses an XML file in any encoding and returns its root; refuses entities."""
     data = file.read_bytes()
     try:
         return ElementTree.fromstring(data)
@@ -138,7 +138,7 @@ def _inclusive(box: np.ndarray) -> list[float]:
 
 
 def _size(tree: Element) -> tuple[int, int] | None:
-    """(height, width), or None where the file does not say, or says 0."""
+    """Reads (height, width); None where the file has none, or 0."""
     try:
         height, width = (int(float(tree.findtext(f"size/{side}") or 0)) for side in ("height", "width"))
     except (ValueError, OverflowError):
@@ -205,7 +205,7 @@ class VocDataModule(DetectionDataModule):
 
     def choose_classes(self, index: AnnotationIndex) -> tuple[list[str], list[int]]:
         names = list(VOC_CLASSES if self.classes is None else self.classes)
-        used = [index.class_names[label] for label in np.unique(index.labels)]  # not those of what was left out
+        used = [index.class_names[label] for label in np.unique(index.labels)]  # not those of objects that were skipped
         others = [name for name in used if name not in names]
         from_voc = set(names) < set(VOC_CLASSES) and set(others) <= set(VOC_CLASSES)
         if others and self.other_classes == "raise" and not from_voc:
@@ -218,7 +218,7 @@ class VocDataModule(DetectionDataModule):
             near = f" (nearest is {matches[0]})" if matches else ""
             raise DataError(
                 f"{where}. data.classes={_few(names)} lacks them{near}; add them, "
-                "or leave them out with data.other_classes=drop"
+                "or skip them with data.other_classes=drop"
             )
         return names, list(range(1, len(names) + 1))
 
