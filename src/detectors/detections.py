@@ -50,8 +50,8 @@ def nms_and_pad(
     """Non-maximum suppression within each class, then an image's rows of `Detections`, padded.
 
     Of two boxes whose IoU exceeds the threshold the one with the higher score is kept. Greedy suppression never looks
-    at boxes after the last one it keeps, so it runs on the best 3 x `max_detections`, and on twice as many while too few
-    are left; the result is that of all boxes. It waits for the device once a round.
+    at boxes after the last one it keeps, so it runs on the best 3 x `max_detections`, and on twice as many while too
+    few are left; the result is that of all boxes. It waits for the device once a round.
     """
     order = scores.argsort(descending=True, stable=True)
     groups = torch.zeros_like(labels) if class_agnostic else labels
