@@ -5,15 +5,12 @@ import dataclasses
 import functools
 import importlib
 import inspect
-import re
-import shlex
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -196,25 +193,3 @@ def test_a_model_of_a_config_is_that_of_a_constructor_without_arguments(model: s
         made = instantiate(cfg.model[key], _convert_="all")
         assert type(made) is type(part)
         assert plain(list(dataclasses.asdict(made).values())) == plain(list(dataclasses.asdict(part).values()))
-
-
-def documented() -> list[str]:
-    """The arguments of every command in README and docs."""
-    found = []
-    for page in (CONF.parent / "README.md", *sorted((CONF.parent / "docs").glob("*.md"))):
-        text = page.read_text().replace("\\\n", " ")
-        for line in re.findall(
-            r"^    (?:\S+/)?python (?:train|evaluate|predict|inspect_data|benchmark)\.py (.*)$", text, re.MULTILINE
-        ):
-            found.append(line)
-    return found
-
-
-def test_there_are_documented_commands() -> None:
-    assert len(documented()) > 15
-
-
-@pytest.mark.parametrize("line", documented())
-def test_documented_commands_are_legible_to_hydra(line: str) -> None:
-    arguments = [word for word in shlex.split(line, comments=True) if not word.startswith("-") and "=" in word]
-    OverridesParser.create().parse_overrides(arguments)

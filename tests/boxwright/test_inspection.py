@@ -112,7 +112,7 @@ def test_legal_boxes_are_counted_by_why_training_leaves_them_out(tmp_path: Path,
         assert said in html
         assert said in text
     _, _, text = look(*COCO, f"data.root={tmp_path}", "data.classes=[dog]", "data.num_classes=1")
-    assert "leaves out: 4; &#x27;cat&#x27; 4 (the first in" in (tmp_path / "inspection.html").read_text()
+    assert "leaves out: 4; &#39;cat&#39; 4 (the first in" in (tmp_path / "inspection.html").read_text()
     assert "train, boxes of classes that data.classes leaves out: 4; 'cat' 4 (the first in" in text
 
 
@@ -140,7 +140,7 @@ def test_a_split_without_any_box_is_inspected(tmp_path: Path, look: Inspect) -> 
     write_split(tmp_path, "val", [[[1, 2, 20, 20]]], seed=1)
     problems, html, text = look(*COCO, f"data.root={tmp_path}")
     assert problems == 0
-    assert "train, classes without a box, which can&#x27;t be learnt: 2, cat, dog" in html
+    assert "train, classes without a box, which can&#39;t be learnt: 2, cat, dog" in html
     assert "Batch 1" in html
     assert "Anchors" not in html
     (row,) = [line.split() for line in text.splitlines() if line.strip().startswith("train: train")]

@@ -18,7 +18,6 @@ from pytorch_lightning.callbacks import Callback
 from evaluation.analysis import Analysis, analyse, sample
 from evaluation.truth import Predictions, Truth
 from lit_modules.detection_module import DetectionModule
-from lit_modules.loggers.wandb import WandbLogger
 from lit_modules.training_module import TrainingModule
 from reports.validation_pictures import Picture, caption, drawn, file_stem, resized
 
@@ -71,7 +70,7 @@ class Pictures(Callback):
             return
         self._validations += 1
         last = trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
-        dashboards = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+        dashboards = [logger for logger in cast("list[Any]", trainer.loggers) if hasattr(logger, "log_validation")]
         if ((self._validations - 1) % self.every and not last) or not (self.num_fixed or self.num_worst or dashboards):
             return
         with self._forgiven("pictures and tables of validation images"):
@@ -83,9 +82,7 @@ class Pictures(Callback):
             with self._forgiven("pictures in the run's folder"):
                 self._write(trainer.global_step, analysis, shown)
             for dashboard in dashboards:
-                from lit_modules.loggers.wandb_panels import panels  # only now, since it imports wandb
-
-                dashboard.log_metrics(panels(analysis, shown), trainer.global_step)
+                dashboard.log_validation(analysis, shown, trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -103,11 +100,9 @@ class Pictures(Callback):
             rows = list(range(len(analysis.truth.image_ids)))
             shown = self._choose(datamodule, analysis, {"fixed": rows, "worst": []})
             self._write(step, analysis, shown)
-            for dashboard in (logger for logger in trainer.loggers if isinstance(logger, WandbLogger)):
-                from lit_modules.loggers.wandb_panels import overlays
-
-                if shown["fixed"]:
-                    dashboard.log_metrics({"pictures/fixed": overlays(analysis, shown["fixed"])}, step)
+            for logger in cast("list[Any]", trainer.loggers):
+                if hasattr(logger, "log_pictures"):
+                    logger.log_pictures(analysis, shown, step)
 
     @contextmanager
     def _forgiven(self, what: str) -> Generator[None]:
@@ -152,9 +147,8 @@ def found_on_few(module: DetectionModule, trainer: pl.Trainer, datamodule: Any, 
         entries: list[Any] = []
         with precision.forward_context():
             for batch in datamodule.single_images("val", places):
-                if batch.infos:  # else it could not be read
-                    moved = batch._replace(images=batch.images.to(module.device), sizes=batch.sizes.to(module.device))
-                    entries += module.evaluate_batch(module.forward_batch(moved), moved)
+                moved = batch._replace(images=batch.images.to(module.device), sizes=batch.sizes.to(module.device))
+                entries += module.evaluate_batch(module.forward_batch(moved), moved)
         seen = {entry.image_id for entry in entries}
         truth = truth.only(np.array([image_id in seen for image_id in truth.image_ids.tolist()], bool))
         metrics = module.score(truth, entries)

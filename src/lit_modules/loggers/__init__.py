@@ -1,4 +1,6 @@
-"""Where the curves go: a CSV file always, Weights & Biases by default."""
+"""Where the curves go: a CSV file always, Weights & Biases by default, TensorBoard and MLflow where asked for."""
 
 from lit_modules.loggers.csv_file import CSVLogger as CSVLogger
+from lit_modules.loggers.mlflow import MLflowLogger as MLflowLogger
+from lit_modules.loggers.tensorboard import TensorBoardLogger as TensorBoardLogger
 from lit_modules.loggers.wandb import WandbLogger as WandbLogger

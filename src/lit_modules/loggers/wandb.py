@@ -4,7 +4,7 @@ import logging
 import netrc
 import os
 import secrets
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -13,8 +13,10 @@ from urllib.parse import urlsplit
 from pytorch_lightning.loggers import WandbLogger as LightningWandbLogger
 from pytorch_lightning.utilities import rank_zero_only  # pyright: ignore[reportPrivateImportUsage]
 
+from evaluation.analysis import Analysis
 from evaluation.truth import CLASSIFICATION_METRICS, COCO_METRICS, PROPOSAL_METRICS, VOC_METRICS
 from lit_modules.loggers.wandb_file import cut
+from reports.validation_pictures import Picture
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +98,22 @@ class WandbLogger(LightningWandbLogger):
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         with self._forgiven():
             super().log_metrics(dict(metrics), step)
+
+    @rank_zero_only
+    def log_validation(self, analysis: Analysis, shown: Mapping[str, Sequence[Picture]], step: int) -> None:
+        """Logs pictures under overlays, tables and curves of a validation."""
+        from lit_modules.loggers.wandb_panels import panels  # only now, since it imports wandb
+
+        self.log_metrics(panels(analysis, shown), step)
+
+    @rank_zero_only
+    def log_pictures(self, analysis: Analysis, shown: Mapping[str, Sequence[Picture]], step: int) -> None:
+        """Logs the pictures alone, between validations."""
+        from lit_modules.loggers.wandb_panels import overlays
+
+        pictures = {f"pictures/{role}": overlays(analysis, some) for role, some in shown.items() if some}
+        if pictures:
+            self.log_metrics(pictures, step)
 
     @rank_zero_only
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
