@@ -49,9 +49,8 @@ class FeaturePyramid(nn.Module):
 
 
 def _halved(convolution: nn.Module, x: Tensor) -> Tensor:
-    """Strided convolution, in float32 where only one cell is left.
-
-    oneDNN's bf16 weight gradient over a 1 x 1 map reads memory that nobody wrote (torch 2.15): it is NaN now and then.
+    """Strided convolution, in float32 where only one cell is left: oneDNN's bf16 weight gradient
+    over a 1 x 1 map reads memory that nobody wrote (torch 2.15), so that it is NaN now and then.
     """
     if x.shape[-2:] != (1, 1) or x.is_meta:  # which autocast does not know
         return convolution(x)

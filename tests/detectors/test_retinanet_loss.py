@@ -27,8 +27,9 @@ from torchvision.ops import generalized_box_iou, sigmoid_focal_loss
 
 from detectors.anchors import RETINANET
 from detectors.backbones.resnet import ResNet
+from detectors.boxes import check_same_weights
 from detectors.losses import BACKGROUND, IGNORED
-from detectors.retinanet import BOX_LOSSES, RetinaNet, RetinaNetLoss, assign_retinanet
+from detectors.retinanet import BOX_LOSSES, RetinaNet, RetinaNetDecoder, RetinaNetLoss, assign_retinanet
 
 HEADS = ("logits", "deltas")
 
@@ -213,7 +214,6 @@ def test_every_knob_of_the_assignment_is_used() -> None:
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"box_loss": "diou"}, "box_loss=diou: expected one of smooth_l1, l1, giou"),
         ({"background_iou": 0.6}, r"background_iou=0\.6, foreground_iou=0\.5: expected 0 < background_iou <="),
         ({"background_iou": 0.0}, r"background_iou=0\.0, foreground_iou=0\.5: expected 0 < background_iou <="),
         ({"foreground_iou": 1.5}, r"foreground_iou=1\.5: expected .* foreground_iou <= 1"),
@@ -226,6 +226,21 @@ def test_every_knob_of_the_assignment_is_used() -> None:
 def test_impossible_knobs_are_refused(knobs: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RetinaNetLoss(**knobs)
+
+
+def test_an_unknown_box_loss_names_the_choices() -> None:
+    loss = RetinaNetLoss()
+    object.__setattr__(loss, "box_loss", "diou")  # which the tests' type checker would refuse sooner
+    with pytest.raises(ValueError, match="box_loss=diou: expected one of smooth_l1, l1, giou"):
+        loss.__post_init__()
+
+
+def test_a_decoder_of_other_box_weights_than_the_losss_is_refused() -> None:
+    check_same_weights(RetinaNetLoss(), RetinaNetDecoder())
+    check_same_weights(RetinaNetLoss(box_weights=[1.0] * 4), RetinaNetDecoder(box_weights=(1.0,) * 4))
+    check_same_weights(object(), RetinaNetDecoder())
+    with pytest.raises(ValueError, match=r"box_weights=\[10\.0, .* of the decoder: expected \[1\.0, 1\.0, "):
+        check_same_weights(RetinaNetLoss(box_weights=[1.0] * 4), RetinaNetDecoder())
 
 
 # Devices and compilers

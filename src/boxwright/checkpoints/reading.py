@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from boxwright.checkpoints.trust import refuse_foreign, refuse_overgrown
-from boxwright.config.earlier import translated
+from boxwright.config.earlier import NODES, translated
 from boxwright.config.errors import ConfigError
 from evaluation.files import write_whole
 from lit_modules.training_module import TrainingModule
@@ -168,6 +168,9 @@ def _check(contents: dict[str, Any]) -> None:
         raise ValueError(f"{len(strays)} entries of its state_dict are not tensors: {_some(strays)}")
     with torch.device("meta"), _at_most(2 * len(state) + 100):  # takes no memory, however large the numbers
         expected = build_module(without_weights(config["model"])).state_dict()
+    for name in NODES.get(config["model"]["_target_"], ()):
+        if "_target_" not in _mapping(config["model"], name):
+            raise ValueError(f"its model.{name} names no class")
     _refuse_misfit(state, expected)
 
 

@@ -40,7 +40,7 @@ class VGG16(Backbone):
         dropout: float = 0.0,
         caffe: bool = False,
     ) -> None:
-        """Builds it; `fully_connected` keeps fc6 and fc7 of the weights for `region_head`, each with `dropout`.
+        """Builds the network; `fully_connected` keeps fc6 and fc7 for `region_head`, with `dropout` behind each.
 
         `caffe` says that the file is Caffe's: its first filters, which were trained on BGR, are turned to RGB, and
         pixels are scaled as there. A checkpoint of ours holds both already.
