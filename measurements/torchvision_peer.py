@@ -124,12 +124,13 @@ def peer(config: DictConfig, resize: int) -> nn.Module:
 
 
 def faster_rcnn(trunk: Trunk, config: DictConfig, sizes: dict[str, Any]) -> nn.Module:
-    width = config.head_channels
+    width, train, test = config.head_channels, config.train_proposer, config.proposer
     model = FasterRCNN(
         trunk,
-        rpn_pre_nms_top_n_train=config.train_candidates_per_level, rpn_post_nms_top_n_train=config.train_proposals,
-        rpn_pre_nms_top_n_test=config.candidates_per_level, rpn_post_nms_top_n_test=config.proposals,
-        rpn_batch_size_per_image=config.rpn_samples, box_batch_size_per_image=config.roi_samples,
+        rpn_pre_nms_top_n_train=train.candidates_per_level, rpn_post_nms_top_n_train=train.max_proposals,
+        rpn_pre_nms_top_n_test=test.candidates_per_level, rpn_post_nms_top_n_test=test.max_proposals,
+        rpn_batch_size_per_image=config.anchor_sampler.num_samples,
+        box_batch_size_per_image=config.region_sampler.num_samples,
         box_head=TwoMLPHead(trunk.out_channels * 49, width),
         box_predictor=FloatPredictor(width, config.num_classes + 1), **sizes,
     )  # fmt: skip

@@ -1,5 +1,6 @@
-"""What every page of ours must be, whatever it shows: well formed, self-contained, with unique ids."""
+"""Checks that hold for every page, whatever it shows: well formed, self-contained, with unique ids."""
 
+import base64
 import re
 from html.parser import HTMLParser
 
@@ -54,7 +55,7 @@ class Page(HTMLParser):
 
     @property
     def text(self) -> str:
-        """What is read, marks of direction left out."""
+        """The text of the page without marks of direction."""
         return re.sub(r"\s+", " ", " ".join(self.texts)).replace("\u2068", "").replace("\u2069", "")
 
     def with_class(self, name: str) -> list[dict[str, str]]:
@@ -62,11 +63,22 @@ class Page(HTMLParser):
 
 
 def checked(html: str) -> Page:
-    """Well formed, ids unique, every reference inside the page or data."""
+    """A page that is well formed, with unique ids, and every reference inside the page or data."""
     page = Page(html)
+    for figure in page.with_class("plot"):
+        plot = Page(svg(figure))  # an image of its own, which may load nothing either
+        assert all(link.strip("\"' ").startswith(("#", "data:image/")) for link in plot.links)
     assert len(page.ids) == len(set(page.ids)), sorted(name for name in page.ids if page.ids.count(name) > 1)
     for link in page.links:
         link = link.strip("\"' ")
         assert link.startswith(("#", "data:image/")), f"loads {link[:80]}"
         assert not link.startswith("#") or link[1:] in page.ids, f"{link} is nowhere"
     return page
+
+
+def svg(figure: dict[str, str]) -> str:
+    """The SVG of an image that holds it, without the head of its file."""
+    kind, _, data = figure["src"].partition(",")
+    assert kind == "data:image/svg+xml;base64"
+    text = base64.b64decode(data).decode()
+    return text[text.index("<svg") :]

@@ -17,10 +17,11 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 DETECTORS = [name for name in MODELS if name != "classifier"]
 ONE_STAGE = ["fcos", "retinanet"]
 ALL_SAMPLES = {
-    "rpn": {"num_samples": 5000, "positive_fraction": 1.0},
+    "rpn": {"anchor_sampler.num_samples": 5000, "anchor_sampler.positive_fraction": 1.0},
     "faster_rcnn": {
-        "rpn_samples": 5000, "rpn_positive_fraction": 1.0, "proposal_nms_threshold": 1.0, "train_proposals": 2000,
-        "roi_samples": 5000, "roi_positive_fraction": 1.0,
+        "anchor_sampler.num_samples": 5000, "anchor_sampler.positive_fraction": 1.0, "proposer.nms_threshold": 1.0,
+        "train_proposer.max_proposals": 2000, "region_sampler.num_samples": 5000,
+        "region_sampler.positive_fraction": 1.0,
     },
 }  # fmt: skip
 """So that it does not matter what is drawn: random numbers are those of the device."""

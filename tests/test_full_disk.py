@@ -20,7 +20,7 @@ from evaluation.files import write_text
 from evaluation.results import write_predictions
 from evaluation.truth import Predictions, Truth
 from lit_modules.loggers.csv_file import CSVLogger
-from reports.html import page, write_page
+from reports.html import write_page
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def config(folder: Path, size: int) -> Path:
 
 
 def report(folder: Path, size: int) -> Path:
-    write_page(folder / "report.html", page("title", [("heading", "x" * size)]))
+    write_page(folder / "report.html", f"<p>{'x' * size}</p>")
     return folder / "report.html"
 
 

@@ -1,4 +1,4 @@
-"""What travels from the workers to the device."""
+"""Batches, as they travel from the workers to the device."""
 
 from collections.abc import Callable, Sequence
 from multiprocessing.reduction import ForkingPickler
@@ -11,7 +11,7 @@ from datamodules.shared_blocks import received, sent
 
 
 class ImageInfo(NamedTuple):
-    """Where an image of a batch came from, and how to map its boxes back to original pixels."""
+    """The origin of an image of a batch, and the scale that maps its boxes back to original pixels."""
 
     image_id: int | str
     original_size: tuple[int, int]
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
     """One for each image; empty where none of the batch could be read: then a black image without boxes stands
     in, so that ranks take the same steps, and must count for nothing."""
     unread: Sequence[ImageInfo] = ()
-    """Of those that could not be read, and are in no tensor."""
+    """Images that could not be read, and are in no tensor."""
 
 
 def _between_processes(batch: Batch) -> tuple[Callable[..., Batch], tuple[Any, ...]]:

@@ -4,7 +4,7 @@ Distances are (left, top, right, bottom), non-negative for a point inside its bo
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -24,12 +24,24 @@ def distances_to_boxes(points: Float[Tensor, "*#n 2"], distances: Float[Tensor, 
 LARGEST_LOG_RATIO = math.log(1000 / 16)
 """Of a decoded side to the anchor's, so that an untrained network has no infinite boxes (Detectron's bound)."""
 
-Weights = tuple[float, float, float, float]
+Weights = Sequence[float]
+"""Four factors, of the deltas (x, y, width, height)."""
 
 
 def check_weights(weights: Weights) -> None:
-    if min(weights) <= 0:
+    if len(weights) != 4 or min(weights) <= 0:
         raise ValueError(f"box_weights={list(weights)}: expected four numbers over 0")
+
+
+def check_same_weights(loss: object, decoder: object) -> None:
+    """Raises ValueError where a loss and a decoder, if both weigh deltas, do not do it alike."""
+    ours: Weights | None = getattr(loss, "box_weights", None)
+    theirs: Weights | None = getattr(decoder, "box_weights", None)
+    if ours is not None and theirs is not None and tuple(ours) != tuple(theirs):
+        raise ValueError(
+            f"box_weights={list(theirs)} of the decoder: expected {list(ours)}, those of the loss that its deltas were "
+            "trained with"
+        )
 
 
 def boxes_to_deltas(

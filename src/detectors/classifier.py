@@ -31,6 +31,6 @@ def classification_loss(logits: Float[Tensor, "B K"], labels: Int[Tensor, " B"])
 
 
 @torch.no_grad()
-def rank_classes(logits: Float[Tensor, "B K"], number: int) -> Int[Tensor, "B k"]:
+def top_classes(logits: Float[Tensor, "B K"], number: int) -> Int[Tensor, "B k"]:
     """The likeliest classes of each image, the best first; of equal ones the lower label."""
     return logits.float().argsort(dim=1, descending=True, stable=True)[:, :number]

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torchvision.ops import nms
 
-_MANY = 2000
+_GROUPWISE_FROM = 2000
 """Boxes from which on a CPU suppresses each group by itself: fewer take less time together."""
 
 
@@ -30,13 +30,15 @@ class Detections:
 torch.export.register_dataclass(Detections)
 
 
-def stacked(images: Iterable[tuple[Float[Tensor, "D 4"], Float[Tensor, " D"], Int[Tensor, " D"]]]) -> Detections:
+def stack_detections(
+    images: Iterable[tuple[Float[Tensor, "D 4"], Float[Tensor, " D"], Int[Tensor, " D"]]],
+) -> Detections:
     """Of the rows of each image, padded to the same number."""
     boxes, scores, labels = zip(*images, strict=True)
     return Detections(torch.stack(boxes), torch.stack(scores), torch.stack(labels))
 
 
-def best_detections(
+def nms_and_pad(
     boxes: Float[Tensor, "N 4"],
     scores: Float[Tensor, " N"],
     labels: Int[Tensor, " N"],
@@ -78,7 +80,7 @@ def _suppress(
     `torchvision.ops.batched_nms` does it in float32, which moves boxes of the 80th class by up to 0.004 pixels. On a
     CPU, where pairs of all groups would take their time, each group of many boxes is taken by itself.
     """
-    if len(boxes) > _MANY and boxes.device.type == "cpu":
+    if len(boxes) > _GROUPWISE_FROM and boxes.device.type == "cpu":
         kept: list[Tensor] = []
         for group in groups.bincount().nonzero()[:, 0]:
             (rows,) = (groups == group).nonzero(as_tuple=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from detectors.anchors import Anchors
 from detectors.backbones.base import Backbone
 from detectors.boxes import Weights, box_areas, boxes_to_deltas, check_weights, clip_boxes, deltas_to_boxes
-from detectors.detections import Detections, best_detections, check_decoding, stacked
+from detectors.detections import Detections, check_decoding, nms_and_pad, stack_detections
 from detectors.losses import BACKGROUND, IGNORED, check_smooth_l1, mean_over_ranks
 from detectors.matching import gather_matched, match_anchors
 from detectors.roi_pooling import align_regions, max_pool_regions
@@ -87,11 +87,11 @@ class FasterRCNN(RPN):
     def refine(self, maps: Sequence[Tensor], boxes: Float[Tensor, "B P 4"]) -> RegionOutputs:
         """Look again at the regions of these boxes, which lie in the pixels of the network input."""
         image = torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])
-        logits, deltas = self.judge(self.cut_out(maps, image, boxes.flatten(0, 1)))
+        logits, deltas = self.classify_regions(self.pool_regions(maps, image, boxes.flatten(0, 1)))
         regions = boxes.shape[:2]
         return RegionOutputs(logits.reshape(*regions, *logits.shape[1:]), deltas.reshape(*regions, *deltas.shape[1:]))
 
-    def cut_out(
+    def pool_regions(
         self, maps: Sequence[Tensor], image: Int[Tensor, " N"], boxes: Float[Tensor, "N 4"]
     ) -> Float[Tensor, "N C s s"]:
         if self.pyramid is not None:  # P6 is for proposals alone
@@ -100,11 +100,11 @@ class FasterRCNN(RPN):
             return max_pool_regions(maps[0], 16, image, boxes, self.pooled_size)
         return align_regions(maps, (16,), image, boxes, self.pooled_size, self.aligned)
 
-    def judge(
+    def classify_regions(
         self, pooled: Float[Tensor, "N C s s"]
     ) -> tuple[Float[Tensor, "N columns"], Float[Tensor, "N columns 4"]]:
         """Logits and deltas of regions cut out of the maps."""
-        x = self.backbone.regions(pooled) if self.head is None else self.head(pooled)
+        x = self.backbone.region_head(pooled) if self.head is None else self.head(pooled)
         logits = self.logits(x)
         return logits, self.deltas(x).reshape(*logits.shape, 4)
 
@@ -149,7 +149,11 @@ class RegionSampler:
         padded = torch.cat((proposals.labels, labels), dim=1) < 0
         regions = regions + F.pad(padded[..., None].float().expand(-1, -1, 2), (2, 0))  # 0 0 1 1: an area to divide by
         matched = match_anchors(
-            regions, boxes, background_iou=self.foreground_iou, foreground_iou=self.foreground_iou, low_quality=False
+            regions,
+            boxes,
+            background_iou=self.foreground_iou,
+            foreground_iou=self.foreground_iou,
+            allow_low_quality=False,
         )
         assigned, target = gather_matched(torch.where(padded, IGNORED, matched), boxes, labels)
         rows, sampled = balanced_sample(
@@ -222,7 +226,7 @@ class RegionDecoder:
 
     @torch.no_grad()
     def __call__(self, outputs: RegionOutputs, proposals: Detections, sizes: Int[Tensor, "B 2"]) -> Detections:
-        return stacked(self._decode(outputs, proposals, image, size) for image, size in enumerate(sizes))
+        return stack_detections(self._decode(outputs, proposals, image, size) for image, size in enumerate(sizes))
 
     def _decode(
         self, outputs: RegionOutputs, proposals: Detections, image: int, size: Int[Tensor, "2"]
@@ -234,7 +238,7 @@ class RegionDecoder:
         boxes = clip_boxes(deltas_to_boxes(proposals.boxes[image, row], deltas, self.box_weights), size)
         (inside,) = (box_areas(boxes) > 0).nonzero(as_tuple=True)
         row, label = row[inside], label[inside]
-        return best_detections(
+        return nms_and_pad(
             boxes[inside],
             scores[row, label],
             label,

@@ -4,6 +4,7 @@
 # pyright: reportMissingTypeStubs=false
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,12 +16,13 @@ from torch import Tensor, nn
 from detectors.backbones.base import Backbone
 from detectors.backbones.norms import group_norm
 from detectors.boxes import box_areas, boxes_to_distances, clip_boxes, distances_to_boxes
-from detectors.detections import Detections, best_detections, check_decoding, stacked
-from detectors.losses import BOX_LOSSES, fused_sigmoid_focal_loss, mean_over_ranks
+from detectors.detections import Detections, check_decoding, nms_and_pad, stack_detections
+from detectors.losses import BOX_LOSSES, BoxLoss, fused_sigmoid_focal_loss, mean_over_ranks
 from detectors.pyramid import FeaturePyramid
 
-SIZE_RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, 1e8))
-"""Pixels: the largest of the four distances that each level P3-P7 regresses (section 3.2)."""
+SizeRanges = Sequence[Sequence[float]]
+SIZE_RANGES: SizeRanges = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, 1e8))
+"""Smallest and largest distance in pixels that each level P3-P7 regresses, by the largest of the four (section 3.2)."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def assign_fcos(
     labels: Int[Tensor, "B G"],
     *,
     center_sampling: float | None = None,
-    size_ranges: tuple[tuple[float, float], ...] = SIZE_RANGES,
+    size_ranges: SizeRanges = SIZE_RANGES,
     max_pairs: int = 2**21,
 ) -> tuple[Int[Tensor, "B R"], Float[Tensor, "B R 4"]]:
     """Label (-1: background) and pixel distances of the box that each point answers for (sections 3.1, 3.2).
@@ -238,6 +240,14 @@ def centerness_of(distances: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
     return (across * down).sqrt()
 
 
+def check_size_ranges(size_ranges: SizeRanges) -> None:
+    if len(size_ranges) != len(SIZE_RANGES) or not all(len(pair) == 2 and pair[0] < pair[1] for pair in size_ranges):
+        raise ValueError(
+            f"size_ranges={[list(pair) for pair in size_ranges]}: expected {len(SIZE_RANGES)} pairs, one for each "
+            "level, the first number of each smaller than the second"
+        )
+
+
 @dataclass(frozen=True)
 class FCOSLoss:
     """Focal loss for classes, IoU loss weighted by centerness, cross-entropy for centerness (equation 2).
@@ -248,14 +258,17 @@ class FCOSLoss:
     """
 
     center_sampling: float | None = None
-    """In strides; null: every point inside a box."""
-    box_loss: str = "iou"
+    """Radius around a box's centre in strides; None: every point inside the box."""
+    size_ranges: SizeRanges = SIZE_RANGES
+    """Distances that each level regresses; for small inputs give smaller ones."""
+    box_loss: BoxLoss = "iou"
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
 
     def __post_init__(self) -> None:
         if self.box_loss not in BOX_LOSSES:
             raise ValueError(f"box_loss={self.box_loss}: expected one of {', '.join(BOX_LOSSES)}")
+        check_size_ranges(self.size_ranges)
 
     def __call__(
         self, outputs: FCOSOutputs, boxes: Float[Tensor, "B G 4"], labels: Int[Tensor, "B G"]
@@ -267,6 +280,7 @@ class FCOSLoss:
             boxes,
             labels,
             center_sampling=self.center_sampling,
+            size_ranges=self.size_ranges,
         )
         positive = target_labels >= 0
         # The background gets equal boxes: a loss of 0 that no weight can turn into a NaN.
@@ -313,7 +327,7 @@ class FCOSDecoder:
 
     @torch.no_grad()
     def __call__(self, outputs: FCOSOutputs, sizes: Int[Tensor, "B 2"]) -> Detections:
-        return stacked(self._decode(outputs, image, size) for image, size in enumerate(sizes))
+        return stack_detections(self._decode(outputs, image, size) for image, size in enumerate(sizes))
 
     def _decode(
         self, outputs: FCOSOutputs, image: int, size: Int[Tensor, "2"]
@@ -323,9 +337,7 @@ class FCOSDecoder:
         boxes = clip_boxes(boxes, size)
         (inside,) = (box_areas(boxes) > 0).nonzero(as_tuple=True)
         boxes, scores, labels = boxes[inside], products[inside].sqrt(), labels[inside]
-        return best_detections(
-            boxes, scores, labels, nms_threshold=self.nms_threshold, max_detections=self.max_detections
-        )
+        return nms_and_pad(boxes, scores, labels, nms_threshold=self.nms_threshold, max_detections=self.max_detections)
 
     def _candidates(
         self, outputs: FCOSOutputs, image: int

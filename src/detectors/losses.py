@@ -1,7 +1,7 @@
 """Loss terms, and the averages over ranks that normalise them."""
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
@@ -133,7 +133,8 @@ def giou_loss(predicted: Float[Tensor, "*n 4"], target: Float[Tensor, "*n 4"]) -
     return 1 - intersection / union + (hull - union) / hull
 
 
-BOX_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+BoxLoss = Literal["iou", "linear_iou", "giou"]
+BOX_LOSSES: dict[BoxLoss, Callable[[Tensor, Tensor], Tensor]] = {
     "iou": iou_loss,
     "linear_iou": linear_iou_loss,
     "giou": giou_loss,

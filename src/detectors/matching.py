@@ -16,13 +16,13 @@ def match_anchors(
     *,
     background_iou: float,
     foreground_iou: float,
-    low_quality: bool,
+    allow_low_quality: bool,
     max_pairs: int = 2**21,
 ) -> Int[Tensor, "B R"]:
     """The row of the box that each anchor answers for, or BACKGROUND, or IGNORED (arXiv 1506.01497, section 3.1.2).
 
     Of the boxes of an image an anchor looks at the one of largest IoU, of equal ones the first. It is matched
-    from `foreground_iou` on, background below `background_iou`, and ignored in between. With `low_quality` the
+    from `foreground_iou` on, background below `background_iou`, and ignored in between. With `allow_low_quality` the
     anchors of largest IoU with some box are matched as well, to the box of largest IoU with *them*, which may be
     another one, as in Detectron. A box that no anchor overlaps forces none; torchvision, detectron2 and the
     first Faster R-CNN codes then take anchors of IoU 0. Rows of padding, without area, are matched by nothing.
@@ -46,7 +46,7 @@ def match_anchors(
         down = (torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp(min=0)
         common = across * down
         iou = common / (anchor_areas + areas[:, part] - common)
-        if low_quality:
+        if allow_low_quality:
             best_of_box = iou.amax(dim=2, keepdim=True)
             forced |= ((iou == best_of_box) & (best_of_box > 0)).any(dim=1)
         best, index = iou.max(dim=1)

@@ -5,7 +5,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ from detectors.boxes import (
     clip_boxes,
     deltas_to_boxes,
 )
-from detectors.detections import Detections, best_detections, check_decoding, stacked
+from detectors.detections import Detections, check_decoding, nms_and_pad, stack_detections
 from detectors.losses import check_smooth_l1, fused_sigmoid_focal_loss, giou_loss, mean_over_ranks
 from detectors.matching import check_ious, gather_matched, match_anchors
 from detectors.pyramid import FeaturePyramid
@@ -145,21 +145,26 @@ def assign_retinanet(
     *,
     background_iou: float = 0.4,
     foreground_iou: float = 0.5,
-    low_quality: bool = True,
+    allow_low_quality: bool = True,
 ) -> tuple[Int[Tensor, "B R"], Float[Tensor, "B R 4"]]:
     """Label (-1: background, -2: ignored) and box that each anchor answers for (section 4, "Anchors").
 
-    The paper matches no anchor below `foreground_iou`; its authors' code does, with `low_quality`. The box of an
+    The paper matches no anchor below `foreground_iou`; its authors' code does, with `allow_low_quality`. The box of an
     anchor that answers for none is the anchor itself, so that its deltas are 0.
     """
     matched = match_anchors(
-        anchors, boxes, background_iou=background_iou, foreground_iou=foreground_iou, low_quality=low_quality
+        anchors,
+        boxes,
+        background_iou=background_iou,
+        foreground_iou=foreground_iou,
+        allow_low_quality=allow_low_quality,
     )
     labels, target = gather_matched(matched, boxes, labels)
     return labels, torch.where(labels[..., None] >= 0, target, anchors)
 
 
-BOX_LOSSES = ("smooth_l1", "l1", "giou")
+BoxLoss = Literal["smooth_l1", "l1", "giou"]
+BOX_LOSSES = get_args(BoxLoss)
 
 
 @dataclass(frozen=True)
@@ -175,8 +180,8 @@ class RetinaNetLoss:
     """Of the deltas, as in `boxes.boxes_to_deltas`; those of the decoder."""
     background_iou: float = 0.4
     foreground_iou: float = 0.5
-    low_quality: bool = True
-    box_loss: str = "smooth_l1"
+    allow_low_quality: bool = True
+    box_loss: BoxLoss = "smooth_l1"
     smooth_l1_beta: float = 1 / 9
     """Where the square turns into the line."""
     box_loss_weight: float = 0.25
@@ -200,7 +205,7 @@ class RetinaNetLoss:
             labels,
             background_iou=self.background_iou,
             foreground_iou=self.foreground_iou,
-            low_quality=self.low_quality,
+            allow_low_quality=self.allow_low_quality,
         )
         positive = target_labels >= 0
         num_positives = mean_over_ranks(positive.sum().float()).clamp(min=1)
@@ -231,15 +236,15 @@ class RetinaNetDecoder:
     """The best boxes of each image, clipped to it and padded to `max_detections` (section 4.1, "Inference").
 
     Class-wise, a level keeps its best pairs of anchor and class, and a box suppresses those of its own class.
-    `fast_decode` keeps the best anchors of a level, each with its best class alone, and a box suppresses
+    `top_class_only` keeps the best anchors of a level, each with its best class alone, and a box suppresses
     whatever it overlaps; it is zgcr's decoder, whose boxes were truncated to integers and clipped on one side.
 
     Boxes that clipping leaves without area (anchors in the padding) are dropped. It waits for the device in each
-    image: for the candidates, twice a level (once with `fast_decode`), for those with an area and around the NMS.
+    image: for the candidates, twice a level (once with `top_class_only`), for those with an area and around the NMS.
     """
 
     box_weights: Weights = (10.0, 10.0, 5.0, 5.0)
-    fast_decode: bool = False
+    top_class_only: bool = False
     score_threshold: float = 0.05
     nms_threshold: float = 0.5
     """Of two boxes whose IoU is larger, the lower score goes."""
@@ -256,7 +261,7 @@ class RetinaNetDecoder:
 
     @torch.no_grad()
     def __call__(self, outputs: RetinaNetOutputs, sizes: Int[Tensor, "B 2"]) -> Detections:
-        return stacked(self._decode(outputs, image, size) for image, size in enumerate(sizes))
+        return stack_detections(self._decode(outputs, image, size) for image, size in enumerate(sizes))
 
     def _decode(
         self, outputs: RetinaNetOutputs, image: int, size: Int[Tensor, "2"]
@@ -266,13 +271,13 @@ class RetinaNetDecoder:
         boxes = clip_boxes(boxes, size)
         (inside,) = (box_areas(boxes) > 0).nonzero(as_tuple=True)
         boxes, scores, labels = boxes[inside], logits[inside].sigmoid(), labels[inside]
-        return best_detections(
+        return nms_and_pad(
             boxes,
             scores,
             labels,
             nms_threshold=self.nms_threshold,
             max_detections=self.max_detections,
-            class_agnostic=self.fast_decode,
+            class_agnostic=self.top_class_only,
         )
 
     def _candidates(
@@ -290,7 +295,7 @@ class RetinaNetDecoder:
         for num_anchors in outputs.level_sizes:
             logits = outputs.logits[image, start : start + num_anchors].float()
             row = (logits.amax(dim=1) > threshold).nonzero()[:, 0]
-            if self.fast_decode:
+            if self.top_class_only:
                 anchor = row
                 logit, label = logits[row].max(dim=1)
             else:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from detectors.anchors import Anchors
 from detectors.backbones.base import Backbone
 from detectors.boxes import Weights, boxes_to_deltas, clip_boxes, deltas_to_boxes
-from detectors.detections import Detections, best_detections, check_decoding, stacked
+from detectors.detections import Detections, check_decoding, nms_and_pad, stack_detections
 from detectors.losses import IGNORED, check_smooth_l1, mean_over_ranks
 from detectors.matching import check_ious, gather_matched, match_anchors
 from detectors.pyramid import FeaturePyramid
@@ -137,12 +137,12 @@ def assign_rpn(
         inside = anchors_inside(anchors, sizes)
         own = torch.where(inside[..., None], anchors, _far_away(anchors))
         matched = match_anchors(
-            own, boxes, background_iou=background_iou, foreground_iou=foreground_iou, low_quality=True
+            own, boxes, background_iou=background_iou, foreground_iou=foreground_iou, allow_low_quality=True
         )
         matched = torch.where(inside, matched, IGNORED)
     else:
         matched = match_anchors(
-            anchors, boxes, background_iou=background_iou, foreground_iou=foreground_iou, low_quality=True
+            anchors, boxes, background_iou=background_iou, foreground_iou=foreground_iou, allow_low_quality=True
         )
     labels, target = gather_matched(matched, boxes, labels)
     return labels, torch.where(labels[..., None] >= 0, target, anchors)
@@ -256,7 +256,7 @@ class RPNDecoder:
 
     @torch.no_grad()
     def __call__(self, outputs: RPNOutputs, sizes: Int[Tensor, "B 2"]) -> Detections:
-        return stacked(self._decode(outputs, image, size) for image, size in enumerate(sizes))
+        return stack_detections(self._decode(outputs, image, size) for image, size in enumerate(sizes))
 
     def _decode(
         self, outputs: RPNOutputs, image: int, size: Int[Tensor, "2"]
@@ -273,7 +273,7 @@ class RPNDecoder:
         boxes = clip_boxes(boxes, size)
         sides = boxes[:, 2:] - boxes[:, :2]
         (large,) = ((sides > 0) & (sides >= self.min_size)).all(dim=1).nonzero(as_tuple=True)
-        boxes, logits, levels = best_detections(
+        boxes, logits, levels = nms_and_pad(
             boxes[large],
             logits[large],
             levels[large],

@@ -1,4 +1,4 @@
-"""What went right and wrong on each image of a split: for pictures, the confusion matrix and the report.
+"""Analysis of a split image by image, for pictures, the confusion matrix and the report: what is right, what wrong.
 
 Detections are those at or over the best-F1 threshold of their class; matching is at IoU 0.5.
 """
@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -16,7 +17,7 @@ from evaluation.metrics import Metrics
 from evaluation.truth import Predictions, Truth
 
 KINDS = ("right", "wrong class", "loose box", "duplicate", "false", "ignored")
-"""Of a detection, in the manner of TIDE (arXiv 2008.08115): the first that fits.
+"""Kinds of detections in the manner of TIDE (arXiv 2008.08115); the first that fits counts.
 
 right        matches an object of its class
 wrong class  matches an object of another class
@@ -32,8 +33,22 @@ _RECALLS = np.linspace(0, 1, 101)
 
 
 def sample(number: int, count: int, seed: int = 0) -> list[int]:
-    """So many of 0 .. number - 1, rising; always the same."""
+    """Draws `count` of the numbers 0 .. number - 1, rising; the same each time."""
     return np.sort(np.random.default_rng(seed).permutation(number)[:count]).tolist()
+
+
+class JudgedBox(NamedTuple):
+    """A true or a shown predicted box with its marks."""
+
+    xyxy: Float[np.ndarray, "4"]
+    """Original pixels."""
+    label: int
+    score: float | None
+    """Score of a prediction; None for a true box."""
+    marks: tuple[str, ...]
+    """`missed`, `crowd` and `difficult` of a true box; the kind of a prediction unless it is right."""
+    is_mistake: bool
+    """True for a missed box and for a prediction that counts as wrong."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +60,11 @@ class Analysis:
     metrics: Metrics
     thresholds: Float[np.ndarray, " K"]
     shown: Bool[np.ndarray, " D"]
-    """At or over the threshold of its class."""
+    """Detections at or over the threshold of their class."""
     kinds: Int[np.ndarray, " D"]
     """Index into `KINDS`; -1 where not shown."""
     missed: Bool[np.ndarray, " M"]
-    """Neither matched, nor crowd or difficult, nor the object that a loose box was meant for."""
+    """Objects that are neither matched, nor crowd or difficult, nor what a loose box was meant for."""
     confusion: Int[np.ndarray, "K1 K1"]
     """Objects of the row's class that were detected as the column's; the last row counts what is no object but
     was detected, the last column objects that no detection matches."""
@@ -58,21 +73,21 @@ class Analysis:
     shown."""
 
     def worst(self, count: int) -> list[int]:
-        """Rows of images by rising AP; of equal ones those with the most mistakes first."""
+        """Ranks images by rising AP and gives the first rows; of equal ones those with the most mistakes first."""
         return self._by_ap()[:count].tolist()
 
     def best(self, count: int) -> list[int]:
-        """Rows of images by falling AP; of equal ones those with the most objects first."""
+        """Ranks images by falling AP and gives the first rows; of equal ones those with the most objects first."""
         uncounted = self.truth.crowd | self.truth.difficult
         objects = np.bincount(self.truth.image_index[~uncounted], minlength=len(self.image_ap)).astype(np.float64)
         return np.lexsort((-objects, -self.image_ap))[:count].tolist()
 
     def sample(self, count: int, seed: int = 0) -> list[int]:
-        """The same rows of images for the same number of images."""
+        """Draws rows of images; the same ones for the same number of images."""
         return sample(len(self.image_ap), count, seed)
 
     def why(self, row: int) -> dict[str, int]:
-        """How often each kind of mistake was made on an image; those that were made."""
+        """Counts the kinds of mistakes that were made on an image."""
         objects, detections = self.of_image(row)
         kinds = Counter(KINDS[kind] for kind in self.kinds[detections])
         counts = {"missed": int(self.missed[objects].sum())}
@@ -80,9 +95,27 @@ class Analysis:
         return {kind: count for kind, count in counts.items() if count}
 
     def of_image(self, row: int) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " d"]]:
-        """Indices of an image's true boxes, and of its shown detections by falling score."""
+        """Finds an image's true boxes and, by falling score, its shown detections, as indices."""
         objects, detections = self._images[row]
         return objects, detections[self.shown[detections]]
+
+    def boxes(self, row: int) -> tuple[list[JudgedBox], list[JudgedBox]]:
+        """Lists the true boxes of an image, and its shown predictions by falling score."""
+        truth, found = self.truth, self.predictions
+        objects, detections = self.of_image(row)
+        true: list[JudgedBox] = []
+        for i in objects.tolist():
+            missed = bool(self.missed[i])
+            marks = {"missed": missed, "crowd": truth.crowd[i], "difficult": truth.difficult[i]}
+            named = tuple(mark for mark, is_so in marks.items() if is_so)
+            true.append(JudgedBox(truth.boxes[i], int(truth.labels[i]), None, named, missed))
+        predicted: list[JudgedBox] = []
+        for i in detections.tolist():
+            kind = int(self.kinds[i])
+            marks = () if kind == RIGHT else (KINDS[kind],)
+            is_mistake = kind not in (RIGHT, IGNORED)
+            predicted.append(JudgedBox(found.boxes[i], int(found.labels[i]), float(found.scores[i]), marks, is_mistake))
+        return true, predicted
 
     @cached_property
     def _images(self) -> list[tuple[Int[np.ndarray, " m"], Int[np.ndarray, " d"]]]:
@@ -96,7 +129,7 @@ class Analysis:
 
 
 def analyse(truth: Truth, predictions: Predictions, metrics: Metrics) -> Analysis:
-    """Goes through the images one by one: seconds for thousands of them."""
+    """Judges every detection and object, image by image: seconds for thousands of images."""
     number = len(truth.class_names)
     best = best_thresholds(metrics.curves)
     thresholds = np.array([best.get(name, 1.0) for name in truth.class_names])
@@ -128,7 +161,7 @@ def analyse(truth: Truth, predictions: Predictions, metrics: Metrics) -> Analysi
 def iou(
     boxes: Float[np.ndarray, "d 4"], others: Float[np.ndarray, "m 4"], crowd: Bool[np.ndarray, " m"]
 ) -> Float[np.ndarray, "d m"]:
-    """Overlap of each pair; with a crowd the share of the box that lies in it, as COCO has it."""
+    """Computes the overlap of each pair; with a crowd the share of the box that lies in it, as COCO does."""
     boxes = boxes.astype(np.float64)
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
@@ -139,7 +172,7 @@ def iou(
 
 
 def _images(truth: Truth, predictions: Predictions) -> Iterator[tuple[Int[np.ndarray, " m"], Int[np.ndarray, " d"]]]:
-    """Of each image the indices of its true boxes, and of its detections by falling score."""
+    """Yields for each image the indices of its true boxes, and of its detections by falling score."""
     rows = np.arange(1, len(truth.image_ids))
     order = np.lexsort((-predictions.scores, predictions.image_index))
     by_image = np.split(order, np.searchsorted(predictions.image_index[order], rows))
@@ -153,7 +186,7 @@ def _judge(
     classes: Int[np.ndarray, " m"],
     ignore: Bool[np.ndarray, " m"],
 ) -> tuple[Int[np.ndarray, " d"], Int[np.ndarray, " d"], Bool[np.ndarray, " m"]]:
-    """Kind of each detection, the object that it matches or -1, and which objects some detection points at.
+    """Gives the kind of each detection, the object that it matches or -1, and which objects some detection points at.
 
     Detections of the right class choose first, by falling score; so an object that two classes were found on
     isn't taken from the right one by the other's higher score.
@@ -191,7 +224,7 @@ def _average_precision(
     classes: Int[np.ndarray, " m"],
     ignore: Bool[np.ndarray, " m"],
 ) -> float:
-    """COCO's AP of one image over the classes that it has objects of, in 101 recalls."""
+    """Computes COCO's AP of one image over the classes that it has objects of, at 101 recalls."""
     values = [
         _class_precision(overlaps[found == label][:100][:, classes == label], ignore[classes == label])
         for label in np.unique(classes[~ignore])
@@ -200,7 +233,7 @@ def _average_precision(
 
 
 def _class_precision(overlaps: Float[np.ndarray, "d m"], ignore: Bool[np.ndarray, " m"]) -> float:
-    """Of one class, mean over the ten IoU thresholds, all of which are matched at once."""
+    """Computes the AP of one class, the mean over the ten IoU thresholds, all of which are matched at once."""
     thresholds = np.arange(len(_IOUS))
     free = np.ones((len(_IOUS), len(ignore)), bool)
     right = np.zeros((len(overlaps), len(_IOUS)), bool)

@@ -1,4 +1,4 @@
-"""What an inspection of a data set found, as tables for the terminal and for the page alike.
+"""Tables of the findings of an inspection, for the terminal and for the page alike.
 
 Letters: M boxes that training uses, at the size at which the network gets them; S of them, in sampled images;
 K classes.
@@ -7,31 +7,25 @@ K classes.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from reports.tables import Table
+
 OWN = "this model"
-"""Begins the name of what the chosen model matches boxes with, among those of other detectors."""
+"""Start of the names of the chosen model's anchors and assignments, among those of other detectors."""
 RECALL_IOU = 0.5
 SIZE_EDGES = (0, 8, 16, 32, 64, 128, 256, 512)
-"""Pixels of the network input, of the square root of a box's area."""
+"""Square roots of areas, in pixels of the network's input."""
 POOR_RECALL, GAIN = 0.95, 0.01
 """A recall below the first is advised on, with what raises it by the second; so is a share of boxes without
 locations from the second on, with what halves it."""
 
 
-class Table(NamedTuple):
-    columns: list[str]
-    rows: list[list[object]]
-    bars: tuple[str, ...] = ()
-    """Columns of fractions of 1."""
-
-
 @dataclass(frozen=True, eq=False)
 class SplitCounts:
-    """What a split holds, in numbers of images and boxes."""
+    """Numbers of images and boxes of a split."""
 
     role: str
     """`train` or `val`."""
@@ -40,13 +34,13 @@ class SplitCounts:
     empty: int
     """Images without a counted box."""
     boxes: int
-    """Of the classes wanted; the rest of the fields say which of them are not counted."""
+    """Boxes of the classes wanted; the fields below give those of them that are not counted."""
     crowd: int
     difficult: int
     small: int | None
-    """With a side under `data.min_box`; None where they count."""
+    """Boxes with a side under `data.min_box`; None where they count."""
     others: int
-    """Boxes of classes that `data.classes` leaves out."""
+    """Boxes of classes that `data.classes` excludes."""
     per_class: Int[np.ndarray, " K"]
     """Boxes that training uses, or that evaluation scores."""
     images_per_class: Int[np.ndarray, " K"]
@@ -54,18 +48,18 @@ class SplitCounts:
 
 @dataclass(frozen=True)
 class Alternative:
-    """What another setting would give."""
+    """Figures that another setting would give."""
 
     name: str
     recall: dict[str, float]
-    """By name of the anchors."""
+    """Recall by name of the anchors."""
     without_location: float | None
     """Share of boxes with no point of FCOS's finest level inside; None where it does not concern FCOS."""
 
 
 @dataclass(frozen=True, eq=False)
 class Coverage:
-    """How the targets of the detectors meet the boxes of a split."""
+    """How well the targets of the detectors cover the boxes of a split."""
 
     role: str
     extents: Float[np.ndarray, "M 2"]
@@ -74,21 +68,21 @@ class Coverage:
     locations: Int[np.ndarray, " M"]
     """Points of FCOS's finest level inside the box."""
     best_iou: dict[str, Float[np.ndarray, " M"]]
-    """With the best anchor, by name of the anchors."""
+    """IoU of each box with its best anchor, by name of the anchors."""
     sample: Int[np.ndarray, " S"]
     """Boxes to which FCOS's locations were assigned: those of the sampled images."""
     unassigned: dict[str, Bool[np.ndarray, " S"]]
-    """Boxes that no location answers for, by name of the assignment."""
+    """Boxes that no location is assigned to, by name of the assignment."""
     images: int
-    """With boxes."""
+    """Images with boxes."""
     sampled_images: int
     level_ranges: Sequence[tuple[str, float, float]]
-    """Of FCOS's levels: name, and range of the largest distance to a side."""
+    """Name of each level of FCOS, and its range of the largest distance to a side."""
     alternatives: list[Alternative] = field(default_factory=list[Alternative])
 
     @property
     def is_of_fcos(self) -> bool:
-        """Whether FCOS is the model that was chosen."""
+        """Tells whether FCOS is the model that was chosen."""
         return any(name.startswith(OWN) for name in self.unassigned)
 
     @cached_property
@@ -107,14 +101,14 @@ class Coverage:
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """All of it."""
+    """All findings of an inspection."""
 
     class_names: Sequence[str]
     splits: list[SplitCounts]
     problems: list[str]
-    """The first ones of each split, in words."""
+    """The first problems of each split, in words."""
     problem_counts: dict[str, int]
-    """Every problem, by rule."""
+    """The number of all problems, by rule."""
     warnings: list[str]
     coverage: Coverage | None
     """None where no box can be trained on."""
@@ -136,7 +130,7 @@ def problem_table(inspection: Inspection) -> Table:
 
 
 def class_table(inspection: Inspection) -> Table:
-    """The commonest class first."""
+    """Lists the classes, the commonest first."""
     splits = inspection.splits
     columns, counts = ["class"], []
     for split in splits:
@@ -163,7 +157,7 @@ def level_table(coverage: Coverage) -> Table:
 
 
 def location_table(coverage: Coverage) -> Table:
-    """By size, the share of the sampled boxes that no location of FCOS answers for."""
+    """Lists by size the share of the sampled boxes that no location of FCOS is assigned to."""
     names = list(coverage.unassigned)
     rows: list[list[object]] = [
         [span, int(inside.sum()), *(float(none[inside].mean()) for none in coverage.unassigned.values())]
@@ -173,7 +167,7 @@ def location_table(coverage: Coverage) -> Table:
 
 
 def size_table(coverage: Coverage) -> Table:
-    """By size, the recall of each kind of anchors."""
+    """Lists by size the recall of each kind of anchors."""
     names = list(coverage.best_iou)
     rows: list[list[object]] = [
         [span, int(inside.sum()), *_recalls(coverage, inside)] for span, inside in _sizes(coverage.side)
@@ -189,7 +183,7 @@ def anchor_table(coverage: Coverage) -> Table:
 
 
 def class_recall_table(coverage: Coverage, class_names: Sequence[str]) -> Table:
-    """The worst class of the first anchors first."""
+    """Lists the classes, those with the lowest recall of the first anchors first."""
     names = list(coverage.best_iou)
     rows: list[list[object]] = []
     for label, name in enumerate(class_names):
@@ -211,7 +205,7 @@ def alternative_table(coverage: Coverage) -> Table:
 
 
 def advice(coverage: Coverage, of_model: bool = False) -> list[str]:
-    """What would help where targets meet the boxes badly, of the alternatives that were computed.
+    """Suggests settings, of the alternatives that were computed, where targets cover the boxes badly.
 
     `of_model`: for the chosen model alone.
     """
@@ -219,18 +213,26 @@ def advice(coverage: Coverage, of_model: bool = False) -> list[str]:
     for name, recall in coverage.recall().items():
         if recall < POOR_RECALL and (name.startswith(OWN) or not of_model):
             better = [(a.recall[name], a.name) for a in coverage.alternatives if a.recall[name] >= recall + GAIN]
-            told = [f"{percent(share)} with {setting}" for share, setting in sorted(better, reverse=True)[:3]]
+            better_settings = [
+                f"{percent(share)} with {setting}" for share, setting in sorted(better, reverse=True)[:3]
+            ]
             found.append(
                 f"{name}: {percent(recall)} of the boxes have an anchor of IoU {RECALL_IOU} or more; "
-                + (f"it would be {'; '.join(told)}." if told else "none of the settings below raises it by a point.")
+                + (
+                    f"it would be {'; '.join(better_settings)}."
+                    if better_settings
+                    else "none of the settings below raises it by a point."
+                )
             )
     without = float((coverage.locations == 0).mean())
     if without >= GAIN and (coverage.is_of_fcos or not of_model):
         known = [(a.without_location, a.name) for a in coverage.alternatives if a.without_location is not None]
-        told = [f"{percent(share)} with {setting}" for share, setting in sorted(known) if share <= without / 2]
+        better_settings = [
+            f"{percent(share)} with {setting}" for share, setting in sorted(known) if share <= without / 2
+        ]
         found.append(
             f"FCOS: {percent(without)} of the boxes hold no location of its finest level"
-            + (f"; it would be {'; '.join(told)}." if told else ".")
+            + (f"; it would be {'; '.join(better_settings)}." if better_settings else ".")
         )
     return found
 
@@ -240,7 +242,7 @@ def percent(share: float) -> str:
 
 
 def _sizes(side: Float[np.ndarray, " n"]) -> list[tuple[str, Bool[np.ndarray, " n"]]]:
-    """Which boxes fall between two of `SIZE_EDGES`, where some do, and at the end all of them."""
+    """Finds the boxes between each two of `SIZE_EDGES`, where there are any, and at the end all of them."""
     found: list[tuple[str, Bool[np.ndarray, " n"]]] = []
     for low, high in zip(SIZE_EDGES, (*SIZE_EDGES[1:], np.inf), strict=True):
         inside = (side >= low) & (side < high)

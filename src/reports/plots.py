@@ -1,4 +1,4 @@
-"""The figures of the pages, in the colours of `page.COLORS`; names of classes stay outside, in the page's own text.
+"""The figures of the report, in the colours of the theme; names of classes stay outside, in the page's own text.
 
 A `Figure` of its own, never pyplot: no global state, no window system.
 """
@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from evaluation.curves import RECALLS, Curve
-from reports.html import COLORS
+from reports.theme import PLACEHOLDERS as COLORS
 
 _POINTS = 300
-"""Of a line; longer ones are averaged to so many."""
+"""Points of a line at most; longer ones are averaged to so many."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,16 @@ class Line:
     steps: Sequence[float] | np.ndarray
     values: Sequence[float] | np.ndarray
     color: str
-    """A key of `page.COLORS`."""
+    """A key of `theme.THEME`."""
     name: str = ""
-    """For the legend, which the page draws."""
+    """Entry of the legend, which the page draws."""
     dashed: bool = False
     dots: bool = False
     """Mark each value: there are few, or they are what was measured."""
 
 
 def empty(description: str, x: str, y: str, height: float = 2.9) -> tuple[Figure, Axes]:
-    """A figure of 4.6 inches' width with its axes; `description` is read out where it can't be seen."""
+    """Makes a figure 4.6 inches wide with its axes; `description` is read out where it can't be seen."""
     figure = Figure(figsize=(4.6, height), layout="constrained")
     figure.set_label(description)
     axes = figure.add_subplot()
@@ -45,19 +45,22 @@ def empty(description: str, x: str, y: str, height: float = 2.9) -> tuple[Figure
     return figure, axes
 
 
-def style(axes: Axes) -> None:
-    """Two spines, a faint grid, quiet ticks."""
+def style(axes: Axes, colors: Mapping[str, str] = COLORS) -> None:
+    """Draws two spines, a faint grid and quiet ticks; `colors` by the names of the theme."""
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(COLORS["line"])
-    axes.tick_params(colors=COLORS["muted"], labelsize=9, length=3, width=0.8)
-    axes.grid(color=COLORS["line"], linewidth=0.6)
+    axes.spines[["left", "bottom"]].set_color(colors["line"])
+    axes.tick_params(colors=colors["muted"], labelsize=9, length=3, width=0.8)
+    axes.grid(color=colors["line"], linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.xaxis.label.set(color=COLORS["muted"], size=9)
-    axes.yaxis.label.set(color=COLORS["muted"], size=9)
+    axes.xaxis.label.set(color=colors["muted"], size=9)
+    axes.yaxis.label.set(color=colors["muted"], size=9)
 
 
 def over_steps(lines: Sequence[Line], description: str, y: str, fraction: bool = False) -> Figure:
-    """`fraction`: the axis starts at 0 and ends at most at 1. A few high values at the start don't set the scale."""
+    """Draws lines over steps; a few high values at the start don't set the scale.
+
+    `fraction`: the axis starts at 0 and ends at most at 1.
+    """
     figure, axes = empty(description, "step", y)
     highest: list[float] = []
     for line in lines:
@@ -84,7 +87,7 @@ def over_steps(lines: Sequence[Line], description: str, y: str, fraction: bool =
 
 
 def precision_recall(curves: Mapping[int, Curve], colors: Mapping[int, str]) -> Figure:
-    """A line for each class; the dot is where F1 is best."""
+    """Draws a line for each class, with a dot where F1 is best."""
     figure, axes = _recall_axes("precision against recall of each class at IoU 0.5")
     for label, curve in curves.items():
         reached = _reached(curve)
@@ -99,7 +102,7 @@ def precision_recall(curves: Mapping[int, Curve], colors: Mapping[int, str]) -> 
 
 
 def mean_precision_recall(curves: Sequence[Curve]) -> Figure:
-    """The mean over classes, the middle half and eight tenths of them as bands."""
+    """Draws the mean over classes, the middle half and eight tenths of them as bands."""
     figure, axes = _recall_axes("precision against recall at IoU 0.5, mean over the classes")
     precision = np.stack([np.maximum(curve.precision, 0) for curve in curves])
     for low, high, alpha in ((10, 90, 0.16), (25, 75, 0.22)):
@@ -110,7 +113,7 @@ def mean_precision_recall(curves: Sequence[Curve]) -> Figure:
 
 
 def matrix(shares: Float[np.ndarray, "K1 K1"], rows: str, columns: str) -> Figure:
-    """A confusion matrix of many classes; the last row and column are the background."""
+    """Draws a confusion matrix of many classes; the last row and column are the background."""
     figure, axes = empty("confusion matrix", columns, rows, 4.6)
     red, green, blue = (value / 255 for value in (46, 109, 212))  # seen on light and on dark ground
     image = np.empty((*shares.shape, 4))
@@ -142,14 +145,14 @@ def _recall_axes(description: str) -> tuple[Figure, Axes]:
 
 
 def _reached(curve: Curve) -> Int[np.ndarray, " r"]:
-    """Indices of the recalls that the class has, and one more at precision 0."""
+    """Finds the indices of the recalls that the class reaches, and one more at precision 0."""
     return np.arange(min(int((curve.scores > 0).sum()) + 1, len(RECALLS)))
 
 
 def _binned(
     steps: Float[np.ndarray, " n"], values: Float[np.ndarray, " n"]
 ) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
-    """Finite values only; means over neighbours where there are too many to see."""
+    """Drops values that are not finite, and averages neighbours where there are too many to see."""
     finite = np.isfinite(values)
     steps, values = steps[finite], values[finite]
     if len(steps) <= _POINTS:

@@ -1,45 +1,33 @@
 """`report.html`: a run, or an evaluation, on one page; from plain data, whoever collects it."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 
 from evaluation.analysis import Analysis
-from evaluation.truth import CLASSIFICATION_METRICS, COCO_METRICS, PROPOSAL_METRICS, VOC_METRICS
+from evaluation.truth import CLASSIFICATION_METRICS, PROPOSAL_METRICS
 from reports import plots
-from reports.html import code, details, facts, figure, legend, page, paragraph, table, tiles
-from reports.html import plots as side_by_side
+from reports.html import Legend, Plot, Tile, plot, render
 from reports.plots import Line
-from reports.report_evaluation import MAX_BYTES, confusion, of_part, per_class, pictures, precision_and_recall
+from reports.report_evaluation import evaluation_view
+from reports.report_pictures import pictures
+from reports.tables import Table, fraction
+from reports.theme import series
 
-MEANINGS = {
-    "AP": "IoU 0.50 to 0.95",
-    "AP50": "IoU 0.5",
-    "AP75": "IoU 0.75",
-    "AP_small": "under 32\u00b2 pixels",
-    "AP_medium": "32\u00b2 to 96\u00b2",
-    "AP_large": "over 96\u00b2",
-    "AR1": "1 detection an image",
-    "AR10": "10 detections",
-    "AR100": "100 detections",
-    "AR_small": "under 32\u00b2 pixels",
-    "AR_medium": "32\u00b2 to 96\u00b2",
-    "AR_large": "over 96\u00b2",
-    "mAP_voc07": "11 points, IoU 0.5",
-    "mAP_voc": "area, IoU 0.5",
-    "AR100_proposals": "100 proposals, any class",
-    "AR1000_proposals": "1000 proposals",
-}
+MAX_BYTES = 4_800_000
+"""Size of a page at most: it goes through most mail."""
 _LISTED = 100
 """Images and problems that are listed at most of each split."""
+_HOLE = Markup("<!-- pictures -->")
+"""Place of the pictures, which come once it is known what room the rest of the page leaves them."""
 
 
 @dataclass(frozen=True)
 class About:
-    """What the page says beside the evaluation itself."""
+    """What a report shows beside the evaluation itself."""
 
     name: str
     folder: str
@@ -48,11 +36,11 @@ class About:
     state_remark: str = ""
     split: str = "val"
     step: int | None = None
-    """Of the evaluation."""
+    """The step of the evaluation."""
     scores: Mapping[str, float] = field(default_factory=dict[str, float])
-    """Metrics of the evaluation; of a classifier all that there is of it."""
+    """Metrics of the evaluation; a classifier has nothing else to show of it."""
     weights: str = ""
-    """Of the evaluation: those of its step, or an average over steps."""
+    """Weights that were evaluated: those of the step, or an average over steps."""
     best: tuple[str, float, int] | None = None
     """Monitored metric, its best value and the step of it."""
     test: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -63,41 +51,57 @@ class About:
     history: Sequence[Mapping[str, str]] = ()
     """Rows of metrics.csv."""
     commands: Sequence[tuple[str, str]] = ()
-    """(what for, command)."""
+    """(purpose, command)."""
     config: str = ""
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     data: Sequence[str] = ()
     """A line for each split."""
     skipped: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """`train`, `val`, `test`: {image id: reason}; `annotations`: [problem]; `annotation_counts`: {rule: number}."""
+    """Skipped data: `train`, `val`, `test`: {image id: reason}; `annotations`: [problem]; `annotation_counts`: {rule:
+    number}."""
+
+
+class CurveView(NamedTuple):
+    """A plot over steps."""
+
+    heading: str
+    plot: Plot
+    legend: Sequence[Legend]
+
+
+@dataclass(frozen=True)
+class SkippedView:
+    """Images of a split, or annotations, that were skipped."""
+
+    heading: str
+    table: Table
+    problems: Table | None = None
+    remark: str = ""
 
 
 def report(
     about: About, analysis: Analysis | None, image: Callable[[int | str], np.ndarray], num_pictures: int = 24
 ) -> str:
-    """The page, under `MAX_BYTES`; `image` reads an image of the split, and what it can't read is named."""
-    sections = [("", _head(about, analysis))]
-    if about.history:
-        sections.append(("Curves", _curves(about)))
-    gallery = 0
-    if analysis is not None:
-        of = paragraph(_evaluated(about, analysis), "muted")
-        sections += [
-            ("Average precision", of + _average_precision(about, analysis)),
-            ("Precision and recall", of + precision_and_recall(analysis)),
-            ("Confusion", of + _confusions(analysis)),
-        ]
-        gallery = len(sections)
-    sections.append(("Left out", _left_out(about.skipped)))
-    if about.commands:
-        sections.append(("Going on", _commands(about)))
-    sections.append(("Config", details("The run's config, resolved", code(about.config))))
-    sections.append(("Environment", _environment(about)))
-    if analysis is not None:
-        room = MAX_BYTES - len(page(about.name, sections, about.folder).encode("utf-8", "replace"))
-        html = pictures(analysis, image, num_pictures, room)
-        sections.insert(gallery, ("Pictures", paragraph(_evaluated(about, analysis), "muted") + html))
-    return page(about.name, sections, about.folder)
+    """Writes the page, of `MAX_BYTES` at most; `image` reads an image of the split, and what it can't read is named."""
+    html = render(
+        "report.html",
+        title=about.name,
+        subtitle=about.folder,
+        tiles=_tiles(about, analysis),
+        notes=_notes(about, analysis),
+        curves=_curves(about),
+        evaluation=analysis and evaluation_view(analysis, _evaluated(about, analysis), about.split, about.test),
+        pictures=_HOLE,
+        skipped=_skipped(about.skipped),
+        commands=about.commands,
+        config=about.config,
+        environment=about.environment,
+        data=about.data,
+    )
+    if analysis is None:
+        return html
+    room = MAX_BYTES - len(html.encode("utf-8", "replace"))
+    return html.replace(_HOLE, pictures(analysis, image, num_pictures, room), 1)
 
 
 def _evaluated(about: About, analysis: Analysis) -> str:
@@ -106,155 +110,113 @@ def _evaluated(about: About, analysis: Analysis) -> str:
     return ", ".join([*parts, about.weights] if about.weights else parts)
 
 
-def _head(about: About, analysis: Analysis | None) -> str:
-    entries: list[tuple[str, str, str]] = []
+def _tiles(about: About, analysis: Analysis | None) -> list[Tile]:
+    when = f"at step {about.step:,}" if about.step is not None else f"{about.split} split"
+    entries: list[Tile] = []
     if about.best is not None:
         name, value, step = about.best
-        entries.append((f"best {name}", _fraction(value), f"at step {step:,}"))
+        entries.append(Tile(f"best {name}", fraction(value), f"at step {step:,}"))
     if about.test:
         name, value = next(iter(about.test.items()))
-        entries.append((f"test {name}", _fraction(value), "of the best checkpoint"))
+        entries.append(Tile(f"test {name}", fraction(value), "of the best checkpoint"))
     if analysis is not None:
         scalars, truth = analysis.metrics.scalars, analysis.truth
         objects = int((~(truth.crowd | truth.difficult)).sum())
         if about.best is None:
-            entries.append(("AP", _fraction(scalars.get("AP")), _when(about)))
-        entries.append(("AP50", _fraction(scalars.get("AP50")), _when(about)))
-        entries.append(("images", f"{len(truth.image_ids):,}", f"{about.split} split"))
-        entries.append(("classes", f"{len(truth.class_names):,}", f"{objects:,} objects"))
+            entries.append(Tile("AP", fraction(scalars.get("AP")), when))
+        entries.append(Tile("AP50", fraction(scalars.get("AP50")), when))
+        entries.append(Tile("images", f"{len(truth.image_ids):,}", f"{about.split} split"))
+        entries.append(Tile("classes", f"{len(truth.class_names):,}", f"{objects:,} objects"))
     for name in CLASSIFICATION_METRICS:
         if name in about.scores:
-            entries.append((name, _fraction(about.scores[name]), _when(about)))
-    entries.append(("state", about.state, about.state_remark))
+            entries.append(Tile(name, fraction(about.scores[name]), when))
+    entries.append(Tile("state", about.state, about.state_remark))
     if about.time:
-        entries.append(("time", about.time, about.device))
+        entries.append(Tile("time", about.time, about.device))
+    return entries
+
+
+def _notes(about: About, analysis: Analysis | None) -> list[str]:
     notes = [*about.notes]
     if analysis is None and about.step is None:
         notes.append("There was no validation yet, so there are no average precision, matrix and pictures to show.")
     elif analysis is not None and not len(analysis.predictions.scores):
         notes.append(
             f"Nothing was detected on any of the {len(analysis.truth.image_ids):,} images. Early in training that is "
-            "usual; later, the scores stay under model.score_threshold, or the loss tells that the rate is too high."
+            "usual; later, either all scores are under model.decoder.score_threshold, or the learning rate is too "
+            "high: see the loss."
         )
-    if number := _number_left_out(about.skipped):
-        notes.append(f"{number:,} images or annotations were left out (data.on_error=skip); see Left out.")
-    return tiles(entries) + "".join(paragraph(note, "note") for note in notes)
+    images = sum(len(about.skipped.get(split, {})) for split in ("train", "val", "test"))
+    if number := images + sum(about.skipped.get("annotation_counts", {}).values()):
+        notes.append(f"{number:,} images or annotations were skipped (data.on_error=skip); see Skipped data.")
+    return notes
 
 
-def _when(about: About) -> str:
-    return f"at step {about.step:,}" if about.step is not None else f"{about.split} split"
-
-
-def _curves(about: About) -> str:
-    """Training (full lines) and validation (dashed): losses, their parts, AP, learning rate."""
+def _curves(about: About) -> list[CurveView]:
+    """Draws training (full lines) and validation (dashed): losses, their parts, AP, learning rate."""
     columns = {name: None for row in about.history for name in row}
     parts = [name.removeprefix("train/") for name in columns if name.startswith("train/")]
     parts = [part for part in parts if part not in ("loss", "gradient_norm")]
     losses = [
-        _curve(about, "training", "train/loss", "series1"),
-        _curve(about, "validation", "val/loss", "series2", dashed=True, dots=True),
+        _line(about, "training", "train/loss", "series1"),
+        _line(about, "validation", "val/loss", "series2", dashed=True, dots=True),
     ]
-    trained = [_curve(about, part, f"train/{part}", _color(number)) for number, part in enumerate(parts)]
-    validated = [_curve(about, "", f"val/{part}", _color(number), dashed=True) for number, part in enumerate(parts)]
-    scores = [
-        _curve(about, name, f"val/{name}", _color(number), dots=True)
-        for number, name in enumerate(("AP", "AP50", "AP75"))
-    ]
-    recalls = [
-        _curve(about, name, f"val/{name}", _color(number), dots=True) for number, name in enumerate(PROPOSAL_METRICS)
-    ]
-    shares = [
-        _curve(about, name, f"val/{name}", _color(number), dots=True)
-        for number, name in enumerate(CLASSIFICATION_METRICS)
-    ]
-    drawn = [
-        _plot("Loss", "loss", losses),
-        _plot("Parts of the loss", "loss", [*trained, *validated]),
-        _plot("Average precision of the validation", "AP", scores, fraction=True),
-        _plot("Recall of the proposals in the validation", "AR", recalls, fraction=True),
-        _plot("Accuracy of the validation", "share of images", shares, fraction=True),
-        _plot("Learning rate", "rate", [_curve(about, "", "lr", "series1")]),
-    ]
-    return side_by_side([html for html in drawn if html])
+    trained = [_line(about, part, f"train/{part}", series(number)) for number, part in enumerate(parts)]
+    validated = [_line(about, "", f"val/{part}", series(number), dashed=True) for number, part in enumerate(parts)]
+
+    def scores(names: Sequence[str]) -> list[Line]:
+        return [_line(about, name, f"val/{name}", series(at), dots=True) for at, name in enumerate(names)]
+
+    drawn = (
+        _curve("Loss", "loss", losses),
+        _curve("Parts of the loss", "loss", [*trained, *validated]),
+        _curve("Average precision of the validation", "AP", scores(("AP", "AP50", "AP75")), is_fraction=True),
+        _curve("Recall of the proposals in the validation", "AR", scores(PROPOSAL_METRICS), is_fraction=True),
+        _curve("Accuracy of the validation", "share of images", scores(CLASSIFICATION_METRICS), is_fraction=True),
+        _curve("Learning rate", "rate", [_line(about, "", "lr", "series1")]),
+    )
+    return [curve for curve in drawn if curve is not None]
 
 
-def _curve(about: About, name: str, column: str, color: str, dashed: bool = False, dots: bool = False) -> Line:
+def _line(about: About, name: str, column: str, color: str, dashed: bool = False, dots: bool = False) -> Line:
     points = sorted((float(row["step"]), float(row[column])) for row in about.history if row.get(column))
     return Line([step for step, _ in points], [value for _, value in points], color, name, dashed, dots)
 
 
-def _color(number: int) -> str:
-    return f"series{number % 6 + 1}"
-
-
-def _plot(title: str, y: str, lines: Sequence[Line], fraction: bool = False) -> str:
+def _curve(heading: str, y: str, lines: Sequence[Line], is_fraction: bool = False) -> CurveView | None:
     lines = [line for line in lines if len(line.steps)]
     if not lines:
-        return ""
-    drawn = figure(plots.over_steps(lines, f"{title} over steps", y, fraction))
-    entries = [(line.name, f"var(--{line.color})", "line dashed" if line.dashed else "line") for line in lines]
-    named = [entry for entry in entries if entry[0]]
+        return None
+    drawn = plot(plots.over_steps(lines, f"{heading} over steps", y, is_fraction))
+    legend = [
+        Legend(line.name, f"var(--{line.color})", "line dashed" if line.dashed else "line")
+        for line in lines
+        if line.name
+    ]
     if any(line.dashed and not line.name for line in lines):
-        named.append(("validation", "var(--muted)", "line dashed"))
-    return f"<h3>{title}</h3>{drawn}{legend(named)}"
+        legend.append(Legend("validation", "var(--muted)", "line dashed"))
+    return CurveView(heading, drawn, legend)
 
 
-def _average_precision(about: About, analysis: Analysis) -> str:
-    scalars = analysis.metrics.scalars
-    names = [name for name in (*COCO_METRICS, *VOC_METRICS, *PROPOSAL_METRICS) if name in scalars]
-    columns = ["measure", about.split, *(["test (best)"] if about.test else [])]
-    rows: list[list[object]] = []
-    for name in names:
-        row: list[object] = [f"{name} ({MEANINGS[name]})", _or_none(scalars[name])]
-        rows.append([*row, _or_none(about.test.get(name))] if about.test else row)
-    overall = table(columns, rows, columns[1:], sortable=False)
-    return side_by_side([f"<h3>All classes</h3>{overall}", f"<h3>Each class</h3>{per_class(analysis)}"])
-
-
-def _confusions(analysis: Analysis) -> str:
-    """Of the detections, and of parts of the model."""
-    parts = "".join(of_part(part) for part in analysis.metrics.confusions.values())
-    return ("<h3>Detections</h3>" if parts else "") + confusion(analysis) + parts
-
-
-def _number_left_out(skipped: Mapping[str, Any]) -> int:
-    images = sum(len(skipped.get(split, {})) for split in ("train", "val", "test"))
-    return images + sum(skipped.get("annotation_counts", {}).values())
-
-
-def _left_out(skipped: Mapping[str, Any]) -> str:
-    parts: list[str] = []
+def _skipped(skipped: Mapping[str, Any]) -> list[SkippedView]:
+    parts: list[SkippedView] = []
     for split in ("train", "val", "test"):
         if images := skipped.get(split):
             rows = [[image_id, reason] for image_id, reason in list(images.items())[:_LISTED]]
-            parts.append(f"<h3>{len(images):,} images of {split}</h3>" + table(["image", "reason"], rows))
-            parts.append(_more(len(images)))
+            table = Table(["image", "reason"], rows)
+            parts.append(SkippedView(f"{len(images):,} images of {split}", table, remark=_more(len(images))))
     if counts := skipped.get("annotation_counts"):
-        parts.append(f"<h3>{sum(counts.values()):,} annotations</h3>")
-        parts.append(table(["rule", "annotations"], list(counts.items())))
         problems: Sequence[str] = skipped.get("annotations", ())
-        parts.append(details("The first of them", table(["problem"], [[problem] for problem in problems[:_LISTED]])))
-        parts.append(_more(len(problems)))
-    return "".join(parts) or paragraph("Nothing: no image and no annotation had to be left out.")
+        parts.append(
+            SkippedView(
+                f"{sum(counts.values()):,} annotations",
+                Table(["rule", "annotations"], list(counts.items())),
+                Table(["problem"], [[problem] for problem in problems[:_LISTED]]),
+                _more(len(problems)),
+            )
+        )
+    return parts
 
 
 def _more(number: int) -> str:
-    return paragraph(f"{number - _LISTED:,} more are in skipped.json.", "muted") if number > _LISTED else ""
-
-
-def _commands(about: About) -> str:
-    return "".join(paragraph(f"{what}:") + code(command) for what, command in about.commands)
-
-
-def _environment(about: About) -> str:
-    data = "".join(paragraph(line) for line in about.data)
-    return facts(about.environment) + (f"<h3>Data</h3>{data}" if data else "")
-
-
-def _or_none(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) or value < 0 else value
-
-
-def _fraction(value: float | None) -> str:
-    value = _or_none(value)
-    return "\u2013" if value is None else f"{value:.3f}"
+    return f"{number - _LISTED:,} more are in skipped.json." if number > _LISTED else ""

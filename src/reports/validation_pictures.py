@@ -3,12 +3,13 @@
 import hashlib
 import io
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from evaluation.analysis import Analysis
+from evaluation.analysis import Analysis, JudgedBox
 from reports.drawing import draw
 from reports.fonts import runs, spelled
 
@@ -21,7 +22,7 @@ class Picture(NamedTuple):
     """A validation image as it is shown."""
 
     row: int
-    """Of `Truth.image_ids`."""
+    """Row of `Truth.image_ids`."""
     stem: str
     """Its file's name without the ending."""
     caption: str
@@ -30,7 +31,7 @@ class Picture(NamedTuple):
 
 
 def caption(analysis: Analysis, row: int) -> str:
-    """Image, AP, and what went wrong how often."""
+    """Names the image, its AP, and how often each mistake was made."""
     why = "".join(f", {kind} {count}" for kind, count in analysis.why(row).items())
     return f"{analysis.truth.image_ids[row]}: AP {analysis.image_ap[row]:.3f}{why}"
 
@@ -45,23 +46,27 @@ def resized(image: np.ndarray) -> np.ndarray:
 
 
 def drawn(analysis: Analysis, picture: Picture) -> np.ndarray:
-    """True boxes, dashed, beside the predicted ones, with which the missed true ones stand again; a caption above."""
-    truth, found = analysis.truth, analysis.predictions
-    objects, detections = analysis.of_image(picture.row)
-    missed = objects[analysis.missed[objects]]
+    """Draws true boxes, dashed, beside predicted and once more the missed true ones, with a caption above."""
+    true, predicted = analysis.boxes(picture.row)
+    names = analysis.truth.class_names
     height, width = picture.image.shape[:2]
-    scale = np.tile([width, height] / truth.sizes[picture.row, ::-1], 2)
+    scale = np.tile([width, height] / analysis.truth.sizes[picture.row, ::-1], 2)
 
-    def with_truth(rows: np.ndarray) -> np.ndarray:
-        return draw(picture.image, truth.boxes[rows] * scale, truth.labels[rows], truth.class_names, dashed=True)
+    def corners(boxes: Sequence[JudgedBox]) -> np.ndarray:
+        return np.array([box.xyxy for box in boxes], np.float64).reshape(-1, 4) * scale
 
-    right = draw(
-        with_truth(missed), found.boxes[detections] * scale, found.labels[detections], truth.class_names,
-        found.scores[detections],
-    )  # fmt: skip
+    def labels(boxes: Sequence[JudgedBox]) -> np.ndarray:
+        return np.array([box.label for box in boxes], np.int64)
+
+    def with_truth(boxes: Sequence[JudgedBox]) -> np.ndarray:
+        return draw(picture.image, corners(boxes), labels(boxes), names, dashed=True)
+
+    missed = with_truth([box for box in true if box.is_mistake])
+    scores = np.array([box.score for box in predicted], np.float64)
+    right = draw(missed, corners(predicted), labels(predicted), names, scores)
     places, axis = (("left", "right"), 1) if width < 2 * height else (("above", "below"), 0)
     gap = np.full_like(right[:, :_GAP] if axis else right[:_GAP], 255)
-    both = np.concatenate([with_truth(objects), gap, right], axis)
+    both = np.concatenate([with_truth(true), gap, right], axis)
     return titled(both, picture.caption, f"{places[0]}: true; {places[1]}: predicted, and missed (dashed)")
 
 
@@ -73,7 +78,7 @@ def as_jpeg(image: np.ndarray) -> bytes:
 
 
 def titled(image: np.ndarray, *lines: str) -> np.ndarray:
-    """With lines of text on white above, cut where they are longer than the picture is wide."""
+    """Puts lines of text on white above a picture, cut where they are longer than the picture is wide."""
     height, width = image.shape[:2]
     top = _LINE * len(lines) + 4
     canvas = Image.new("RGB", (max(width, _SHORTEST), top + height), "white")
@@ -88,7 +93,7 @@ def titled(image: np.ndarray, *lines: str) -> np.ndarray:
 
 
 def file_stem(image_id: int | str) -> str:
-    """The image id where it makes a file name, else what is left of it and a hash that keeps it apart."""
+    """Makes a file name of an image id: the id itself, or what remains of it and a hash that makes it unique."""
     text = str(image_id)
     if re.fullmatch(r"\w[\w.-]{,79}", text) and not text.startswith("worst_") and len(text.encode()) <= 160:
         return text

@@ -53,7 +53,7 @@ def wide(contents: Contents) -> None:
             contents["state_dict"][name] = torch.zeros(()).expand(shape)
 
 
-CALL = "a checkpoint may only name networks, data modules, optimizers and schedules"
+CALL = "a checkpoint may only name networks, losses, decoders, data modules, optimizers and schedules"
 MODEL, DATA, BACKBONE = "config.model", "config.data", "config.model.backbone"
 LOGITS, BIAS = "network.head.logits.weight", "network.head.logits.bias"
 OS = {"_target_": "os.system", "command": "touch RAN"}
@@ -94,7 +94,9 @@ CHANGES: dict[str, tuple[Callable[[Contents], Any], str]] = {
     "more than keys": (put(f"{MODEL}._args_", [1]), r"model\._args_: .*has no such parameter"),
     "a key that data lack": (put(f"{DATA}.teacher", 5), r"data\.teacher: .*has no such parameter"),
     "a value of another type": (put(f"{MODEL}.num_convs", "four"), r"model\.num_convs is 'four': expected an integer"),
-    "a choice that does not exist": (put(f"{MODEL}.box_loss", "l2"), r"model\.box_loss is 'l2': expected iou or"),
+    "a choice that does not exist": (
+        put(f"{MODEL}.loss.box_loss", "l2"), r"model\.loss\.box_loss is 'l2': expected iou or",
+    ),
     "a value that the constructor refuses": (put(f"{MODEL}.prior", 2.0), "FCOSModule.*prior=2.0: expected"),
     "without what the constructor needs": (put(f"{MODEL}.num_classes", "absent"), "missing 1 required .*num_classes"),
     "no more than one level": (put(f"{MODEL}.backbone", None), "FCOSModule.*(NoneType|backbone)"),

@@ -83,8 +83,8 @@ def test_both_losses_are_divided_by_the_matched_anchors_of_the_whole_batch() -> 
 
 
 @pytest.mark.parametrize("box_loss", BOX_LOSSES)
-@pytest.mark.parametrize("low_quality", [False, True])
-def test_losses_and_gradients_equal_a_plain_formula(box_loss: str, low_quality: bool) -> None:
+@pytest.mark.parametrize("allow_low_quality", [False, True])
+def test_losses_and_gradients_equal_a_plain_formula(box_loss: str, allow_low_quality: bool) -> None:
     """With loops over images, rows of the matched alone, and torchvision's focal and GIoU functions."""
     outputs = random_outputs(3, 4)
     outputs = replace(outputs, deltas=(outputs.deltas.detach() * 0.3).requires_grad_())
@@ -93,7 +93,7 @@ def test_losses_and_gradients_equal_a_plain_formula(box_loss: str, low_quality: 
     boxes[2], labels[2] = 0, -1
     loss = RetinaNetLoss(
         box_weights=(3.0, 4.0, 5.0, 6.0),
-        low_quality=low_quality,
+        allow_low_quality=allow_low_quality,
         box_loss=box_loss,
         smooth_l1_beta=0.2,
         box_loss_weight=0.7,
@@ -101,7 +101,7 @@ def test_losses_and_gradients_equal_a_plain_formula(box_loss: str, low_quality: 
         focal_gamma=1.5,
     )
     weights = torch.tensor(loss.box_weights)
-    target_labels, target = assign_retinanet(outputs.anchors, boxes, labels, low_quality=low_quality)
+    target_labels, target = assign_retinanet(outputs.anchors, boxes, labels, allow_low_quality=allow_low_quality)
     of_class, of_box, count = torch.zeros(()), torch.zeros(()), 0
     for image in range(3):
         kept, positive = target_labels[image] != IGNORED, target_labels[image] >= 0
@@ -200,7 +200,12 @@ def test_bfloat16_outputs_give_float32_losses_also_under_autocast(box_loss: str)
 def test_every_knob_of_the_assignment_is_used() -> None:
     outputs = random_outputs(1, 3)
     boxes, labels = random_truth(1, 8, 3)
-    changed: tuple[dict[str, Any], ...] = ({}, {"background_iou": 0.2}, {"foreground_iou": 0.7}, {"low_quality": False})
+    changed: tuple[dict[str, Any], ...] = (
+        {},
+        {"background_iou": 0.2},
+        {"foreground_iou": 0.7},
+        {"allow_low_quality": False},
+    )
     values = [total(RetinaNetLoss(**knobs)(outputs, boxes, labels)).item() for knobs in changed]
     assert len(set(values)) == 4
 
@@ -272,7 +277,7 @@ def test_no_shape_depends_on_the_targets() -> None:
         from detectors.backbones import ResNet
         from detectors.retinanet import RetinaNet, RetinaNetLoss, RetinaNetOutputs
 
-        for options in ({}, {"box_loss": "giou", "low_quality": False}):
+        for options in ({}, {"box_loss": "giou", "allow_low_quality": False}):
             outputs, (boxes, labels) = random_outputs(2, 3), random_truth(2, 5, 3)
             loss = RetinaNetLoss(**options)
             compiled = torch.compile(loss, fullgraph=True, backend="eager")

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from boxwright.config.compatible import refuse_uneven_batch
 from boxwright.config.errors import ConfigError
-from boxwright.config.files import is_group, origin
+from boxwright.config.files import followers, is_group, origin
 from boxwright.runs.folder import resolved
 
 
@@ -59,6 +59,8 @@ def of_checkpoint(cfg: DictConfig, stored: Mapping[str, Any]) -> DictConfig:
     config = cast(DictConfig, OmegaConf.merge(command, OmegaConf.create(dict(stored))))
     for override in OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task)):
         _take(config, command, override)
+        for key in followers(cfg, override.key_or_group):
+            OmegaConf.update(config, key, OmegaConf.select(command, key))
     config.model.optimizer, config.model.schedule = config.optimizer, config.schedule
     config.init_from = None
     return config

@@ -4,6 +4,7 @@ import json
 import logging
 import warnings
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,11 +26,10 @@ from boxwright.checkpoints.init_from import start_from
 from boxwright.checkpoints.reading import load_module, read_checkpoint
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import plain
-from boxwright.frame import quieten
 from boxwright.runs.folder import resolved
 from boxwright.runs.scaling import scaled
 from datamodules.batch import Batch
-from datamodules.dataset import val_batches
+from datamodules.dataset import spaced_batches
 from evaluation.files import write_text
 from lit_modules.callbacks.compiled import Compiled
 from lit_modules.flops import gflops
@@ -39,9 +39,29 @@ from lit_modules.training_module import TrainingModule
 log = logging.getLogger(__name__)
 
 
-def measure(cfg: DictConfig) -> dict[str, Any]:
-    """Print the figures, write benchmark.json and benchmark.md to the output folder, and return them."""
-    quieten()
+@dataclass
+class Bench:
+    """What is measured, with all that it takes: the objects of a training run, without its loggers and validations."""
+
+    cfg: DictConfig
+    """Of benchmark.py."""
+    config: DictConfig
+    """Of the run that would train, scaled."""
+    folder: Path
+    timer: StepTimer
+    trainer: pl.Trainer
+    datamodule: Any
+    module: TrainingModule
+    batches: list[Batch]
+    """On which the step is measured."""
+
+    @property
+    def limit(self) -> Limit:
+        return Limit(self.cfg.rounds, self.cfg.seconds)
+
+
+def set_up(cfg: DictConfig) -> Bench:
+    """Builds what would be trained, or what a checkpoint's run has trained."""
     warnings.filterwarnings("ignore", ".*have no `val_dataloader`.*")
     folder = Path(HydraConfig.get().runtime.output_dir)
     checkpoint = None if cfg.checkpoint is None else read_checkpoint(cfg.checkpoint)
@@ -50,52 +70,74 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
     config.trainer.precision = choose_precision(config.trainer.precision, config.trainer.accelerator)
     config = scaled(config, quiet=True)
     pl.seed_everything(config.seed, verbose=False)
-    parts, limit = list(cfg.parts), Limit(cfg.rounds, cfg.seconds)
-    timer = StepTimer(cfg.warmup, limit, config.compile)
+    timer = StepTimer(cfg.warmup, Limit(cfg.rounds, cfg.seconds), config.compile)
     trainer = _trainer(config, timer, folder)
     datamodule: Any = make_datamodule(config)
     datamodule.trainer = trainer  # loaders ask it for its device and its micro-batches
     module = _module(config, checkpoint, datamodule)
     module.folder = folder
-    device = trainer.strategy.root_device
-
     log.info("%s on %s, %s", tables.named(config), device_name(trainer), trainer.precision)
-    figures: dict[str, Any] = {
+    return Bench(cfg, config, folder, timer, trainer, datamodule, module, [])
+
+
+def describe(bench: Bench) -> dict[str, Any]:
+    """Command, versions, device, size of the network: what figures mean nothing without."""
+    device, precision = bench.trainer.strategy.root_device, str(bench.trainer.precision)
+    is_new = bench.cfg.checkpoint is None
+    return {
         "command": list(HydraConfig.get().overrides.task),
         "versions": environment(),
-        "device": device_name(trainer),
+        "device": device_name(bench.trainer),
         "threads": torch.get_num_threads(),
-        "precision": str(trainer.precision),
-        "weights": cfg.checkpoint or config.init_from or "fresh",
-        "trunk_weights": None if checkpoint is not None else config.model.backbone.weights,
-        "network": _size(module, datamodule),
-        "matrix_rate": matrix_rate(device, str(trainer.precision)),
+        "precision": precision,
+        "weights": bench.cfg.checkpoint or bench.config.init_from or "fresh",
+        "trunk_weights": bench.config.model.backbone.weights if is_new else None,
+        "network": _size(bench.module, bench.datamodule),
+        "matrix_rate": matrix_rate(device, precision),
     }
-    batches: list[Batch] = []
-    if "data" in parts:
-        log.info("measuring the loader")
-        figures["data"], batches = measure_data(datamodule, cfg.warmup, limit)
-    elif "step" in parts:
-        batches = first_batches(datamodule)
-    if figures["weights"] == "fresh" and figures["trunk_weights"] is None:
-        settle(module, batches[0] if batches else next(val_batches(datamodule, 1)), device)
-    if "step" in parts:
-        log.info("measuring the training step")
-        figures["step"] = measure_step(module, trainer, timer, batches)
-    if "inference" in parts:
-        log.info("measuring inference")
-        several = list(val_batches(datamodule, KEPT, single=False))
-        if not several:
-            raise ConfigError("none of the validation images chosen could be read; see inspect_data.py")
-        ways = [several] if len(several[0].images) > 1 else []
-        ways.append(list(val_batches(datamodule, 2 * KEPT)))
-        figures["inference"] = [measure_inference(module, trainer, way, cfg.warmup, limit) for way in ways]
-    figures = tables.with_shares(figures) | {"config": plain(config)}
-    write_text(folder / "benchmark.json", json.dumps(figures, indent=1))
-    write_text(folder / "benchmark.md", tables.as_markdown(figures))
-    log.info("%s", tables.as_text(figures))
-    log.info("saved in %s", folder)
+
+
+def measure_loader(bench: Bench) -> dict[str, Any]:
+    """Times loading, and keeps the first batches for the step."""
+    log.info("measuring the loader")
+    figures, bench.batches = measure_data(bench.datamodule, bench.cfg.warmup, bench.limit)
     return figures
+
+
+def prepare_weights(bench: Bench) -> None:
+    """Gives the frozen batch norms of a random network statistics, without which its activations overflow."""
+    if "step" in bench.cfg.parts and not bench.batches:
+        bench.batches = first_batches(bench.datamodule)
+    is_random = bench.config.init_from is None and bench.config.model.backbone.weights is None
+    if bench.cfg.checkpoint is None and is_random:
+        batch = bench.batches[0] if bench.batches else next(spaced_batches(bench.datamodule.val_dataloader(), 1))
+        settle(bench.module, batch, bench.trainer.strategy.root_device)
+
+
+def measure_training(bench: Bench) -> dict[str, Any]:
+    """Times whole optimizer steps and their parts."""
+    log.info("measuring the training step")
+    return measure_step(bench.module, bench.trainer, bench.timer, bench.batches)
+
+
+def measure_validation(bench: Bench) -> list[dict[str, Any]]:
+    """Times network and decoder on validation images, in batches where there are any, and one at a time."""
+    log.info("measuring inference")
+    several = list(spaced_batches(bench.datamodule.val_dataloader(), KEPT, single=False))
+    if not several:
+        raise ConfigError("none of the validation images chosen could be read; see inspect_data.py")
+    ways = [several] if len(several[0].images) > 1 else []
+    ways.append(list(spaced_batches(bench.datamodule.val_dataloader(), 2 * KEPT)))
+    return [measure_inference(bench.module, bench.trainer, way, bench.cfg.warmup, bench.limit) for way in ways]
+
+
+def save(bench: Bench, figures: dict[str, Any]) -> None:
+    """Prints the table, and writes benchmark.json and benchmark.md."""
+    figures = tables.with_shares(figures) | {"config": plain(bench.config)}
+    write_text(bench.folder / "benchmark.json", json.dumps(figures, indent=1))
+    write_text(bench.folder / "benchmark.md", tables.as_markdown(figures))
+    log.info("%s", tables.as_text(figures))
+    log.info("saved in %s", bench.folder)
 
 
 def _trainer(config: DictConfig, timer: StepTimer, folder: Path) -> pl.Trainer:

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Column, Table
 
 from boxwright.runs.names import run_name
+from reports.terminal import as_text as rendered
 
 _HEADING = ("", "median ms", "p95 ms", "n", "images/s", "GFLOPs", "GFLOP/s", "of matrix rate")
 
@@ -47,14 +47,7 @@ def as_text(figures: Mapping[str, Any]) -> str:
     table = Table(Column(first, no_wrap=True), *(Column(name, justify="right") for name in others), box=SIMPLE_HEAD)
     for row in _rows(figures):
         table.add_row(row.name, *row.cells)
-    console = Console(width=110, force_terminal=False, highlight=False)
-    with console.capture() as capture:
-        for line in _facts(figures):
-            console.print(line, markup=False, soft_wrap=True)
-        console.print(table)
-        for line in _remarks(figures):
-            console.print(line, markup=False, soft_wrap=True)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+    return "\n".join([*_facts(figures), rendered(table, width=110), *_remarks(figures)])
 
 
 def as_markdown(figures: Mapping[str, Any]) -> str:

@@ -124,7 +124,7 @@ class Detector:
         sized = self.resize.apply(image, (height, width))
         nothing = np.zeros((0, 4)), np.zeros(0, np.int64)
         info = ImageInfo(image_id, before, sized.scale)
-        return Sample(sized.image, sized.size, *nothing, info, (height, width))
+        return Sample(sized, *nothing, info, (height, width))
 
     def detect(self, samples: Sequence[Sample]) -> list[ImagePredictions]:
         """One forward pass over samples of one canvas, and all that validation would score."""

@@ -22,12 +22,16 @@ from torch import Tensor
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from boxwright.checkpoints.trust import refuse_foreign, refuse_overgrown
+from boxwright.config.earlier import translated
 from boxwright.config.errors import ConfigError
 from evaluation.files import write_whole
 from lit_modules.training_module import TrainingModule
 
-FORMAT = 1
-"""Of `boxwright` in a checkpoint; to be raised when an older version of this file would misread a newer one."""
+FORMAT = 2
+"""Version of `boxwright` in a checkpoint: raised when an older version of this file would misread a newer one.
+
+1 (version 0.1.0) has no nodes for loss and decoder in `config`; it is translated when it is read.
+"""
 _NEEDED = {
     "model": ("_target_",),
     "data": ("_target_", "rule", "resize", "eval_batch_size"),
@@ -142,10 +146,12 @@ def _reason(error: Exception) -> str:
 def _check(contents: dict[str, Any]) -> None:
     """ValueError unless a checkpoint is complete and consistent."""
     stored = _mapping(contents, "boxwright")
-    if (number := stored.get("format", 1)) != FORMAT:
-        raise ValueError(f"it has format {number!r}, and this version reads format {FORMAT}")
+    if (number := stored.get("format", 1)) not in (1, FORMAT):
+        raise ValueError(f"it has format {number!r}, and this version reads formats 1 to {FORMAT}")
+    refuse_overgrown(_mapping(stored, "config"))
+    if number == 1:
+        stored |= {"config": translated(stored["config"]), "format": FORMAT}
     config = _mapping(stored, "config")
-    refuse_overgrown(config)
     absent = [f"{part}.{key}" for part, keys in _NEEDED.items() for key in keys if key not in _mapping(config, part)]
     if absent or not isinstance(config.get("channels_last"), bool):
         raise ValueError(f"its config lacks {', '.join(absent) or 'channels_last'}")

@@ -20,8 +20,6 @@ from boxwright.checkpoints.reading import load_module, read_checkpoint
 from boxwright.config.errors import ConfigError, few
 from boxwright.config.files import plain
 from boxwright.evaluate.data import data_config
-from boxwright.frame import quieten
-from boxwright.runs.log import is_rank_zero
 from evaluation.analysis import Analysis, analyse
 from evaluation.files import write_text
 from evaluation.metrics import Metrics, evaluate, headline
@@ -34,7 +32,7 @@ from lit_modules.machine import choose_precision, device_name, environment
 from lit_modules.skipped import Skipped
 from lit_modules.training_module import TrainingModule
 from reports.commands import shown, use_command
-from reports.terminal import as_text, show_bar
+from reports.terminal import metrics_text, show_bar
 
 if TYPE_CHECKING:
     from reports.report import About
@@ -49,60 +47,80 @@ def _read(file: Path, truth: Truth) -> Predictions:
         raise ConfigError(f"predictions: {error}") from error
 
 
-def score(cfg: DictConfig) -> float:
-    """Print the tables, write metrics.json, predictions.json and report.html to the output folder; AP or top-1."""
-    quieten()
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    if cfg.predictions is not None:
-        datamodule = instantiate(cfg.data)
-        datamodule.prepare_data()
-        datamodule.setup("test" if cfg.split == "test" else "validate")
-        truth = datamodule.truth(cfg.split)
-        predictions = _read(Path(cfg.predictions), truth)
-        _tell_data(datamodule, cfg.split)
-        metrics = evaluate(truth, predictions)
-        text = as_text(metrics)
-        scored = _Scored(lambda: analyse(truth, predictions, metrics))
-    else:
-        checkpoint = read_checkpoint(cfg.checkpoint)
-        module = load_module(checkpoint)
-        stored = checkpoint["boxwright"]
-        data, taken = data_config(cfg, stored["config"]["data"])
-        cfg = OmegaConf.create({**plain(cfg), "data": data})
-        datamodule = instantiate(data)
-        trainer = _trainer(cfg, stored["config"], folder)
-        _refuse_other_classes(datamodule, stored, cfg)
-        _announce(cfg.checkpoint, checkpoint, trainer, datamodule, taken)
-        _tell_data(datamodule, cfg.split)
-        run = trainer.test if cfg.split == "test" else trainer.validate
-        run(module, datamodule, verbose=False)
-        metrics, text = module.metrics, as_text(module.metrics)
-        scored = _Scored(lambda: module.analysis, checkpoint, module, trainer)
-        for line in module.skipped.news():
-            log.warning("%s", line)
-        if isinstance(module, DetectionModule) and module.truth is not None and module.predictions is not None:
-            write_predictions(folder / "predictions.json", module.truth, module.predictions)
-    if is_rank_zero():
-        write_text(folder / "metrics.json", json.dumps(_content(metrics), indent=1))
-        log.info("%s split\n%s", cfg.split, text)
-        log.info("%s: %s", cfg.split, headline(metrics.scalars))
-        log.info("saved in %s", folder)
-        _report(cfg, folder, datamodule, scored)
-    return next(iter(metrics.scalars.values()))
-
-
 @dataclass(frozen=True)
-class _Scored:
-    """What a report is about: a results file, or a checkpoint with its module and the trainer that ran it."""
+class Scored:
+    """The scores of a results file, or of a checkpoint with its module and the trainer that ran it."""
 
+    cfg: DictConfig
+    """With the data set on which was scored."""
+    folder: Path
+    """Of the files."""
+    datamodule: Any
+    metrics: Metrics
     analysis: Callable[[], Analysis | None]
     checkpoint: dict[str, Any] | None = None
     module: TrainingModule | None = None
     trainer: pl.Trainer | None = None
 
+    @property
+    def main_score(self) -> float:
+        """AP, or top-1 of a classifier."""
+        return next(iter(self.metrics.scalars.values()))
 
-def _report(cfg: DictConfig, folder: Path, datamodule: Any, scored: _Scored) -> None:
-    """report.html in the output folder."""
+
+def score_results(cfg: DictConfig) -> Scored:
+    """Scores a results file."""
+    datamodule = instantiate(cfg.data)
+    datamodule.prepare_data()
+    datamodule.setup("test" if cfg.split == "test" else "validate")
+    truth = datamodule.truth(cfg.split)
+    predictions = _read(Path(cfg.predictions), truth)
+    _tell_data(datamodule, cfg.split)
+    metrics = evaluate(truth, predictions)
+    return Scored(cfg, _folder(), datamodule, metrics, lambda: analyse(truth, predictions, metrics))
+
+
+def score_checkpoint(cfg: DictConfig) -> Scored:
+    """Runs a checkpoint's network over the split, on any number of devices, and scores what it finds."""
+    checkpoint = read_checkpoint(cfg.checkpoint)
+    module = load_module(checkpoint)
+    stored = checkpoint["boxwright"]
+    data, taken = data_config(cfg, stored["config"]["data"])
+    cfg = OmegaConf.create({**plain(cfg), "data": data})
+    datamodule = instantiate(data)
+    trainer = _trainer(cfg, stored["config"], _folder())
+    _refuse_other_classes(datamodule, stored, cfg)
+    _announce(cfg.checkpoint, checkpoint, trainer, datamodule, taken)
+    _tell_data(datamodule, cfg.split)
+    run = trainer.test if cfg.split == "test" else trainer.validate
+    run(module, datamodule, verbose=False)
+    for line in module.skipped.news():
+        log.warning("%s", line)
+    return Scored(cfg, _folder(), datamodule, module.metrics, lambda: module.analysis, checkpoint, module, trainer)
+
+
+def save(scored: Scored) -> None:
+    """Writes metrics.json, and of a checkpoint with boxes predictions.json."""
+    module = scored.module
+    if isinstance(module, DetectionModule) and module.truth is not None and module.predictions is not None:
+        write_predictions(scored.folder / "predictions.json", module.truth, module.predictions)
+    write_text(scored.folder / "metrics.json", json.dumps(_content(scored.metrics), indent=1))
+
+
+def show(scored: Scored) -> None:
+    """Prints the tables."""
+    log.info("%s split\n%s", scored.cfg.split, metrics_text(scored.metrics))
+    log.info("%s: %s", scored.cfg.split, headline(scored.metrics.scalars))
+    log.info("saved in %s", scored.folder)
+
+
+def _folder() -> Path:
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def write_report(scored: Scored) -> None:
+    """Writes report.html to the output folder."""
+    cfg, folder, datamodule = scored.cfg, scored.folder, scored.datamodule
 
     def about() -> "About":
         from reports.report import About

@@ -2,14 +2,10 @@
 
 import logging
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Column
-from rich.table import Table as RichTable
-
 from reports import inspection_tables
-from reports.inspection_tables import OWN, RECALL_IOU, Inspection, Table
+from reports.inspection_tables import OWN, RECALL_IOU, Inspection
+from reports.tables import Table
+from reports.terminal import as_text, rich_table
 
 log = logging.getLogger(__name__)
 
@@ -46,23 +42,6 @@ def tell(inspection: Inspection) -> None:
 
 
 def _print(heading: str, table: Table) -> None:
-    numeric = [all(not isinstance(row[at], str) for row in table.rows) for at in range(len(table.columns))]
-    columns = (
-        Column(name, justify="right" if right else "left", overflow="fold")
-        for name, right in zip(table.columns, numeric, strict=True)
-    )
-    shown = RichTable(*columns, box=SIMPLE_HEAD)
-    for row in table.rows[:_SHOWN]:
-        shown.add_row(*(escape(_cell(value)) for value in row))
-    console = Console(width=110, force_terminal=False)
-    with console.capture() as capture:
-        console.print(shown)
     left = len(table.rows) - _SHOWN
     more = f"\n... {left} more rows, see the page" if left > 0 else ""
-    log.info("%s\n%s%s", heading, capture.get().strip("\n"), more)
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    log.info("%s\n%s%s", heading, as_text(rich_table(table, _SHOWN), width=110), more)

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
+from boxwright.config.earlier import renamed_line
 from boxwright.config.files import flat
 from boxwright.runs.folder import load_config
 from boxwright.runs.scaling import scaled
@@ -80,7 +81,8 @@ def read(folder: Path, start: Path) -> Result | None:
     if any(part not in config for part in _PARTS):
         return None
     told, finished, failed = (_json(folder / f"{name}.json") for name in ("overrides", "finished", "failed"))
-    overridden = (line.lstrip("+~").partition("=")[0] for line in told.get("overrides", ()))
+    lines = (renamed_line(config.model.get("_target_"), line) for line in told.get("overrides", ()))
+    overridden = (line.lstrip("+~").partition("=")[0] for line in lines)
     curves = _curves(folder / "metrics.csv")
     best = _best(curves, config, finished.get("best_step"))
     metrics: dict[str, float] = finished.get("val") or _metrics(best)

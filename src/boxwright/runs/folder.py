@@ -28,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from boxwright.config.check import check
 from boxwright.config.compatible import refuse_uneven_batch
+from boxwright.config.earlier import renamed_line, translated
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import plain
 from boxwright.config.paths import refuse_missing_paths
@@ -116,7 +117,7 @@ def open_run(cfg: DictConfig) -> Run:
     if results is None and is_rank_zero():
         folder.mkdir(parents=True, exist_ok=True)
         write_text(file, OmegaConf.to_yaml(config))
-        _remember_command(folder / "overrides.json", hydra, resumed=cfg.resume is not None)
+        _remember_command(folder, config, hydra, resumed=cfg.resume is not None)
         for ended in ("finished.json", "failed.json"):
             (folder / ended).unlink(missing_ok=True)
     if results is not None and is_rank_zero() and hydra.mode == RunMode.RUN:  # a sweep says it in its own way
@@ -124,9 +125,11 @@ def open_run(cfg: DictConfig) -> Run:
     return Run(folder, config, checkpoint, results, is_new)
 
 
-def _remember_command(file: Path, hydra: Any, resumed: bool) -> None:
+def _remember_command(folder: Path, config: DictConfig, hydra: Any, resumed: bool) -> None:
     """The overrides of every command that the run was started or resumed with, and the first one's choices of files."""
+    file = folder / "overrides.json"
     stored: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"overrides": [], "choices": {}}
+    stored["overrides"] = [renamed_line(config.model._target_, line) for line in stored["overrides"]]
     given: list[str] = [line for line in plain(hydra.overrides)["task"] if not line.startswith("resume=")]
     if not resumed:
         choices = {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra/")}
@@ -149,7 +152,9 @@ def resolved(cfg: DictConfig) -> DictConfig:
 
 
 def load_config(file: Path) -> DictConfig:
-    return cast(DictConfig, OmegaConf.load(file))
+    """The config of a run, in today's keys where an earlier version wrote it."""
+    config = cast(DictConfig, OmegaConf.load(file))
+    return OmegaConf.create(translated(plain(config))) if OmegaConf.is_dict(config) else config
 
 
 def leave_no_trace(folder: Path) -> None:

@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from boxwright.config.errors import ConfigError
-from boxwright.config.files import flat, is_group, reference
+from boxwright.config.files import flat, followers, is_group, reference
 from boxwright.runs.log import is_rank_zero
 from boxwright.runs.scaling import scaled
 
@@ -75,7 +75,8 @@ def with_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) ->
             )
         if is_rank_zero():
             log.info("resumed with a difference: %s %s -> %s", key, before, chosen)
-        OmegaConf.update(stored, key, chosen, force_add=True)  # a key that an earlier version did not have
+        for changed in (key, *followers(cfg, key)):
+            OmegaConf.update(stored, changed, chosen, force_add=True)  # a key that an earlier version did not have
         if key.startswith(("optimizer.", "schedule.")):
             OmegaConf.update(stored, f"model.{key}", chosen)
     return stored

@@ -13,7 +13,7 @@ from boxwright.checkpoints.reading import (
     read_checkpoint,
 )
 from boxwright.runs.folder import Run
-from datamodules.dataset import val_batches
+from datamodules.dataset import spaced_batches
 from evaluation.metrics import Metrics, headline
 from lit_modules.callbacks import report
 from lit_modules.callbacks.checkpoints import Checkpoints
@@ -21,7 +21,7 @@ from lit_modules.callbacks.early_stopping import stopped_early
 from lit_modules.callbacks.log import train_seconds
 from lit_modules.machine import device_name
 from lit_modules.training_module import TrainingModule, is_limited
-from reports.terminal import as_text
+from reports.terminal import metrics_text
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def finish(run: Run, module: TrainingModule, datamodule: Any, trainer: pl.Traine
         results["stopped"] = reason
     run.finish(results)
     if run.config.test and tested is best.best_metrics:
-        text = as_text(Metrics(best.best_metrics, best.best_per_class))
+        text = metrics_text(Metrics(best.best_metrics, best.best_per_class))
         log.info("test is the validation of the best checkpoint\n%s", text)
     log.info("best: %s at step %d", best.best_told, best.best_step)
     if run.config.test and tested:
@@ -103,7 +103,7 @@ def ms_per_image(
     begin = time.perf_counter()
     precision: Any = trainer.precision_plugin
     with torch.inference_mode(), precision.forward_context():
-        for batch in val_batches(datamodule, most):
+        for batch in spaced_batches(datamodule.val_dataloader(), most):
             batch = batch._replace(images=batch.images.to(device), sizes=batch.sizes.to(device))
             for _ in range(0 if batch.images.shape in canvases else 1 if canvases else _WARM_UP):
                 module.evaluate_batch(module.forward_batch(batch), batch)

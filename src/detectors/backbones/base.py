@@ -44,7 +44,7 @@ class Backbone(nn.Module, ABC):
     pixel_std: Tensor
     frozen_stages: int = 0
     region_size: int | None = None
-    """Cells in x and in y that layers behind all stages need in `regions`; None where there are none."""
+    """Cells in x and in y that layers behind all stages need in `region_head`; None where there are none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,10 +69,10 @@ class Backbone(nn.Module, ABC):
 
     @property
     def region_channels(self) -> int:
-        """Of what `regions` returns."""
+        """Number of channels that `region_head` returns."""
         return self.channels[32]
 
-    def regions(self, x: Float[Tensor, "N C h w"]) -> Float[Tensor, "N D"]:
+    def region_head(self, x: Float[Tensor, "N C h w"]) -> Float[Tensor, "N D"]:
         """What the layers behind stride 16 make of regions cut out of that map (arXiv 1512.03385, appendix A)."""
         for layer in self.stages()[-1]:
             x = layer(x)

@@ -40,7 +40,7 @@ class VGG16(Backbone):
         dropout: float = 0.0,
         caffe: bool = False,
     ) -> None:
-        """`fully_connected` keeps fc6 and fc7 of the weights for `regions`, with `dropout` behind each.
+        """`fully_connected` keeps fc6 and fc7 of the weights for `region_head`, with `dropout` behind each.
 
         `caffe` says that the file is Caffe's: its first filters, which were trained on BGR, are turned to RGB, and
         pixels are scaled as there. A checkpoint of ours holds both already.
@@ -82,6 +82,6 @@ class VGG16(Backbone):
             )
         return 4096
 
-    def regions(self, x: Float[Tensor, "N C h w"]) -> Float[Tensor, "N D"]:
+    def region_head(self, x: Float[Tensor, "N C h w"]) -> Float[Tensor, "N D"]:
         """fc6 and fc7 of regions pooled to 7 x 7."""
         return cast(nn.Module, self.classifier)(x.flatten(1))

@@ -15,7 +15,7 @@ from datamodules.batch import Batch
 from lit_modules.machine import memory_mb
 from lit_modules.skipped import FILE, Skipped
 from lit_modules.training_module import TrainingModule
-from reports.terminal import as_text, clock
+from reports.terminal import clock, metrics_text
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +185,7 @@ class Log(Callback):
         if trainer.is_global_zero:
             what = f"val at step {trainer.global_step}" if split == "val" else "test of the best checkpoint"
             listed = _CLASSES_LISTED if split == "val" else None
-            log.info("%s took %.1f s\n%s", what, seconds, as_text(module.metrics, listed))
+            log.info("%s took %.1f s\n%s", what, seconds, metrics_text(module.metrics, listed))
         self._keep_skipped(trainer, module)
 
     def _keep_skipped(self, trainer: pl.Trainer, module: TrainingModule) -> None:

@@ -147,7 +147,7 @@ class Report(Callback):
         if self._step is not None and self._step != best.best_step and best.best_step >= 0:
             notes.append(
                 f"The figures are of the last validation, at step {self._step:,}; the best was at step "
-                f"{best.best_step:,}: score its checkpoint for the report of that (see Going on)."
+                f"{best.best_step:,}: score its checkpoint for the report of that (see Next steps)."
             )
         return About(
             name=config["name"],

@@ -7,7 +7,7 @@ import numpy as np
 import wandb
 from PIL import Image
 
-from evaluation.analysis import KINDS, Analysis
+from evaluation.analysis import Analysis, JudgedBox
 from evaluation.confusions import Confusion
 from evaluation.curves import RECALLS
 
@@ -53,30 +53,19 @@ def overlays(analysis: Analysis, shown: Sequence["Picture"]) -> list[wandb.Image
 
 def boxes(analysis: Analysis, row: int, size: tuple[int, ...], canvas: tuple[int, int]) -> dict[str, dict[str, Any]]:
     """Two layers of boxes in fractions of the canvas, in which the image of `size` lies at the upper left."""
-    truth, found = analysis.truth, analysis.predictions
-    objects, detections = analysis.of_image(row)
-    original = truth.sizes[row]
+    original = analysis.truth.sizes[row]
     scale = np.array([size[1] / original[1] / canvas[1], size[0] / original[0] / canvas[0]])
     corners = np.array([size[1] / canvas[1], size[0] / canvas[0]])
-    names = truth.class_names
+    names = analysis.truth.class_names
 
-    def box(xyxy: np.ndarray, label: int, text: str, marks: Sequence[str]) -> dict[str, Any]:
-        (left, top), (right, bottom) = (xyxy.reshape(2, 2) * scale).clip(0, corners).tolist()
+    def entry(box: JudgedBox) -> dict[str, Any]:
+        (left, top), (right, bottom) = (box.xyxy.reshape(2, 2) * scale).clip(0, corners).tolist()
         position = {"minX": left, "minY": top, "maxX": right, "maxY": bottom}
-        return {"position": position, "class_id": label, "box_caption": ", ".join([text, *marks])}
+        text = names[box.label] if box.score is None else f"{names[box.label]} {box.score:.2f}"
+        found = {"position": position, "class_id": box.label, "box_caption": ", ".join([text, *box.marks])}
+        return found if box.score is None else found | {"scores": {"score": box.score}}
 
-    true: list[dict[str, Any]] = []
-    for i in objects:
-        label = int(truth.labels[i])
-        flags = {"missed": analysis.missed[i], "crowd": truth.crowd[i], "difficult": truth.difficult[i]}
-        true.append(box(truth.boxes[i], label, names[label], [name for name, flag in flags.items() if flag]))
-    predicted: list[dict[str, Any]] = []
-    for i in detections:
-        label, score, kind = int(found.labels[i]), float(found.scores[i]), KINDS[analysis.kinds[i]]
-        marks = [kind] if kind != "right" else []
-        predicted.append(
-            box(found.boxes[i], label, f"{names[label]} {score:.2f}", marks) | {"scores": {"score": score}}
-        )
+    true, predicted = ([entry(box) for box in boxes] for boxes in analysis.boxes(row))
     labels = dict(enumerate(names))
     return {
         "ground_truth": {"box_data": true, "class_labels": labels},
