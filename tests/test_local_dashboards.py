@@ -10,7 +10,7 @@ from running import TINY, curves, events, names, only_run, scalar, tensorboard_f
 
 from lit_modules.loggers import mlflow, tensorboard
 
-LOGGERS = ["logger=all", "logger.wandb.mode=disabled", "trainer.log_every_n_steps=1"]
+LOGGERS = ["logger=[tensorboard,mlflow]", "trainer.log_every_n_steps=1"]
 
 
 @pytest.fixture(scope="module")

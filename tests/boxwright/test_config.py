@@ -254,7 +254,7 @@ def test_a_target_that_does_not_exist_is_refused(conf: Path) -> None:
         ("model/backbone=resnet51", "nearest is resnet50; there are mobilenet_v2, resnet101, resnet18"),
         ("model/backbon=resnet50", "no such group; nearest is model/backbone"),
         ("experiment=fcos_r51_1x", "no such choice; nearest is fcos_r"),
-        ("logger=null", "no such choice; there are csv, wandb"),
+        ("logger=null", "no such choice; there are all, csv, mlflow, tensorboard, wandb"),
         (
             "schedule.final_factor=0.1",
             "not with the choice that was made; it is a setting of schedule=cosine",

@@ -13,7 +13,7 @@ from evaluation.analysis import Analysis
 from lit_modules.loggers.forgiven import Forgiven
 from lit_modules.loggers.settings import flattened
 from lit_modules.loggers.tensorboard_file import cut
-from reports.terminal import as_text
+from reports.terminal import metrics_text
 from reports.validation_pictures import Picture, as_jpeg, drawn
 
 _SETTINGS = "_hparams_/session_start_info"
@@ -76,7 +76,7 @@ class TensorBoardLogger(LightningTensorBoardLogger):
         self.log_pictures(analysis, pictures, step)
         with self._forgiven():
             if self._is_new("analysis/per_class/text_summary", step):
-                table = as_text(analysis.metrics)
+                table = metrics_text(analysis.metrics)
                 self._writer.add_text(
                     "analysis/per_class", "\n".join(f"    {line}" for line in table.split("\n")), step
                 )
