@@ -8,7 +8,7 @@ python benchmark.py checkpoint=runs/fcos-coco/TIME/checkpoints/best.ckpt
 from omegaconf import DictConfig
 
 from boxwright import frame
-from boxwright.benchmark.command import refuse_unmeasurable
+from boxwright.benchmark.command import UNUSED_OF_TRAINER, refuse_unmeasurable
 from boxwright.config import from_checkpoint
 from boxwright.config.check import check
 
@@ -24,6 +24,7 @@ def main(cfg: DictConfig) -> None:
 
     frame.quieten()
     bench = measuring.set_up(cfg)
+    frame.name_unused("name", "logger", "test", "callbacks", *UNUSED_OF_TRAINER, used=("callbacks.averaging",))
     figures = measuring.describe(bench)
     if "data" in cfg.parts:
         figures["data"] = measuring.measure_loader(bench)

@@ -76,8 +76,8 @@ def test_it_trains_resumes_bit_for_bit_and_is_scored(own, train):
     [
         ("model.chanels=3", "nearest is model.channels"),
         (
-            "model.size_weight=much",
-            "model.size_weight='much' (command line, model.size_weight=much): expected a number",
+            "model.loss.size_weight=much",
+            "model.loss.size_weight='much' (command line, model.loss.size_weight=much): expected a number",
         ),
     ],
 )

@@ -214,16 +214,19 @@ def test_locations_inside_are_those_of_the_finest_grid() -> None:
     assert locations_inside(boxes_on((96, 128), random.tolist())).tolist() == inside.tolist()
 
 
+EVERYWHERE_AND_CENTRE = Targets({}, {"the whole box": None, "centre sampling 1.5": 1.5})
+
+
 def test_a_box_is_without_location_where_the_assignment_gives_it_none() -> None:
     """The first holds no point, the second's only point goes to the smaller third."""
     boxes = boxes_on((64, 64), [[5, 5, 11, 11], [8, 8, 17, 17], [9, 9, 16, 16], [20, 20, 60, 60]])
-    assert coverage._unassigned(boxes, np.arange(4), (None, 1.5)).tolist() == [[True, True, False, False]] * 2
+    assert coverage._unassigned(boxes, np.arange(4), EVERYWHERE_AND_CENTRE).tolist() == [[True, True, False, False]] * 2
 
 
 def test_centre_sampling_can_leave_a_box_without_location_alone() -> None:
     """Both boxes have their centre at (32, 32); the small one takes the four points within 12 pixels of it."""
     boxes = boxes_on((64, 64), [[0, 0, 64, 64], [24, 24, 40, 40]])
-    assert coverage._unassigned(boxes, np.arange(2), (None, 1.5)).tolist() == [[False, False], [True, False]]
+    assert coverage._unassigned(boxes, np.arange(2), EVERYWHERE_AND_CENTRE).tolist() == [[False, False], [True, False]]
 
 
 def test_everything_but_the_assignment_is_exact_over_all_boxes(tmp_path: Path) -> None:

@@ -13,6 +13,13 @@ from boxwright.config.errors import ConfigError
 from boxwright.config.files import followers, is_group, origin
 from boxwright.runs.folder import resolved
 
+_LENGTH = (
+    "max_time", "val_check_interval", "limit_train_batches", "limit_val_batches", "limit_test_batches",
+    "log_every_n_steps", "enable_progress_bar",
+)  # fmt: skip
+UNUSED_OF_TRAINER = tuple(f"trainer.{name}" for name in _LENGTH)
+"""Settings of a run that no part of a measurement depends on."""
+
 
 def refuse_unmeasurable(cfg: DictConfig) -> None:
     """A ConfigError with everything that stands against a measurement, before anything heavy is imported."""

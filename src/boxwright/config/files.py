@@ -42,7 +42,9 @@ def name_file(file: Path) -> str:
 
 
 def groups() -> list[str]:
-    return sorted({str(group.relative_to(folder)) for folder in folders() for group in folder.rglob("*/")})
+    """All that a command line can choose a file of, so without Hydra's own."""
+    every = {str(group.relative_to(folder)) for folder in folders() for group in folder.rglob("*/")}
+    return sorted(group for group in every if group.split("/")[0] != "hydra")
 
 
 def is_group(key: str) -> bool:

@@ -55,7 +55,7 @@ def with_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) ->
             continue
         if key == "init_from" and before != chosen:
             raise ConfigError(
-                f"{override.input_line}: the run to resume goes on from its own last checkpoint; leave it out, "
+                f"{override.input_line}: a resumed run continues from its own last checkpoint; leave it out, "
                 "or leave resume out to start a new run"
             )
         if before is None and key not in flat(stored) and not (key in flat(cfg) and key in flat(reference())):
@@ -65,7 +65,7 @@ def with_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) ->
         if key in _STREAM or (key.startswith("data.") and key not in _STREAM_FREE):
             raise ConfigError(
                 f"{key}: {before} in the run to resume, {chosen} on the command line. It changes the data stream, "
-                "so that the run could not go on exactly; leave it out, or start a new run"
+                "so that the run could not continue exactly; leave it out, or start a new run"
             )
         if key.startswith(_IN_CHECKPOINT):
             raise ConfigError(
