@@ -1,6 +1,7 @@
 """TensorBoard's and MLflow's loggers by themselves: a resumed run's curves are one, and nothing ends a run."""
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,12 @@ def started(folder: Path, step: int = 0) -> TensorBoardLogger:
     return logger
 
 
-def test_what_is_logged_is_on_the_disk_at_once(tmp_path: Path) -> None:
+def test_what_is_logged_is_on_the_disk_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logger = started(tmp_path)
-    for step in (1, 2, 3):  # the writer's thread would flush the first ones by itself
+    writer = logger.experiment.file_writer.event_writer._async_writer._writer
+    write = writer.write
+    monkeypatch.setattr(writer, "write", lambda data: (time.sleep(0.1), write(data)))  # in a thread of its own
+    for step in (1, 2, 3):
         logger.log_metrics({"train/loss": 2.0}, step)
         assert curve(tmp_path, "train/loss")[-1] == (step, 2.0)
     logger.finalize("success")
