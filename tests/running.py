@@ -151,6 +151,26 @@ def assert_equal_bits(a: Any, b: Any, where: str = "") -> None:
         assert a == b, f"{where}: {a} and {b}"
 
 
+def tensorboard_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("events.out.tfevents.*"))
+
+
+def events(*files: Path) -> Iterator[Any]:
+    """Events of TensorBoard's files, all that stand there, in their order."""
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+    for file in files:
+        yield from LegacyEventFileLoader(str(file)).Load()
+
+
+def names(event: Any) -> list[str]:
+    return [value.tag for value in event.summary.value]
+
+
+def scalar(event: Any, name: str) -> float:
+    return next(value.simple_value for value in event.summary.value if value.tag == name)
+
+
 def wandb_records(file: Path) -> Iterator[Any]:
     """Records of an offline W&B run: LevelDB's log format (blocks of 32 KiB) after a header of 7 bytes."""
     from wandb.proto import wandb_internal_pb2

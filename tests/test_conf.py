@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from boxwright.config import command_line
 from boxwright.config.check import FREE, check
 from boxwright.config.errors import ConfigError
-from boxwright.config.files import CONF, keys, options
+from boxwright.config.files import CONF, keys, options, origin
 from boxwright.config.resolvers import register_resolvers
 
 RECIPES = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
@@ -121,6 +121,14 @@ def test_every_choice_of_every_group_passes_the_check(file: str) -> None:
     group, _, choice = file.rpartition("/")
     overrides = [f"{group}={choice}", *PARTNERS.get(file, ())] + ([] if file == "data/shapes" else ["data.root=x"])
     check(composed(*overrides))
+
+
+def test_several_choices_of_a_group_pass_the_check_and_a_setting_is_of_its_own_file() -> None:
+    check(composed("logger=[wandb, tensorboard,mlflow]", "data.root=x"))
+    assert origin("logger.mlflow.experiment") == "conf/logger/mlflow.yaml"
+    assert origin("logger.wandb.mode") == "conf/logger/wandb.yaml"
+    with pytest.raises(ConfigError, match=r"logger\.mlflow\.experiment=1 .*: expected "):
+        check(composed("logger=[csv,mlflow]", "data.root=x", "logger.mlflow.experiment=1"))
 
 
 @pytest.mark.parametrize("file", GROUPS)

@@ -1,14 +1,16 @@
 """`logger=tensorboard`, `logger=mlflow`, several at once: what they have written is read back, also after a kill."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from running import TINY, curves, only_run
+from running import TINY, curves, events, names, only_run, scalar, tensorboard_files
 
 from lit_modules.loggers import mlflow, tensorboard
 
-LOGGERS = ["logger=all", "logger.wandb.mode=disabled", "trainer.log_every_n_steps=1"]
+LOGGERS = ["logger=[tensorboard,mlflow]", "trainer.log_every_n_steps=1"]
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +21,8 @@ def folder(train, shapes, tmp_path_factory) -> Path:
         *(o for o in TINY if not o.startswith(("logger=", "callbacks.pictures."))),
         "callbacks.pictures.num_fixed=1",
     ]
-    train([*pictures, *LOGGERS, shapes], folder, kill={"at": "batch_end", "batch": 10})
-    train(["resume=last", "name=t"], folder)
+    train([*pictures, *LOGGERS, shapes], folder, kill={"at": "batch_end", "batch": 9})
+    train(["resume=last", "name=t", "trainer.max_steps=12"], folder)
     return folder
 
 
@@ -29,29 +31,51 @@ def rows(folder: Path, name: str) -> dict[int, float]:
 
 
 def test_tensorboard_has_each_row_once(folder: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(only_run(folder) / "tensorboard"))
-    events.Reload()
+    files = tensorboard_files(only_run(folder) / "tensorboard")
+    assert len(files) > 1
     for name in ("train/loss", "val/AP"):
-        seen = [(one.step, one.value) for one in events.Scalars(name)]
+        seen = [(event.step, scalar(event, name)) for event in events(*files) if name in names(event)]
         assert [step for step, _ in seen] == list(rows(folder, name))
         assert dict(seen) == pytest.approx(rows(folder, name))
-    (tag,) = [tag for tag in events.Tags()["images"] if tag.startswith("pictures_fixed/")]
-    assert [one.step for one in events.Images(tag)] == list(rows(folder, "val/AP"))
+    logged = [(name, event.step) for event in events(*files) for name in names(event)]
+    for role, count in (("fixed", 1), ("worst", 4)):
+        shown = [(name, step) for name, step in logged if name.startswith(f"pictures/{role}/")]
+        assert len(shown) == len(set(shown))
+        assert [step for _, step in shown] == [step for step in rows(folder, "val/AP") for _ in range(count)]
+    assert [names(event) for event in events(*files)].count(["_hparams_/session_start_info"]) == 1
 
 
-def test_mlflow_has_one_run_with_the_rows_and_the_config(folder: Path) -> None:
+def test_tensorboard_shows_each_row_once(folder: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(only_run(folder) / "tensorboard"))
+    accumulator.Reload()
+    assert [one.step for one in accumulator.Scalars("train/loss")] == list(rows(folder, "train/loss"))
+
+
+def test_mlflow_has_one_run_with_each_row_once_and_the_config(folder: Path) -> None:
     import mlflow as package
 
     client = package.MlflowClient(f"sqlite:///{folder}/runs/mlflow.db")
     (experiment,) = [one for one in client.search_experiments() if one.name == "boxwright"]
     (found,) = client.search_runs([experiment.experiment_id])
     assert found.info.run_id == (only_run(folder) / "mlflow_id").read_text()
-    assert found.data.params["model/_target_"] == "lit_modules.fcos.FCOSModule"
+    assert found.info.status == "FINISHED"
+    assert found.data.params["model._target_"] == "lit_modules.fcos.FCOSModule"
+    assert found.data.tags["resumed.trainer.max_steps"] == "12"
     for name in ("train/loss", "val/AP"):
-        by_step = {one.step: one.value for one in client.get_metric_history(found.info.run_id, name)}
-        assert by_step == pytest.approx(rows(folder, name))
+        history = sorted((one.step, one.value) for one in client.get_metric_history(found.info.run_id, name))
+        assert [step for step, _ in history] == list(rows(folder, name))
+        assert dict(history) == pytest.approx(rows(folder, name), rel=1e-12)
+        assert found.data.metrics[name] == history[-1][1]
+    best = json.loads((only_run(folder) / "finished.json").read_text())
+    assert found.data.metrics["best/AP"] == best["val"]["AP"]
+
+
+def test_the_log_of_the_run_has_no_word_of_theirs(folder: Path) -> None:
+    text = (only_run(folder) / "log.txt").read_text()
+    assert "val at step 12" in text
+    assert not re.search("alembic|database|tfevents|goes on without", text + (folder / "printed.txt").read_text())
 
 
 @pytest.mark.parametrize(

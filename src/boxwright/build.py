@@ -103,7 +103,7 @@ def make_trainer(cfg: DictConfig, run: Run) -> pl.Trainer:
     if is_compiled:
         check_compiler(trainer.strategy.root_device)
     for logger in loggers:  # only now: what Lightning refuses is no run in a dashboard
-        logger.log_hyperparams({**plain(run.config), "overrides": given_overrides(run.folder)})
         if hasattr(logger, "drop_after"):
             logger.drop_after(step)
+        logger.log_hyperparams({**plain(run.config), "overrides": given_overrides(run.folder)})
     return trainer

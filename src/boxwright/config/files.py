@@ -140,9 +140,11 @@ def remark(key: str) -> str:
 
 
 def _file(key: str) -> Path:
-    hydra = HydraConfig.get()
-    group, _ = _split(key)
-    return find_file(group, str(hydra.runtime.choices.get(group))) if group else CONF / f"{hydra.job.config_name}.yaml"
+    group, rest = _split(key)
+    if not group:
+        return CONF / f"{HydraConfig.get().job.config_name}.yaml"
+    chosen = choices().get(group, "None").strip("[]").split(",")
+    return find_file(group, next((choice for choice in chosen if _has(group, choice, rest)), chosen[0]))
 
 
 def reference() -> DictConfig:
@@ -160,8 +162,13 @@ def _composed(name: str, *lines: str) -> DictConfig:
 
 
 def choices() -> dict[str, str]:
-    """The file that was chosen of each group."""
-    chosen: dict[str, str | None] = plain(HydraConfig.get().runtime.choices)
+    """The file that was chosen of each group; `[csv,wandb]`, of which Hydra keeps no record, where it was several."""
+    hydra = HydraConfig.get()
+    chosen: dict[str, str | None] = plain(hydra.runtime.choices)
+    for line in plain(hydra.overrides)["task"]:
+        group, _, value = line.partition("=")
+        if value.startswith("[") and _has_group(group):
+            chosen[group] = value.replace(" ", "")
     return {group: choice for group, choice in chosen.items() if choice is not None and not group.startswith("hydra/")}
 
 

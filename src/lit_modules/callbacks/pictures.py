@@ -1,6 +1,5 @@
-"""Pictures of validation images with their boxes, in the run's folder and on W&B, and W&B's tables and curves."""
+"""Pictures of validation images with their boxes, in the run's folder and on dashboards, with tables and curves."""
 
-import io
 import logging
 import os
 import shutil
@@ -12,20 +11,22 @@ from typing import Any, cast
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from PIL import Image
 from pytorch_lightning.callbacks import Callback
 
 from evaluation.analysis import Analysis, analyse, sample
 from evaluation.truth import Predictions, Truth
 from lit_modules.detection_module import DetectionModule
 from lit_modules.training_module import TrainingModule
-from reports.validation_pictures import Picture, caption, drawn, file_stem, resized
+from reports.validation_pictures import Picture, as_jpeg, caption, drawn, file_stem, resized
 
 log = logging.getLogger(__name__)
 
 
 class Pictures(Callback):
-    """After every N validations, and the last one: `pictures/step_N/` and W&B's `pictures/` and `analysis/`.
+    """After every N validations, and the last one: `pictures/step_N/` and a dashboard's `pictures/` and `analysis/`.
+
+    A logger gets them that has `log_validation(analysis, pictures, step)`, and those between validations that has
+    `log_pictures` of the same arguments: W&B's and TensorBoard's, or one's own.
 
     The same images each time, and those with the lowest AP; with `every_steps` also between validations, the same
     images alone. Rank 0 alone is at work. What fails here costs a warning, never the run.
@@ -167,10 +168,8 @@ def write_folder(folder: Path, pictures: Mapping[str, np.ndarray]) -> None:
     part.mkdir(parents=True)
     try:
         for name, image in pictures.items():
-            data = io.BytesIO()
-            Image.fromarray(image).save(data, "JPEG", quality=85, subsampling=0)  # thin lines keep their colour
             with (part / name).open("wb") as file:
-                file.write(data.getbuffer())
+                file.write(as_jpeg(image))
                 file.flush()
                 os.fsync(file.fileno())
         shutil.rmtree(folder, ignore_errors=True)

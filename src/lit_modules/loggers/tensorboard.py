@@ -1,21 +1,30 @@
-"""TensorBoard's event files in the folder of a run."""
+"""TensorBoard as a logger that goes on where a run does."""
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 from pytorch_lightning.loggers import TensorBoardLogger as LightningTensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only  # pyright: ignore[reportPrivateImportUsage]
 
 from evaluation.analysis import Analysis
-from reports.validation_pictures import Picture, drawn
+from lit_modules.loggers.forgiven import Forgiven
+from lit_modules.loggers.settings import flattened
+from lit_modules.loggers.tensorboard_file import cut
+from reports.terminal import metrics_text
+from reports.validation_pictures import Picture, as_jpeg, drawn
+
+_SETTINGS = "_hparams_/session_start_info"
+"""The name under which TensorBoard keeps the settings of a run."""
 
 
 class TensorBoardLogger(LightningTensorBoardLogger):
-    """Curves and pictures in `tensorboard/` of the run's folder: `tensorboard --logdir runs` shows all runs.
+    """Event files in the run's folder, `tensorboard/`, one for each part of a resumed run.
 
-    A resumed run adds a file, in which TensorBoard is told to forget what was logged after the checkpoint's step.
+    Each call is on the disk when it returns, so that a kill costs nothing up to the last checkpoint. What can't be
+    written costs a warning, not the run.
     """
 
     def __init__(self, folder: str) -> None:
@@ -24,23 +33,87 @@ class TensorBoardLogger(LightningTensorBoardLogger):
                 "logger=tensorboard: the package tensorboard is not installed; pip install tensorboard, or choose "
                 "logger=csv"
             )
-        super().__init__(folder, name="", version="tensorboard", default_hp_metric=False)
+        super().__init__(folder, name="", version="tensorboard")
+        self._forgiven = Forgiven("TensorBoard")
+        self._kept: set[tuple[str, int]] = set()
+
+    @property
+    def _writer(self) -> Any:
+        return cast(Any, self.experiment)  # pyright: ignore[reportUnknownMemberType]
 
     @rank_zero_only
     def drop_after(self, step: int) -> None:
-        """Hides what was logged after a step."""
-        self._kwargs["purge_step"] = step + 1
+        """Forget what was logged after a step, in the files and in a TensorBoard that has read them."""
+        with self._forgiven():
+            files = list(Path(self.log_dir).glob("events.out.tfevents.*"))
+            for file in files:
+                self._kept |= cut(file, step)
+            if files:
+                self._kwargs["purge_step"] = step + 1
 
     @rank_zero_only
-    def log_validation(self, analysis: Analysis, shown: Mapping[str, Sequence[Picture]], step: int) -> None:
-        """Logs the pictures of a validation, each with its true and predicted boxes side by side."""
-        self.log_pictures(analysis, shown, step)
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """The settings that a run began with, by their dotted names, and the metric that counts."""
+        if any(name == _SETTINGS for name, _ in self._kept):
+            return
+        with self._forgiven():
+            summaries = import_module("torch.utils.tensorboard.summary")
+            settings = flattened({key: value for key, value in params.items() if key != "overrides"})
+            metric = settings.get("callbacks.checkpoints.monitor", "val/loss")
+            for summary in summaries.hparams(settings, {metric: 0.0}):
+                self._writer._get_file_writer().add_summary(summary)
+            self._writer.flush()
 
     @rank_zero_only
-    def log_pictures(self, analysis: Analysis, shown: Mapping[str, Sequence[Picture]], step: int) -> None:
-        experiment = cast(Any, self.experiment)  # pyright: ignore[reportUnknownMemberType]
-        for role, pictures in shown.items():
-            for place, picture in enumerate(pictures):
-                name = picture.stem if role == "fixed" else str(place + 1)
-                image = np.ascontiguousarray(drawn(analysis, picture))
-                experiment.add_image(f"pictures_{role}/{name}", image, step, dataformats="HWC")
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        with self._forgiven():
+            super().log_metrics({name: metrics[name] for name in metrics if self._is_new(name, step)}, step)
+            self._writer.flush()
+
+    @rank_zero_only
+    def log_validation(self, analysis: Analysis, pictures: Mapping[str, Sequence[Picture]], step: int) -> None:
+        """Pictures of the fixed and the worst images, and the metrics of each class as a table."""
+        self.log_pictures(analysis, pictures, step)
+        with self._forgiven():
+            if self._is_new("analysis/per_class/text_summary", step):
+                table = metrics_text(analysis.metrics)
+                self._writer.add_text(
+                    "analysis/per_class", "\n".join(f"    {line}" for line in table.split("\n")), step
+                )
+                self._writer.flush()
+
+    @rank_zero_only
+    def log_pictures(self, analysis: Analysis, pictures: Mapping[str, Sequence[Picture]], step: int) -> None:
+        """Pictures as they are in the run's folder: fixed images by their names, the worst by their rank."""
+        with self._forgiven():
+            for role, shown in pictures.items():
+                for rank, picture in enumerate(shown, 1):
+                    name = f"pictures/{role}/{picture.stem if role == 'fixed' else rank}"
+                    if self._is_new(name, step):
+                        self._add_picture(name, analysis, picture, step)
+            self._writer.flush()
+
+    def _add_picture(self, name: str, analysis: Analysis, picture: Picture, step: int) -> None:
+        """Adds a JPEG, where `add_image` would make a PNG."""
+        protocol = import_module("tensorboard.compat.proto.summary_pb2")
+        image = drawn(analysis, picture)
+        height, width, channels = image.shape
+        content = protocol.Summary.Image(
+            height=height, width=width, colorspace=channels, encoded_image_string=as_jpeg(image)
+        )
+        self._writer._get_file_writer().add_summary(
+            protocol.Summary(value=[protocol.Summary.Value(tag=name, image=content)]), step
+        )
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Nothing: each call is on the disk already, and the run's folder holds config.yaml."""
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        with self._forgiven():
+            super().finalize(status)
+
+    def _is_new(self, name: str, step: int | None) -> bool:
+        """Whether the part of the run before it was killed has not logged it: a validation may be repeated."""
+        return (name, step or 0) not in self._kept

@@ -4,8 +4,7 @@ import logging
 import netrc
 import os
 import secrets
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
@@ -15,6 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only  # pyright: ignore[report
 
 from evaluation.analysis import Analysis
 from evaluation.truth import CLASSIFICATION_METRICS, COCO_METRICS, PROPOSAL_METRICS, VOC_METRICS
+from lit_modules.loggers.forgiven import Forgiven
 from lit_modules.loggers.wandb_file import cut
 from reports.validation_pictures import Picture
 
@@ -46,7 +46,7 @@ class WandbLogger(LightningWandbLogger):
         keep_inside(path)
         identity = path / "wandb_id"
         self._best_step = -1
-        self._refused = False
+        self._forgiven = Forgiven("W&B")
         if rank_zero_only.rank == 0:  # pyright: ignore[reportFunctionMemberAccess]
             import wandb
 
@@ -130,15 +130,6 @@ class WandbLogger(LightningWandbLogger):
         super().finalize(status)
         if status == "failed":  # or the next job of a sweep would end it as a success
             self._run.finish(exit_code=1)
-
-    @contextmanager
-    def _forgiven(self) -> Generator[None]:
-        try:
-            yield
-        except Exception as error:
-            if not self._refused:
-                log.warning("W&B: %s: %s; the run goes on without what it refuses", type(error).__name__, error)
-            self._refused = True
 
 
 _folders: dict[str, str] = {}
