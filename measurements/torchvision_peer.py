@@ -188,7 +188,7 @@ def main(cfg: DictConfig) -> float:
     datamodule = make_datamodule(cfg)
     module = TorchvisionPeer(cfg.model, cfg.data.resize)
     module.network.to(memory_format=torch.channels_last)
-    module.folder, module.run = run.folder, {"config": plain(run.config), "versions": environment()}
+    module.attach(run.folder, datamodule.seed, {"config": plain(run.config), "versions": environment()})
     trainer = make_trainer(cfg, run)
     trainer.fit(module, datamodule)
     return finish(run, module, datamodule, trainer)

@@ -60,7 +60,7 @@ def test_losses_and_gradients_are_those_of_the_cpu(model: str, monkeypatch: pyte
 def test_a_training_step_of_one_stage_waits_nowhere(model: str, layout: torch.memory_format) -> None:
     module = small_module(model).cuda()
     module.network.to(memory_format=layout)
-    optimizer = module._make_optimizer(module.network, 1e-4)
+    optimizer = module.make_optimizer(module.network, 1e-4)
     batch = on_cuda(random_batch(2, 1, size=128))
 
     def step() -> None:

@@ -188,7 +188,7 @@ def test_a_run_whose_disk_fills_ends_clearly_and_goes_on_as_if_it_had_not(train,
     assert "Traceback" not in printed
     last = printed.splitlines()[-1]
     assert f"can't write {run}/checkpoints/step_" in last
-    assert f"(File too large); free some space on its disk; then resume={run} goes on from step {step}" in last
+    assert f"(File too large); free some space on its disk; then resume={run} continues from step {step}" in last
     assert [path.name for path in run.rglob("*.part")] == []
     assert (run / "checkpoints" / "last.ckpt").resolve() == before
 

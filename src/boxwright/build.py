@@ -74,8 +74,8 @@ def make_module(cfg: DictConfig, run: Run, datamodule: Any) -> TrainingModule:
         )  # fmt: skip
     if cfg.channels_last:
         module.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    module.folder = run.folder
-    module.run = {"format": FORMAT, "config": plain(run.config), "versions": environment()}
+    versions = environment()
+    module.attach(run.folder, datamodule.seed, {"format": FORMAT, "config": plain(run.config), "versions": versions})
     return module
 
 

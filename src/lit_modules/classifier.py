@@ -33,5 +33,5 @@ class ClassifierModule(TrainingModule):
         ranked = rank_classes(outputs, TOP).cpu().numpy()
         return [ImageRanking(info.image_id, labels) for info, labels in zip(batch.infos, ranked, strict=True)]
 
-    def score(self, truth: Truth, entries: Sequence[ImageRanking]) -> Metrics:
-        return Metrics(*accuracy(truth, entries))
+    def score(self, truth: Truth, entries: Sequence[ImageRanking]) -> tuple[Metrics, None]:
+        return Metrics(*accuracy(truth, entries)), None

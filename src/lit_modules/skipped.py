@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from datamodules.batch import ImageInfo
 from evaluation.files import write_text
+from lit_modules.data import DataModule
 
 FILE = "skipped.json"
 _SPLITS = ("train", "val", "test")
@@ -46,8 +47,8 @@ class Skipped:
     def add(self, split: str, infos: Iterable[ImageInfo]) -> None:
         self.images[split] |= {str(info.image_id): str(info.error) for info in infos}
 
-    def add_annotations(self, datamodule: Any) -> None:
-        """Those of every split that is set up."""
+    def add_annotations(self, datamodule: DataModule) -> None:
+        """Takes the problems of every split that is set up."""
         self.annotations, self.annotation_counts = datamodule.problems, datamodule.problem_counts
 
     def news(self) -> list[str]:

@@ -40,7 +40,7 @@ class Record(pl.Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
         self.losses.append({name: value.item() for name, value in outputs["losses"].items()})
-        self.norms.append(float(getattr(pl_module, "gradient_norm", torch.nan)))
+        self.norms.append(float(pl_module.gradient_norm))
         self.unread.append([info.image_id for info in batch.unread])
 
 
@@ -51,7 +51,7 @@ def fit(data: DetectionDataModule, folder: Path, steps: int, **options: Any) -> 
         enable_model_summary=False, callbacks=[record, Log()], gradient_clip_val=1.0, limit_val_batches=0, **options,
     )  # fmt: skip
     module = Detector(blind=set())
-    module.folder = folder
+    module.attach(folder, data.seed)
     trainer.fit(module, data)
     return module, record
 

@@ -56,7 +56,7 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
     datamodule: Any = make_datamodule(config)
     datamodule.trainer = trainer  # loaders ask it for its device and its micro-batches
     module = _module(config, checkpoint, datamodule)
-    module.folder = folder
+    module.attach(folder, datamodule.seed)
     device = trainer.strategy.root_device
 
     log.info("%s on %s, %s", tables.named(config), device_name(trainer), trainer.precision)

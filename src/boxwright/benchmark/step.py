@@ -12,6 +12,7 @@ from boxwright.benchmark.clock import Clock, Limit, spread
 from boxwright.benchmark.data import canvases
 from datamodules.batch import Batch
 from lit_modules.flops import counter
+from lit_modules.lightning_internals import is_within_step
 from lit_modules.machine import memory_mb
 from lit_modules.training_module import TrainingModule
 
@@ -103,7 +104,7 @@ class StepTimer(pl.Callback):
             self._counter.__exit__(None, None, None)  # pyright: ignore[reportUnknownMemberType]
             self.work.append(Work(self._forward_work, self._counter.get_total_flops()))
             self._counter = None
-        if trainer.fit_loop._should_accumulate():  # pyright: ignore[reportPrivateUsage]
+        if is_within_step(trainer):
             return
         self._done += 1
         if self._is_warm:

@@ -74,14 +74,16 @@ def score(cfg: DictConfig) -> float:
         _refuse_other_classes(datamodule, stored, cfg)
         _announce(cfg.checkpoint, checkpoint, trainer, datamodule, taken)
         _tell_data(datamodule, cfg.split)
+        module.attach(folder, datamodule.seed)
         run = trainer.test if cfg.split == "test" else trainer.validate
         run(module, datamodule, verbose=False)
-        metrics, text = module.metrics, metrics_text(module.metrics)
-        scored = _Scored(lambda: module.analysis, checkpoint, module, trainer)
+        last = module.last
+        metrics, text = last.metrics, metrics_text(last.metrics)
+        scored = _Scored(lambda: last.analysis, checkpoint, module, trainer)
         for line in module.skipped.news():
             log.warning("%s", line)
-        if isinstance(module, DetectionModule) and module.truth is not None and module.predictions is not None:
-            write_predictions(folder / "predictions.json", module.truth, module.predictions)
+        if last.truth is not None and last.predictions is not None:
+            write_predictions(folder / "predictions.json", last.truth, last.predictions)
     if is_rank_zero():
         write_text(folder / "metrics.json", json.dumps(_content(metrics), indent=1))
         log.info("%s split\n%s", cfg.split, text)
@@ -121,7 +123,7 @@ def _report(cfg: DictConfig, folder: Path, datamodule: Any, scored: _Scored) -> 
             state_remark=file.name,
             split=cfg.split,
             step=None if scored.checkpoint is None else scored.checkpoint.get("global_step"),
-            scores={} if scored.module is None else scored.module.metrics.scalars,
+            scores={} if scored.module is None else scored.module.last.metrics.scalars,
             weights=report.weights(config) if config else "",
             commands=[]
             if scored.checkpoint is None

@@ -34,7 +34,7 @@ def finish(run: Run, module: TrainingModule, datamodule: Any, trainer: pl.Traine
     if run.config.test and not is_val and best.best_step >= 0:
         module.load_state_dict(read_checkpoint(best.best_path)["state_dict"])
         trainer.test(module, datamodule, verbose=False)
-        tested = module.metrics.scalars
+        tested = module.last.metrics.scalars
     results = {
         "step": trainer.global_step,
         "epoch": trainer.current_epoch,
@@ -50,7 +50,7 @@ def finish(run: Run, module: TrainingModule, datamodule: Any, trainer: pl.Traine
     if run.config.test and tested is best.best_metrics:
         text = metrics_text(Metrics(best.best_metrics, best.best_per_class))
         log.info("test is the validation of the best checkpoint\n%s", text)
-    log.info("best: %s at step %d", best.best_told, best.best_step)
+    log.info("best: %s at step %d", best.best_text, best.best_step)
     if run.config.test and tested:
         log.info("test: %s", headline(tested))
     if trainer.is_global_zero:

@@ -73,7 +73,7 @@ class BackToBest(pl.Callback):
         for callback in cast(Any, trainer).callbacks:
             if isinstance(callback, Averaging):
                 callback.on_load_checkpoint(trainer, module, checkpoint)
-        return f"back to the weights of {file.name} ({checkpoints.best_told}, the best so far)"
+        return f"back to the weights of {file.name} ({checkpoints.best_text}, the best so far)"
 
     def _change_rate(self, trainer: pl.Trainer) -> tuple[float, float]:
         """Largest rate before and after. Base rates are part of a schedule's state, so that a resumed run has them."""

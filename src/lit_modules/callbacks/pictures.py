@@ -16,7 +16,8 @@ from PIL import Image
 from pytorch_lightning.callbacks import Callback
 
 from evaluation.analysis import Analysis, analyse, sample
-from evaluation.truth import Predictions, Truth
+from evaluation.truth import Predictions
+from lit_modules.data import DataModule, data_of
 from lit_modules.detection_module import DetectionModule
 from lit_modules.training_module import TrainingModule
 from reports.validation_pictures import Picture, caption, drawn, file_stem, resized
@@ -74,11 +75,11 @@ class Pictures(Callback):
         if ((self._validations - 1) % self.every and not last) or not (self.num_fixed or self.num_worst or dashboards):
             return
         with self._forgiven("pictures and tables of validation images"):
-            analysis = cast(TrainingModule, pl_module).analysis
+            analysis = cast(TrainingModule, pl_module).last.analysis
             if analysis is None:  # there are no boxes to draw
                 return
             rows = {"fixed": analysis.sample(self.num_fixed), "worst": analysis.worst(self.num_worst)}
-            shown = self._choose(cast(Any, trainer).datamodule, analysis, rows)
+            shown = self._choose(data_of(trainer), analysis, rows)
             with self._forgiven("pictures in the run's folder"):
                 self._write(trainer.global_step, analysis, shown)
             for dashboard in dashboards:
@@ -95,7 +96,7 @@ class Pictures(Callback):
             return
         self._step = step
         with self._forgiven("pictures between validations"):
-            datamodule = cast(Any, trainer).datamodule
+            datamodule = data_of(trainer)
             analysis = found_on_few(module, trainer, datamodule, self.num_fixed)
             rows = list(range(len(analysis.truth.image_ids)))
             shown = self._choose(datamodule, analysis, {"fixed": rows, "worst": []})
@@ -113,7 +114,9 @@ class Pictures(Callback):
                 log.warning("%s: %s: %s; the run goes on without", what, type(error).__name__, error)
             self._told.add(what)
 
-    def _choose(self, datamodule: Any, analysis: Analysis, rows: Mapping[str, list[int]]) -> dict[str, list["Picture"]]:
+    def _choose(
+        self, datamodule: DataModule, analysis: Analysis, rows: Mapping[str, list[int]]
+    ) -> dict[str, list["Picture"]]:
         """The `fixed` images and the `worst`, without those that can't be read."""
         pictures: dict[int, Picture] = {}
         for row in dict.fromkeys(rows["fixed"] + rows["worst"]):
@@ -136,12 +139,12 @@ class Pictures(Callback):
 
 
 @torch.no_grad()
-def found_on_few(module: DetectionModule, trainer: pl.Trainer, datamodule: Any, count: int) -> Analysis:
+def found_on_few(module: DetectionModule, trainer: pl.Trainer, datamodule: DataModule, count: int) -> Analysis:
     """What is right and wrong on the fixed images, in the middle of training, which it leaves as it was."""
-    truth: Truth = datamodule.truth("val")
+    truth = datamodule.truth("val")
     places = sample(len(truth.image_ids), count)
     modes = [(part, part.training) for part in module.modules()]
-    predictions, precision = module.predictions, cast(Any, trainer).precision_plugin
+    precision = cast(Any, trainer).precision_plugin
     module.eval()
     try:
         entries: list[Any] = []
@@ -152,10 +155,9 @@ def found_on_few(module: DetectionModule, trainer: pl.Trainer, datamodule: Any, 
                     entries += module.evaluate_batch(module.forward_batch(moved), moved)
         seen = {entry.image_id for entry in entries}
         truth = truth.only(np.array([image_id in seen for image_id in truth.image_ids.tolist()], bool))
-        metrics = module.score(truth, entries)
-        return analyse(truth, cast(Predictions, module.predictions), metrics)
+        metrics, predictions = module.score(truth, entries)
+        return analyse(truth, cast(Predictions, predictions), metrics)
     finally:
-        module.predictions = predictions
         for part, training in modes:
             part.training = training
 

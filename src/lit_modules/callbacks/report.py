@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import Callback
 from evaluation.analysis import Analysis
 from lit_modules.callbacks.checkpoints import Checkpoints
 from lit_modules.callbacks.early_stopping import stopped_early
+from lit_modules.data import data_of
 from lit_modules.detection_module import DetectionModule
 from lit_modules.machine import device_name
 from lit_modules.training_module import TrainingModule
@@ -84,7 +85,7 @@ class Report(Callback):
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = cast(TrainingModule, pl_module)
-        self._test = dict(module.metrics.scalars)
+        self._test = dict(module.last.metrics.scalars)
         self._write(trainer, module, "finished")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -97,7 +98,7 @@ class Report(Callback):
             reason = type(exception).__name__
             notes.append(f"{reason}: {str(exception)[:_LONGEST]}")
         else:
-            reason = "Ctrl-C" if module.interrupted or isinstance(exception, KeyboardInterrupt) else "SIGTERM"
+            reason = "Ctrl-C" if module.signals.interrupted or isinstance(exception, KeyboardInterrupt) else "SIGTERM"
         self._write(trainer, module, "stopped", reason, notes)
         if trainer.is_global_zero and (module.folder / FILE).exists():
             log.info("report: %s", module.folder / FILE)
@@ -109,14 +110,14 @@ class Report(Callback):
         if not trainer.is_global_zero or (self._step is None and self._first_step and file.exists()):
             return
         begin = time.perf_counter()
-        data = cast(Any, trainer).datamodule
+        data = data_of(trainer)
 
         def about() -> "About":
             return self._about(trainer, module, state, reason, notes)
 
         def analysis() -> Analysis | None:
             if self._due:
-                self._analysis = module.analysis
+                self._analysis = module.last.analysis
             return self._analysis
 
         problem = write(file, about, analysis, lambda image_id: data.image("val", image_id), self.pictures)
@@ -134,7 +135,7 @@ class Report(Callback):
     ) -> "About":
         from reports.report import About
 
-        folder, config, data = module.folder, module.run["config"], cast(Any, trainer).datamodule
+        folder, config, data = module.folder, module.run["config"], data_of(trainer)
         best = cast(Checkpoints, trainer.checkpoint_callback)
         steps = int(trainer.estimated_stepping_batches)
         if state == "finished" and trainer.global_step < steps and config["trainer"]["max_time"] is not None:
@@ -156,7 +157,7 @@ class Report(Callback):
             state_remark=f"{remark} ({reason})" if reason else remark,
             split="val",
             step=self._step,
-            scores=module.metrics.scalars,
+            scores=module.last.metrics.scalars,
             weights=weights(config),
             best=(best.monitor, best.best_score, best.best_step) if best.best_step >= 0 else None,
             test=self._test,
