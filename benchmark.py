@@ -8,19 +8,32 @@ python benchmark.py checkpoint=runs/fcos-coco/TIME/checkpoints/best.ckpt
 from omegaconf import DictConfig
 
 from boxwright import frame
-from boxwright.benchmark.command import refuse_unmeasurable
+from boxwright.benchmark.command import UNUSED_OF_TRAINER, refuse_unmeasurable
 from boxwright.config import from_checkpoint
 from boxwright.config.check import check
 
 
 @frame.command("benchmark", completion=from_checkpoint.run)
 def main(cfg: DictConfig) -> None:
-    """Print the table, and write benchmark.json and benchmark.md."""
+    """Measure the parts that are asked for, print a table, and write benchmark.json and benchmark.md."""
     check(cfg)
     refuse_unmeasurable(cfg)
-    from boxwright.benchmark.measuring import measure
 
-    measure(cfg)
+    # Imported only now, since they take seconds: a mistake in the config has been answered before.
+    from boxwright.benchmark import measuring
+
+    frame.quieten()
+    bench = measuring.set_up(cfg)
+    frame.name_unused("name", "logger", "test", "callbacks", *UNUSED_OF_TRAINER, used=("callbacks.averaging",))
+    figures = measuring.describe(bench)
+    if "data" in cfg.parts:
+        figures["data"] = measuring.measure_loader(bench)
+    measuring.prepare_weights(bench)
+    if "step" in cfg.parts:
+        figures["step"] = measuring.measure_training(bench)
+    if "inference" in cfg.parts:
+        figures["inference"] = measuring.measure_validation(bench)
+    measuring.save(bench, figures)
 
 
 if __name__ == "__main__":

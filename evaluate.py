@@ -12,16 +12,25 @@ from boxwright import frame
 from boxwright.config import from_checkpoint
 from boxwright.config.check import check
 from boxwright.evaluate.data import refuse_incomplete
+from boxwright.runs.log import is_rank_zero
 
 
 @frame.command("evaluate", completion=from_checkpoint.data_set)
 def main(cfg: DictConfig) -> float | None:
-    """Print and save the numbers that a validation has; returns AP, of a classifier top-1."""
+    """Score, save, print, and return AP, or top-1 of a classifier."""
     check(cfg)
     refuse_incomplete(cfg)
-    from boxwright.evaluate.score import score
 
-    return score(cfg)
+    # Imported only now, since they take seconds: a mistake in the config has been answered before.
+    from boxwright.evaluate.score import save, score_checkpoint, score_results, show, write_report
+
+    frame.quieten()
+    scored = score_checkpoint(cfg) if cfg.predictions is None else score_results(cfg)
+    if is_rank_zero():
+        save(scored)
+        show(scored)
+        write_report(scored)
+    return scored.main_score
 
 
 if __name__ == "__main__":

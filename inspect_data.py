@@ -22,7 +22,9 @@ def main(cfg: DictConfig) -> None:
     refuse_missing_paths(cfg)
     from boxwright.inspect_data.inspection import inspect
 
-    if inspect(cfg) and HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep continues
+    problems = inspect(cfg)
+    frame.name_unused("name", "logger", "test", "callbacks", "trainer", "optimizer", "schedule", "init_from", "compile")
+    if problems and HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep continues
         sys.exit(1)
 
 

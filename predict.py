@@ -17,12 +17,19 @@ from boxwright.predict import sources
 
 @frame.command("predict")
 def main(cfg: DictConfig) -> None:
-    """Detect and draw; ends with status 1 where nothing could be read."""
+    """Detect, draw and write predictions.json; ends with status 1 where nothing could be read."""
     check(cfg)
     source = sources.find(cfg, Path(HydraConfig.get().runtime.output_dir))
-    from boxwright.predict.job import predict
 
-    predict(cfg, source)
+    # Imported only now, since they take seconds: a mistake in the config has been answered before.
+    from boxwright.predict.job import make_detector, open_job
+
+    frame.quieten()
+    detector = make_detector(cfg)
+    with open_job(cfg, source, detector) as job:
+        job.run(cfg.batch_size or detector.batch_size, cfg.draw)
+        job.close(cfg.source)
+    job.sum_up(source)
 
 
 if __name__ == "__main__":

@@ -201,7 +201,7 @@ def decoders_of(name: str, num_classes: int) -> dict[str, Decode]:
     return {
         "torchvision": decode,
         "class-wise": ours(RetinaNetDecoder(box_weights=WEIGHTS), 0.0),
-        "fast_decode": ours(RetinaNetDecoder(box_weights=WEIGHTS, fast_decode=True), 0.0),
+        "top_class_only": ours(RetinaNetDecoder(box_weights=WEIGHTS, top_class_only=True), 0.0),
     }
 
 

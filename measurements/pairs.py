@@ -24,6 +24,9 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from datamodules.batch import Batch, ImageInfo
 from detectors.backbones.resnet import ResNet
+from detectors.faster_rcnn import RegionLoss
+from detectors.fcos import FCOSLoss
+from detectors.retinanet import RetinaNetDecoder, RetinaNetLoss
 from lit_modules.detection_module import DetectionModule
 from lit_modules.faster_rcnn import FasterRCNNModule
 from lit_modules.fcos import FCOSModule
@@ -42,6 +45,7 @@ AS_OURS: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
     "faster_rcnn": test_faster_rcnn_torchvision.as_ours,
 }
 IDLE: Any = None
+ONES = (1.0, 1.0, 1.0, 1.0)
 """The schedule of a module that no trainer drives."""
 
 
@@ -75,16 +79,17 @@ def our_module(name: str, num_classes: int) -> DetectionModule:
     if name == "faster_rcnn":
         return FasterRCNNModule(
             trunk, num_classes, optimizer, IDLE, grid_offset=0.0, round_anchors=True, aligned=False,
-            roi_smooth_l1_beta=1 / 9,
+            region_loss=RegionLoss(smooth_l1_beta=1 / 9),
         )  # fmt: skip
     if name == "fcos":
         return FCOSModule(
-            trunk, num_classes, optimizer, IDLE, normalize_targets=True, centerness_on_box=True, center_sampling=1.5,
-            box_loss="giou",
+            trunk, num_classes, optimizer, IDLE, normalize_targets=True, centerness_on_box=True,
+            loss=FCOSLoss(center_sampling=1.5, box_loss="giou"),
         )  # fmt: skip
     return RetinaNetModule(
         trunk, num_classes, optimizer, IDLE, p6_from="p5", grid_offset=0.0, round_anchors=True,
-        box_weights=(1.0, 1.0, 1.0, 1.0), box_loss="l1", box_loss_weight=1.0,
+        loss=RetinaNetLoss(box_weights=ONES, box_loss="l1", box_loss_weight=1.0),
+        decoder=RetinaNetDecoder(box_weights=ONES),
     )  # fmt: skip
 
 

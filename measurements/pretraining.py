@@ -41,8 +41,9 @@ DETECT = [
     *SMALL, "model=fcos", "data=coco", "data.train_split=train", "data.val_split=val", "data.test_split=val",
     f"data.num_classes={len(LETTERS)}", "data.resize=128", "data.batch_size=8", "optimizer=adamw",
     "model.lr=5.0e-4", "schedule=cosine", "schedule.warmup_steps=50", "model.backbone.norm=bn",
-    "model.backbone.frozen_stages=0", "model.pyramid_channels=128", "model.num_convs=2", "model.center_sampling=1.5",
-    "model.normalize_targets=true", "model.centerness_on_box=true", "model.box_loss=giou",
+    "model.backbone.frozen_stages=0", "model.pyramid_channels=128", "model.num_convs=2",
+    "model.loss.center_sampling=1.5", "model.loss.box_loss=giou", "model.normalize_targets=true",
+    "model.centerness_on_box=true",
     "trainer.gradient_clip_val=10", "trainer.max_steps=200", "trainer.val_check_interval=100",
 ]  # fmt: skip
 

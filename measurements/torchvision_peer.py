@@ -95,13 +95,13 @@ def in_float(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 class FloatFCOS(InFloat, FCOS):
-    from boxwright.build import make_datamodule, make_trainer
+    from boxwright.build import make_datamodule, make_run_trainer
     from boxwright.train.finish import finish
     from boxwright.train.start import prepare
 
 
 class FloatRetinaNet(InFloat, RetinaNet):
-    from boxwright.build import make_datamodule, make_trainer
+    from boxwright.build import make_datamodule, make_run_trainer
     from boxwright.train.finish import finish
     from boxwright.train.start import prepare
 
@@ -124,12 +124,13 @@ def peer(config: DictConfig, resize: int) -> nn.Module:
 
 
 def faster_rcnn(trunk: Trunk, config: DictConfig, sizes: dict[str, Any]) -> nn.Module:
-    width = config.head_channels
+    width, train, test = config.head_channels, config.train_proposer, config.proposer
     model = FasterRCNN(
         trunk,
-        rpn_pre_nms_top_n_train=config.train_candidates_per_level, rpn_post_nms_top_n_train=config.train_proposals,
-        rpn_pre_nms_top_n_test=config.candidates_per_level, rpn_post_nms_top_n_test=config.proposals,
-        rpn_batch_size_per_image=config.rpn_samples, box_batch_size_per_image=config.roi_samples,
+        rpn_pre_nms_top_n_train=train.candidates_per_level, rpn_post_nms_top_n_train=train.max_proposals,
+        rpn_pre_nms_top_n_test=test.candidates_per_level, rpn_post_nms_top_n_test=test.max_proposals,
+        rpn_batch_size_per_image=config.anchor_sampler.num_samples,
+        box_batch_size_per_image=config.region_sampler.num_samples,
         box_head=TwoMLPHead(trunk.out_channels * 49, width),
         box_predictor=FloatPredictor(width, config.num_classes + 1), **sizes,
     )  # fmt: skip
@@ -180,7 +181,7 @@ def images_of(batch: Batch) -> list[Tensor]:
 def main(cfg: DictConfig) -> float:
     """As train.py, with another module."""
     run = open_run(cfg)
-    from boxwright.build import make_datamodule, make_trainer
+    from boxwright.build import make_datamodule, make_run_trainer
     from boxwright.train.finish import finish
     from boxwright.train.start import prepare
 
@@ -189,7 +190,7 @@ def main(cfg: DictConfig) -> float:
     module = TorchvisionPeer(cfg.model, cfg.data.resize)
     module.network.to(memory_format=torch.channels_last)
     module.attach(run.folder, datamodule.seed, {"config": plain(run.config), "versions": environment()})
-    trainer = make_trainer(cfg, run)
+    trainer = make_run_trainer(cfg, run)
     trainer.fit(module, datamodule)
     return finish(run, module, datamodule, trainer)
 

@@ -26,8 +26,9 @@ from datamodules.coco import CocoDataModule
 from datamodules.imagefolder import ImageFolderDataModule
 from detectors.backbones.mobilenet import MobileNetV2
 from detectors.detections import Detections
-from detectors.faster_rcnn import FasterRCNN
-from detectors.fcos import FCOS, FCOSOutputs
+from detectors.faster_rcnn import FasterRCNN, RegionDecoder, RegionSampler
+from detectors.fcos import FCOS, FCOSDecoder, FCOSOutputs
+from detectors.rpn import AnchorSampler
 from lit_modules import detection_module
 from lit_modules.classifier import ClassifierModule
 from lit_modules.faster_rcnn import FasterRCNNModule
@@ -86,7 +87,7 @@ class Detector(FCOSModule):
         torch.manual_seed(0)
         super().__init__(
             MobileNetV2(weights=None, norm="gn", frozen_stages=0), 2, partial(sgd), partial(constant),
-            pyramid_channels=32, num_convs=1, prior=0.5, score_threshold=0.45,
+            pyramid_channels=32, num_convs=1, prior=0.5, decoder=FCOSDecoder(score_threshold=0.45),
         )  # fmt: skip
         bias = cast(FCOS, self.network).head.distances.bias
         torch.nn.init.constant_(cast(torch.Tensor, bias), math.log(12))
@@ -151,8 +152,8 @@ def proposed(ranks: int, root: Path) -> dict[str, Any]:
     torch.manual_seed(0)
     module = FasterRCNNModule(
         MobileNetV2(weights=None, norm="gn", frozen_stages=0), 2, partial(sgd), partial(constant),
-        pyramid_channels=32, anchor_sizes=(24.0,) * 5, proposals=1000, head_channels=64,
-        rpn_samples=64, roi_samples=64, score_threshold=0.0,
+        pyramid_channels=32, anchor_sizes=(24.0,) * 5, head_channels=64, anchor_sampler=AnchorSampler(num_samples=64),
+        region_sampler=RegionSampler(num_samples=64), decoder=RegionDecoder(score_threshold=0.0),
     )  # fmt: skip
     network = cast(FasterRCNN, module.network)
     for layer in (network.rpn.logits, network.logits):  # something of everything is said

@@ -2,7 +2,7 @@
 
 import pytest
 
-_TRUNK = {
+_BACKBONE = {
     "model.backbone._target_": "detectors.backbones.ResNet",
     "model.backbone.depth": 50,
     "model.backbone.weights": "imagenet",
@@ -18,11 +18,11 @@ _PAPER = {
     "model.anchor_ratios": [0.5, 1, 2],
     "model.grid_offset": 0.5,
     "model.round_anchors": False,
-    "model.foreground_iou": 0.5,
-    "model.box_loss": "smooth_l1",
-    "model.focal_alpha": 0.25,
-    "model.focal_gamma": 2,
-    "model.candidates_per_level": 1000,
+    "model.loss.foreground_iou": 0.5,
+    "model.loss.box_loss": "smooth_l1",
+    "model.loss.focal_alpha": 0.25,
+    "model.loss.focal_gamma": 2,
+    "model.decoder.candidates_per_level": 1000,
     "data.flip": 0.5,
     "data.vertical_flip": 0,
     "data.empty_images": "drop",
@@ -49,18 +49,19 @@ _WARMUP = {  # defaults.py: linear
 }
 
 R50_1X = {
-    **_TRUNK, **_PAPER, **_NINE_ANCHORS, **_SGD, **_WARMUP,
+    **_BACKBONE, **_PAPER, **_NINE_ANCHORS, **_SGD, **_WARMUP,
     "model.backbone.norm": "frozen_bn",
     "model.backbone.frozen_stages": 2,  # FREEZE_CONV_BODY_AT 2
-    "model.background_iou": 0.4,
-    "model.low_quality": True,
-    "model.box_weights": [10, 10, 5, 5],
-    "model.smooth_l1_beta": pytest.approx(0.11, abs=0.002),
-    "model.box_loss_weight": 1 / 4,  # BBOX_REG_WEIGHT 4
-    "model.fast_decode": False,
-    "model.score_threshold": 0.05,
-    "model.nms_threshold": 0.4,
-    "model.max_detections": 100,
+    "model.loss.background_iou": 0.4,
+    "model.loss.allow_low_quality": True,
+    "model.loss.box_weights": [10, 10, 5, 5],
+    "model.decoder.box_weights": [10, 10, 5, 5],
+    "model.loss.smooth_l1_beta": pytest.approx(0.11, abs=0.002),
+    "model.loss.box_loss_weight": 1 / 4,  # BBOX_REG_WEIGHT 4
+    "model.decoder.top_class_only": False,
+    "model.decoder.score_threshold": 0.05,
+    "model.decoder.nms_threshold": 0.4,
+    "model.decoder.max_detections": 100,
     # 1.1.4: rate 0.005, milestones 120k and 160k of 180k iterations, all for 8 images
     "data.batch_size": 16,
     "model.lr": 0.01,
@@ -83,19 +84,20 @@ R50_1X = {
 }  # fmt: skip
 
 SQ667 = {
-    **_TRUNK, **_PAPER, **_NINE_ANCHORS,
+    **_BACKBONE, **_PAPER, **_NINE_ANCHORS,
     "model.backbone.norm": "bn",
     "model.backbone.frozen_stages": 0,
     # 1.2.3 and "Surprises", zgcr
-    "model.background_iou": 0.4,
-    "model.low_quality": False,  # "No forced match"
-    "model.box_weights": [10, 10, 5, 5],  # factor 0.1, 0.1, 0.2, 0.2
-    "model.smooth_l1_beta": pytest.approx(1 / 9),
-    "model.box_loss_weight": 1 / 4,  # mean over the 4 coordinates
-    "model.fast_decode": False,
-    "model.score_threshold": 0.05,
-    "model.nms_threshold": 0.5,
-    "model.max_detections": 100,
+    "model.loss.background_iou": 0.4,
+    "model.loss.allow_low_quality": False,  # "No forced match"
+    "model.loss.box_weights": [10, 10, 5, 5],  # factor 0.1, 0.1, 0.2, 0.2
+    "model.decoder.box_weights": [10, 10, 5, 5],  # factor 0.1, 0.1, 0.2, 0.2
+    "model.loss.smooth_l1_beta": pytest.approx(1 / 9),
+    "model.loss.box_loss_weight": 1 / 4,  # mean over the 4 coordinates
+    "model.decoder.top_class_only": False,
+    "model.decoder.score_threshold": 0.05,
+    "model.decoder.nms_threshold": 0.5,
+    "model.decoder.max_detections": 100,
     "model.lr": 1e-4,
     "optimizer._target_": "lit_modules.optimizers.adamw",
     "optimizer.betas": [0.9, 0.999],
@@ -126,25 +128,26 @@ SQ667 = {
     "data.augmentations.crop.p": 0.5,
     "data.augmentations.translate.p": 0.5,
 }  # fmt: skip
-SQ667_FAST = {**SQ667, "model.fast_decode": True}
+SQ667_FAST = {**SQ667, "model.decoder.top_class_only": True}
 SQ1000 = {**SQ667_FAST, "data.resize": 1000, "data.batch_size": 16, "trainer.max_epochs": 24}
 
 VOC257 = {
-    **_TRUNK, **_PAPER, **_SGD,
+    **_BACKBONE, **_PAPER, **_SGD,
     "model.backbone.norm": "bn",
     "model.backbone.frozen_stages": 0,
     # 1.4.2 and golden/retinanet_xyt: squares of 28 px, and 19.8 x 39.6 both ways, doubled from level to level
     "model.anchor_sizes": [28, 56, 112, 224, 448],
     "model.anchor_scales": [1],
-    "model.background_iou": 0.3,
-    "model.low_quality": True,
-    "model.box_weights": [1, 1, 1, 1],
-    "model.smooth_l1_beta": 1,
-    "model.box_loss_weight": 1,
-    "model.fast_decode": True,
-    "model.score_threshold": 0.05,
-    "model.nms_threshold": 0.5,
-    "model.max_detections": 100,
+    "model.loss.background_iou": 0.3,
+    "model.loss.allow_low_quality": True,
+    "model.loss.box_weights": [1, 1, 1, 1],
+    "model.decoder.box_weights": [1, 1, 1, 1],
+    "model.loss.smooth_l1_beta": 1,
+    "model.loss.box_loss_weight": 1,
+    "model.decoder.top_class_only": True,
+    "model.decoder.score_threshold": 0.05,
+    "model.decoder.nms_threshold": 0.5,
+    "model.decoder.max_detections": 100,
     "model.lr": 0.01,
     "optimizer.bias_lr_factor": 1,
     "optimizer.bias_decay_factor": 1,
@@ -164,19 +167,20 @@ VOC257 = {
     "data.multi_scale": None,
 }  # fmt: skip
 VOC641 = {
-    **_TRUNK, **_PAPER, **_NINE_ANCHORS, **_SGD, **_WARMUP,
+    **_BACKBONE, **_PAPER, **_NINE_ANCHORS, **_SGD, **_WARMUP,
     # 1.4.3
     "model.backbone.norm": "frozen_bn",
     "model.backbone.frozen_stages": 2,
-    "model.background_iou": 0.4,
-    "model.low_quality": True,
-    "model.box_weights": [1, 1, 1, 1],
-    "model.smooth_l1_beta": pytest.approx(0.11, abs=0.002),
-    "model.box_loss_weight": 1,
-    "model.fast_decode": False,
-    "model.score_threshold": 0.05,
-    "model.nms_threshold": 0.5,
-    "model.max_detections": 3000,
+    "model.loss.background_iou": 0.4,
+    "model.loss.allow_low_quality": True,
+    "model.loss.box_weights": [1, 1, 1, 1],
+    "model.decoder.box_weights": [1, 1, 1, 1],
+    "model.loss.smooth_l1_beta": pytest.approx(0.11, abs=0.002),
+    "model.loss.box_loss_weight": 1,
+    "model.decoder.top_class_only": False,
+    "model.decoder.score_threshold": 0.05,
+    "model.decoder.nms_threshold": 0.5,
+    "model.decoder.max_detections": 3000,
     "data.batch_size": 16,
     "model.lr": 0.01,
     "optimizer.bias_lr_factor": 1,  # 2 in its code, overwritten each step

@@ -37,9 +37,10 @@ FULL = [
 """With everything that has a state: an average, a schedule in its warm-up, accumulated gradients."""
 
 FASTER_RCNN = [
-    "model=faster_rcnn", "model.head_channels=64", "model.rpn_samples=64", "model.roi_samples=32",
-    "model.train_candidates_per_level=100", "model.train_proposals=100", "model.candidates_per_level=50",
-    "model.proposals=50", "model.anchor_sizes=[8.0,16.0,32.0,64.0,128.0]",
+    "model=faster_rcnn", "model.head_channels=64", "model.anchor_sampler.num_samples=64",
+    "model.region_sampler.num_samples=32", "model.train_proposer.candidates_per_level=100",
+    "model.train_proposer.max_proposals=100", "model.proposer.candidates_per_level=50",
+    "model.proposer.max_proposals=50", "model.anchor_sizes=[8.0,16.0,32.0,64.0,128.0]",
 ]  # fmt: skip
 
 

@@ -22,8 +22,8 @@ TINY = [
 ]  # fmt: skip
 SHAPES = ["data=shapes", "data.train_images=12", "data.val_images=4", "data.image_size=64"]
 SMALL = {
-    "pyramid_channels": 32, "num_convs": 1, "head_channels": 32, "roi_samples": 16, "train_proposals": 20,
-    "proposals": 20,
+    "pyramid_channels": 32, "num_convs": 1, "head_channels": 32, "region_sampler.num_samples": 16,
+    "train_proposer.max_proposals": 20, "proposer.max_proposals": 20,
 }  # fmt: skip
 OF_A_STEP = ("forward", "backward", "optimizer", "total")
 OF_INFERENCE = ("network", "decoding", "total")
@@ -140,7 +140,7 @@ def test_a_checkpoint_is_its_run_with_what_the_command_changes(benchmark: Script
     file = write_checkpoint(root / "best.ckpt", *CHECKPOINT, f"data.root={root / 'of_checkpoint'}")
     ended = benchmark(
         f"checkpoint={file}", "rounds=5", "warmup=0", "parts=[step,inference]", "data.resize=64", "optimizer=adamw",
-        "data.eval_batch_size=1", "model.max_detections=7", "trainer.accelerator=cpu", "~callbacks.report",
+        "data.eval_batch_size=1", "model.decoder.max_detections=7", "trainer.accelerator=cpu", "~callbacks.report",
         "output=out",
     )  # fmt: skip
     assert ended.status == 0, ended.said

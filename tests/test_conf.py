@@ -1,24 +1,23 @@
 """Every file of conf/: it composes, passes the check, and fits the signature that it feeds."""
 
 import copy
+import dataclasses
 import functools
 import importlib
 import inspect
-import re
-import shlex
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from boxwright.config import command_line
 from boxwright.config.check import FREE, check
 from boxwright.config.errors import ConfigError
-from boxwright.config.files import CONF, keys
+from boxwright.config.files import CONF, keys, options
 from boxwright.config.resolvers import register_resolvers
 
 RECIPES = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
@@ -129,7 +128,7 @@ def test_a_group_file_names_the_parameters_of_what_it_feeds_with_their_defaults(
     group, _, choice = file.rpartition("/")
     nodes = list(targets(OmegaConf.select(composed(f"{group}={choice}"), group.replace("/", "."))))
     assert nodes
-    for node in nodes:
+    for node, made in nodes:
         module, _, name = node._target_.rpartition(".")
         parameters = dict(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
         stated = {key for key in node if not key.startswith("_")}
@@ -138,47 +137,59 @@ def test_a_group_file_names_the_parameters_of_what_it_feeds_with_their_defaults(
             continue
         given_in_python = {"folder"} if group == "logger" else set()
         for name, parameter in parameters.items():
-            if parameter.default is not parameter.empty:
+            if made is not None:
                 assert name in stated, f"{name} cannot be set from {file}"
-                if not OmegaConf.is_interpolation(node, name) and not OmegaConf.is_missing(node, name):
+                assert plain(node[name]) == plain(getattr(made, name)), f"{file}: {name}"
+            elif parameter.default is not parameter.empty:
+                assert name in stated, f"{name} cannot be set from {file}"
+                if is_part(parameter.default):
+                    assert node[name]._target_ == name_of(parameter.default), f"{file}: {name}"
+                elif not OmegaConf.is_interpolation(node, name) and not OmegaConf.is_missing(node, name):
                     assert plain(node[name]) == plain(parameter.default), f"{file}: {name}"
             elif not node.get("_partial_"):
                 assert name in stated | given_in_python, f"{file} lacks {name}"
 
 
-def targets(node: DictConfig) -> Iterator[DictConfig]:
-    """What a group's file instantiates; `backbone` is a group of its own."""
+def targets(node: DictConfig, made: Any = None) -> Iterator[tuple[DictConfig, Any]]:
+    """What a group's file instantiates; `backbone` is a group of its own.
+
+    With each node comes what its parent's constructor takes without it: a loss or a decoder of its own settings.
+    """
+    defaults: dict[str, Any] = {}
     if "_target_" in node:
-        yield node
+        yield node, made
+        module, _, name = node._target_.rpartition(".")
+        signature = inspect.signature(getattr(importlib.import_module(module), name))
+        defaults = {key: one.default for key, one in signature.parameters.items() if is_part(one.default)}
     for key in node:
         if key == "backbone" or OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key):
             continue
         if isinstance(node[key], DictConfig):
-            yield from targets(node[key])
+            yield from targets(node[key], defaults.get(key))
+
+
+def is_part(default: Any) -> bool:
+    return dataclasses.is_dataclass(default) and not isinstance(default, type)
+
+
+def name_of(part: Any) -> str:
+    return f"{type(part).__module__}.{type(part).__name__}"
 
 
 def plain(value: Any) -> Any:
     value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-    return list(value) if isinstance(value, tuple) else value
+    return [plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def documented() -> list[str]:
-    """The arguments of every command in README and docs."""
-    found = []
-    for page in (CONF.parent / "README.md", *sorted((CONF.parent / "docs").glob("*.md"))):
-        text = page.read_text().replace("\\\n", " ")
-        for line in re.findall(
-            r"^    (?:\S+/)?python (?:train|evaluate|predict|inspect_data|benchmark)\.py (.*)$", text, re.MULTILINE
-        ):
-            found.append(line)
-    return found
-
-
-def test_there_are_documented_commands() -> None:
-    assert len(documented()) > 15
-
-
-@pytest.mark.parametrize("line", documented())
-def test_documented_commands_are_legible_to_hydra(line: str) -> None:
-    arguments = [word for word in shlex.split(line, comments=True) if not word.startswith("-") and "=" in word]
-    OverridesParser.create().parse_overrides(arguments)
+@pytest.mark.parametrize("model", options("model"))
+def test_a_model_of_a_config_is_that_of_a_constructor_without_arguments(model: str) -> None:
+    """Losses, samplers and decoders are equal, whichever way they were made."""
+    cfg = composed(f"model={model}", "data=shapes", "data.num_classes=1")
+    module, _, name = cfg.model._target_.rpartition(".")
+    parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    parts = {key: one.default for key, one in parameters.items() if is_part(one.default)}
+    assert bool(parts) == (model != "classifier")
+    for key, part in parts.items():
+        made = instantiate(cfg.model[key], _convert_="all")
+        assert type(made) is type(part)
+        assert plain(list(dataclasses.asdict(made).values())) == plain(list(dataclasses.asdict(part).values()))

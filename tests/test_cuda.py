@@ -17,10 +17,11 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 DETECTORS = [name for name in MODELS if name != "classifier"]
 ONE_STAGE = ["fcos", "retinanet"]
 ALL_SAMPLES = {
-    "rpn": {"num_samples": 5000, "positive_fraction": 1.0},
+    "rpn": {"anchor_sampler.num_samples": 5000, "anchor_sampler.positive_fraction": 1.0},
     "faster_rcnn": {
-        "rpn_samples": 5000, "rpn_positive_fraction": 1.0, "proposal_nms_threshold": 1.0, "train_proposals": 2000,
-        "roi_samples": 5000, "roi_positive_fraction": 1.0,
+        "anchor_sampler.num_samples": 5000, "anchor_sampler.positive_fraction": 1.0, "proposer.nms_threshold": 1.0,
+        "train_proposer.max_proposals": 2000, "region_sampler.num_samples": 5000,
+        "region_sampler.positive_fraction": 1.0,
     },
 }  # fmt: skip
 """So that it does not matter what is drawn: random numbers are those of the device."""
@@ -33,7 +34,7 @@ def small_module(model: str) -> DetectionModule:
 
 
 def on_cuda(batch: Batch) -> Batch:
-    return batch._replace(**{name: getattr(batch, name).cuda() for name in ("images", "sizes", "boxes", "labels")})
+    return batch.to(torch.device("cuda"))
 
 
 @pytest.mark.parametrize("model", DETECTORS)
@@ -92,14 +93,14 @@ class Watch(pl.Callback):
     def on_train_batch_end(self, *_):
         torch.cuda.set_sync_debug_mode("default")
 
-make_trainer = build.make_trainer
+make_trainer = build.make_run_trainer
 
 def make_watched_trainer(cfg, run):
     trainer = make_trainer(cfg, run)
     trainer.callbacks.insert(0, Watch())  # before what reads values
     return trainer
 
-build.make_trainer = make_watched_trainer
+build.make_run_trainer = make_watched_trainer
 sys.argv.pop(0)
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

@@ -23,8 +23,9 @@ from running import (
 )
 
 ALL_REGIONS = [
-    "model.train_candidates_per_level=1000", "model.train_proposals=2000", "model.proposal_nms_threshold=1.0",
-    "model.roi_samples=2000", "model.roi_positive_fraction=1.0",
+    "model.train_proposer.candidates_per_level=1000", "model.train_proposer.max_proposals=2000",
+    "model.proposer.nms_threshold=1.0", "model.region_sampler.num_samples=2000",
+    "model.region_sampler.positive_fraction=1.0",
 ]  # fmt: skip
 
 

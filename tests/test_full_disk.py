@@ -45,7 +45,7 @@ def config(folder: Path, size: int) -> Path:
 
 
 def report(folder: Path, size: int) -> Path:
-    write_page(folder / "report.html", "x" * size)
+    write_page(folder / "report.html", f"<p>{'x' * size}</p>")
     return folder / "report.html"
 
 
@@ -169,7 +169,7 @@ def test_a_log_that_cannot_be_written_is_told_of_once(tmp_path, capsys):
         with full_disk(1):
             for number in range(3):
                 log.warning("line %d", number)
-        assert capsys.readouterr().err.count("log.txt can't be written (File too large); the rest goes on") == 1
+        assert capsys.readouterr().err.count("log.txt can't be written (File too large); the run continues") == 1
     finally:
         log.removeHandler(handler)
         handler.close()

@@ -19,6 +19,7 @@ from composing import BACKBONES, MODELS, built, composed, random_batch
 from hydra.errors import InstantiationException
 from torch import Tensor
 
+from boxwright.config.files import flat
 from datamodules.base import DetectionDataModule
 from datamodules.batch import Batch
 from datamodules.coco import CocoDataModule
@@ -41,17 +42,18 @@ to 2e-4 in twenty, on a processor without AVX-512."""
 DETECTORS = [model for model in MODELS if model != "classifier"]
 
 SMALL = {
-    "pyramid_channels": 64, "num_convs": 1, "head_channels": 128, "roi_samples": 64,
-    "train_candidates_per_level": 200, "train_proposals": 100, "candidates_per_level": 200, "proposals": 100,
+    "pyramid_channels": 64, "num_convs": 1, "head_channels": 128, "region_sampler.num_samples": 64,
+    "train_proposer.candidates_per_level": 200, "train_proposer.max_proposals": 100,
+    "proposer.candidates_per_level": 200, "proposer.max_proposals": 100, "decoder.candidates_per_level": 200,
 }  # fmt: skip
 EAGER = {
-    "center_sampling": 1.5, "normalize_targets": True, "centerness_on_box": True, "box_loss": "giou",
+    "loss.center_sampling": 1.5, "normalize_targets": True, "centerness_on_box": True, "loss.box_loss": "giou",
     "anchor_sizes": [8.0, 16.0, 32.0, 64.0, 128.0],
 }  # fmt: skip
 """Knobs that let a model learn in fewer steps, for the models that have them."""
 ORDERLESS = {
-    "train_candidates_per_level": 1000, "train_proposals": 2000, "proposal_nms_threshold": 1.0, "roi_samples": 2000,
-    "roi_positive_fraction": 1.0,
+    "train_proposer.candidates_per_level": 1000, "train_proposer.max_proposals": 2000, "proposer.nms_threshold": 1.0,
+    "region_sampler.num_samples": 2000, "region_sampler.positive_fraction": 1.0,
 }  # fmt: skip
 """Every anchor becomes a region that the head is trained on: what rounding does to their order changes nothing."""
 
@@ -69,8 +71,9 @@ def small_module(
         "data=shapes", f"data.num_classes={num_classes(model)}", f"optimizer={optimizer}", "schedule=constant",
         "schedule.warmup_steps=5", f"model.lr={lr}",
     ]  # fmt: skip
-    has = composed(*overrides).model
-    return built(composed(*overrides, *(f"model.{key}={value}" for key, value in knobs.items() if key in has)))
+    has = flat(composed(*overrides))
+    given = {f"model.{key}": value for key, value in knobs.items() if f"model.{key}" in has}
+    return built(composed(*overrides, *(f"{key}={value}" for key, value in given.items())))
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +225,7 @@ def test_over_one_map_every_trained_parameter_has_a_gradient(model, backbone):
     """Others would make several ranks fail."""
     overrides = [*ONE_MAP, f"model={model}", f"model/backbone={backbone}", f"data.num_classes={num_classes(model)}"]
     if model == "faster_rcnn":
-        overrides += ["model.train_proposals=8", "model.roi_samples=8"]
+        overrides += ["model.train_proposer.max_proposals=8", "model.region_sampler.num_samples=8"]
         overrides += ["model.backbone.fully_connected=true"] if backbone == "vgg16" else []
     module = built(composed(*overrides))
     batch = random_batch(1, num_classes(model))

@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch.optim.lr_scheduler import LambdaLR
 
-from boxwright.config.files import CONF
+from boxwright.config.files import CONF, flat
 
 FCOS_R50_1X = {
     # reference/SOURCES.md 1.1.4: the solver of the FCOS configs
@@ -52,7 +52,7 @@ FCOS_R50_1X = {
     "data.augmentations": None,
     "data.empty_images": "drop",
     "data.min_box": 1,
-    # 1.1.4, 1.1.5: the trunk; torchvision's weights have their strides in the 3x3 convolutions
+    # 1.1.4, 1.1.5: the backbone; torchvision's weights have their strides in the 3x3 convolutions
     "model.backbone._target_": "detectors.backbones.ResNet",
     "model.backbone.depth": 50,
     "model.backbone.weights": "imagenet",
@@ -65,22 +65,23 @@ FCOS_R50_1X = {
     "model.num_convs": 4,
     "model.head_norm": "gn",
     "model.prior": 0.01,
-    "model.center_sampling": None,
+    "model.loss.center_sampling": None,
+    "model.loss.size_ranges": [[-1, 64], [64, 128], [128, 256], [256, 512], [512, 1e8]],  # INF 100000000
     "model.normalize_targets": False,
     "model.centerness_on_box": False,
-    "model.box_loss": "iou",
-    "model.focal_alpha": 0.25,
-    "model.focal_gamma": 2,
-    "model.score_threshold": 0.05,
-    "model.nms_threshold": 0.6,
-    "model.candidates_per_level": 1000,
-    "model.max_detections": 100,
+    "model.loss.box_loss": "iou",
+    "model.loss.focal_alpha": 0.25,
+    "model.loss.focal_gamma": 2,
+    "model.decoder.score_threshold": 0.05,
+    "model.decoder.nms_threshold": 0.6,
+    "model.decoder.candidates_per_level": 1000,
+    "model.decoder.max_detections": 100,
 }
 IMPROVED = {  # 1.1.5, "imprv"
-    "model.center_sampling": 1.5,
+    "model.loss.center_sampling": 1.5,
     "model.normalize_targets": True,
     "model.centerness_on_box": True,
-    "model.box_loss": "giou",
+    "model.loss.box_loss": "giou",
 }
 R101_2X = {  # 1.1.3 and 1.1.4, "2x": MIN_SIZE_RANGE_TRAIN (640, 800)
     "model.backbone.depth": 101,
@@ -160,11 +161,10 @@ def test_a_published_recipe_has_every_setting_of_its_source(recipe):
     found = {key: OmegaConf.select(cfg, key) for key in PUBLISHED[recipe]}
     assert found == PUBLISHED[recipe]
     # a knob that is added later has to be looked up in the source, and entered above
-    knobs = {f"{group}.{key}" for group in ("model", "optimizer", "schedule") for key in cfg[group]}
-    assert knobs - PUBLISHED[recipe].keys() == {
-        "model.backbone", "model.num_classes", "model.optimizer", "model.schedule",
-        "optimizer._partial_", "schedule._partial_",
-    }  # fmt: skip
+    parts = {key for key in flat(cfg) if key.startswith(("model.", "optimizer.", "schedule."))}
+    elsewhere = ("model.backbone.", "model.optimizer.", "model.schedule.")
+    knobs = {key for key in parts if not key.startswith(elsewhere) and not key.rpartition(".")[2].startswith("_")}
+    assert knobs - PUBLISHED[recipe].keys() == {"model.num_classes"}
 
 
 @pytest.mark.parametrize("recipe", RATES)
@@ -196,8 +196,8 @@ def test_the_command_in_a_recipes_head_is_its_own(recipe):
 def test_a_recipe_takes_a_real_step(recipe):
     cfg = composed(f"experiment={recipe}")
     assert sum(parameter.numel() for parameter in built(cfg, device="meta").network.parameters()) > 1e6
-    if "roi_samples" in cfg.model:
-        cfg.model.roi_samples = 32  # of a head that is a ResNet's last stage, 512 take minutes
+    if "region_sampler" in cfg.model:
+        cfg.model.region_sampler.num_samples = 32  # of a head that is a ResNet's last stage, 512 take minutes
     module = built(cfg)
     batch = random_batch(2, cfg.data.num_classes)
     trained = {name: parameter for name, parameter in module.network.named_parameters() if parameter.requires_grad}

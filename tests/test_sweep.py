@@ -96,7 +96,7 @@ def test_sigterm_ends_a_sweep_and_the_same_command_goes_on(train, shapes, tmp_pa
         sweep.send_signal(signal.SIGTERM)
         assert sweep.wait() == 75
     printed = (tmp_path / "printed").read_text()
-    assert "the sweep ends (SIGTERM)" in printed
+    assert "SIGTERM: the sweep ends; repeat the command to continue it" in printed
     assert "job 2" not in printed
     stopped = torch.load(last_checkpoint(run), weights_only=True)
     assert 1 <= stopped["global_step"] < 20

@@ -1,4 +1,4 @@
-"""docs/your_own_code.md: a detector, backbone, data set and logger in a folder of the user's, and nothing edited."""
+"""docs/your_own_code.md: a detector, loss, backbone, data set and logger in a folder of the user's; nothing edited."""
 
 import re
 from pathlib import Path
@@ -28,7 +28,7 @@ def own(tmp_path: Path) -> Path:
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(fence)
-    assert len(list(tmp_path.rglob("*.*"))) == 5
+    assert len(list(tmp_path.rglob("*.*"))) == 6
     return tmp_path
 
 
@@ -63,9 +63,26 @@ def test_it_trains_is_killed_resumed_scored_and_used(own: Path, train, monkeypat
     assert detector.module.factor == 2.0
 
 
+def test_a_loss_of_the_users_is_a_file_of_theirs(own: Path, train, monkeypatch) -> None:
+    loss = ["--config-dir=mine", "model=louder_loss", "data=shapes", "model.loss.box_loss=giou", "model.loss.factor=3"]
+    given = [*loss, *SMALL, "logger=csv", "model/backbone=mobilenet_v2", "data.root=shapes"]
+    train([*given, TRUSTED, "trainer.max_steps=2", "trainer.val_check_interval=2"], own, path=own)
+    checkpoint = only_run(own) / "checkpoints/last.ckpt"
+    with pytest.raises(ValueError, match=r"model\.loss\._target_ is .*my_parts is not part of this project"):
+        load_detector(checkpoint)
+    monkeypatch.syspath_prepend(own)
+    made = load_detector(checkpoint, trusted=["my_parts"]).module.loss
+    assert (type(made).__name__, made.factor, made.box_loss) == ("LouderLoss", 3, "giou")
+
+
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
+        (["--config-dir=mine", "model=louder_loss", "data=few"], "model.loss._target_=my_parts.LouderLoss (mine/model"),
+        (
+            ["--config-dir=mine", "model=louder_loss", "data=few", TRUSTED, "model.loss.factor=much"],
+            "model.loss.factor='much' (command line, model.loss.factor=much): expected a num",
+        ),
         ([*OWN], "model._target_=my_parts.LouderFCOS (mine/model/louder.yaml): my_parts is not part of this project"),
         ([*OWN, TRUSTED, "model.facotr=3"], "model.facotr (command line, model.facotr=3): no such setting; nearest is"),
         ([*OWN, TRUSTED, "model.factor=much"], "model.factor='much' (command line, model.factor=much): expected a num"),

@@ -74,6 +74,21 @@ def none_if_refused(main: Callable[P, R]) -> Callable[P, R]:
 log = logging.getLogger(__name__)
 
 
+def name_unused(*keys: str, used: tuple[str, ...] = ()) -> None:
+    """Logs which settings of the command line have no effect on a script that takes train.py's: those of `keys`."""
+    unused: list[str] = []
+    for line in HydraConfig.get().overrides.task:
+        key = line.lstrip("+~").partition("=")[0]
+        if _is_within(key, keys) and not _is_within(key, used):
+            unused.append(line)
+    if unused:
+        log.info("without effect here: %s", " ".join(unused))
+
+
+def _is_within(key: str, parents: tuple[str, ...]) -> bool:
+    return any(f"{key}.".startswith(f"{parent}.") for parent in parents)
+
+
 def quieten() -> None:
     """Hide what other libraries say about themselves; ranks other than 0 say nothing but warnings."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""From files on disk to a `Batch`. Knows no model."""
+"""Reads files on disk into a `Batch`; knows no model."""
 
 import os
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import Batch
-from datamodules.dataset import DetectionDataset, Sample, collate, init_worker
+from datamodules.dataset import DetectionDataset, Sample, collate, init_worker, read_batches
 from datamodules.errors import DataError
 from datamodules.images import decode, shown
 from datamodules.index import AnnotationIndex
@@ -45,7 +45,7 @@ class Split:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DetectionDataModule(pl.LightningDataModule, ABC):
-    """Everything but where annotations come from, which `open_index` and `choose_classes` add."""
+    """A data set without a source of annotations, which `open_index` and `choose_classes` add."""
 
     train_split: str
     val_split: str
@@ -68,7 +68,12 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
     cache_dir: str | None = None
     seed: int = 0
     use_difficult: bool = field(default=False, init=False)
-    voc_metric: ClassVar[bool] = False
+    metrics: ClassVar[tuple[Literal["coco", "voc", "classification"], ...]] = ("coco",)
+    """Groups of metrics that an evaluation computes, that of the main metric first."""
+    whole_images: ClassVar[bool] = False
+    """The data set has a class for each image, and no boxes."""
+    makes_root: ClassVar[bool] = False
+    """`root` needn't exist: `prepare_data` makes it."""
     rules: ClassVar[tuple[str, ...]] = ("short_side", "square")
 
     def __post_init__(self) -> None:
@@ -90,15 +95,15 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
 
     @abstractmethod
     def open_index(self, split: str) -> AnnotationIndex:
-        """The index of one split, or of several joined with "+"."""
+        """Returns the index of one split, or of several joined with "+"."""
 
     @abstractmethod
     def choose_classes(self, index: AnnotationIndex) -> tuple[list[str], list[int]]:
-        """Names in the order of their labels, and the number that the data set gives each."""
+        """Returns names in the order of their labels, and the number that the data set gives each."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Known once a split is set up."""
+        """Names in the order of their labels; known once a split is set up."""
         return self._class_names
 
     @property
@@ -153,7 +158,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             settings = f"data.empty_images={self.empty_images}, data.val_fraction={self.val_fraction}"
             reason = f"none of its {len(index)} images is left with {settings}" if len(index) else "it lists no image"
             raise DataError(f"data.{role}_split={name!r} is empty: {reason}")
-        self._tell_missing(name, [index.image_path(row) for row in index.missing(rows)], len(rows))
+        self._report_missing(name, [index.image_path(row) for row in index.missing(rows)], len(rows))
         if role != "train":
             self._refuse_doubles(name, index.image_ids(rows))
         return Split(name, index, rows, split.class_map)
@@ -163,12 +168,12 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         if found.counts and self.on_error == "raise":
             raise DataError(f"split {name!r}: {found}")
         if found.counts:
-            rank_zero_warn(f"split {name!r}, left out: {found}")
+            rank_zero_warn(f"split {name!r}, skipped: {found}")
         if found.filled:
             filled = ", ".join(f"{key} {count} times" for key, count in found.filled.items())
             rank_zero_warn(f"split {name!r} lacks, and was filled in: {filled}")
 
-    def _tell_missing(self, name: str, missing: list[str], number: int) -> None:
+    def _report_missing(self, name: str, missing: list[str], number: int) -> None:
         if len(missing) == number:
             raise DataError(
                 f"none of the {number} images of split {name!r} exists; the first would be {shown(missing[0])}. Check "
@@ -178,11 +183,11 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             return
         listed = "".join(f"\n  {shown(path)}" for path in missing[:_LISTED])
         listed += f"\n  ... {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
-        told = f"split {name!r}, missing image files: {len(missing)} of {number}"
+        found = f"split {name!r}, missing image files: {len(missing)} of {number}"
         if self.on_error == "raise":
-            remedy = "Restore them, remove them from the annotations, or set data.on_error=skip to leave them out"
-            raise DataError(f"{told}{listed}\n{remedy}")
-        rank_zero_warn(f"{told}; they count for nothing{listed}")
+            remedy = "Restore them, remove them from the annotations, or set data.on_error=skip to skip them"
+            raise DataError(f"{found}{listed}\n{remedy}")
+        rank_zero_warn(f"{found}; they count for nothing{listed}")
 
     def _refuse_doubles(self, name: str, image_ids: np.ndarray) -> None:
         unique, counts = np.unique(image_ids, return_counts=True)
@@ -194,7 +199,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             )
 
     def _map_classes(self, name: str, index: AnnotationIndex) -> np.ndarray:
-        """Label of each class of the index."""
+        """Returns the label of each class of the index."""
         names, numbers = self.choose_classes(index)
         if len(set(names)) < len(names):
             raise DataError(f"data.classes names a class twice: {names}")
@@ -216,14 +221,14 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         return np.array([labels.get(name, -1) for name in index.class_names], np.int64)
 
     def _training_boxes(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes of the whole index as training sees them, and which of them it uses."""
+        """Returns the boxes of the whole index as training sees them, and which of them it uses."""
         index = split.index
         excluded = index.crowd | (index.difficult & (not self.use_difficult))
         sizes = index.sizes[index.image_index()]
         return training_boxes(index.boxes, split.class_map[index.labels], excluded, sizes, self.min_box)
 
     def truth(self, split: str) -> Truth:
-        """Every annotation of "train", "val" or "test" in original pixels, whatever training does with it."""
+        """Returns every annotation of "train", "val" or "test" in original pixels, whatever training does with it."""
         part = self._split(_role(split))
         index, rows = part.index, part.rows
         place = np.full(len(index), -1)
@@ -234,11 +239,11 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             image_ids=index.image_ids(rows), sizes=index.sizes[rows], image_index=image_index[used],
             boxes=index.boxes[used], labels=labels[used], areas=index.areas[used], crowd=index.crowd[used],
             difficult=index.difficult[used], class_names=self.class_names, category_ids=self.category_ids,
-            voc=self.voc_metric,
+            voc="voc" in self.metrics,
         )  # fmt: skip
 
     def image(self, split: str, image_id: int | str) -> np.ndarray:
-        """The picture as evaluation sees it, RGB uint8 (h, w, 3) in original size; ImageError as `decode`."""
+        """Reads a picture as evaluation sees it, RGB uint8 (h, w, 3) in original size; ImageError as `decode`."""
         part = self._split(_role(split))
         place = np.flatnonzero(part.index.image_ids(part.rows) == image_id)
         if not len(place):
@@ -250,7 +255,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         return decode(index.image_path(row), (height, width))
 
     def survey(self, split: str) -> Survey:
-        """What inspect_data.py says of a split."""
+        """Returns what inspect_data.py shows of a split."""
         part, truth = self._split(_role(split)), self.truth(split)
         excluded = truth.crowd | (truth.difficult & (not self.use_difficult))
         sizes = truth.sizes[truth.image_index]
@@ -271,18 +276,18 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
 
     @property
     def problems(self) -> list[str]:
-        """What was left out of the annotations of every split set up so far."""
+        """Annotations that were skipped, in every split set up so far."""
         found = (line for split in self._splits.values() for line in split.index.findings.problems)
         return list(dict.fromkeys(found))
 
     @property
     def problem_counts(self) -> dict[str, int]:
-        """Every problem, by rule, as `problems` has the first of."""
+        """Numbers of all problems by rule; `problems` lists the first."""
         indexes = {split.index.path: split.index for split in self._splits.values()}
         return dict(sum((index.findings.counts for index in indexes.values()), Counter[str]()))
 
     def describe(self) -> str:
-        """What is in each split, and what training leaves out of it: a line each."""
+        """Describes each split in a line: what is in it, and what training does not use."""
         return "\n".join(self._describe(role, split) for role, split in self._splits.items())
 
     def _describe(self, role: Role, split: Split) -> str:
@@ -332,12 +337,13 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         batches = EvalBatches(split.rows, sizes, self.resize_rule, self.eval_batch_size, *self._rank())
         return DataLoader(self._dataset(split), batch_sampler=batches, **self._loader_options(self.eval_batch_size))
 
-    def single_images(self, split: str, places: Sequence[int]) -> list[Batch]:
-        """Some images of a split, by their places in its truth, one a batch, as evaluation reads them; on any rank."""
+    def single_images(self, split: str, places: Sequence[int]) -> Iterator[Batch]:
+        """Reads images of a split, by their places in its truth, as evaluation does, one a batch and on any rank; skips
+        those that can't be read."""
         part = self._split(_role(split))
-        rows, dataset = part.rows[list(places)], self._dataset(part)
+        rows = part.rows[list(places)]
         keys = EvalBatches(rows, part.index.sizes[rows], self.resize_rule, 1)
-        return [collate([dataset[key]]) for (key,) in keys]
+        return read_batches(self._dataset(part), keys)
 
     def _dataset(self, split: Split, training: bool = False) -> Dataset[Sample]:
         return DetectionDataset(
@@ -364,7 +370,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _progress(self) -> tuple[int, int] | None:
-        """Epoch, and micro-batches of it that are trained on; None outside of training.
+        """Returns the epoch, and the micro-batches of it that are trained on; None outside of training.
 
         The epoch follows from the batches trained in all: with `max_steps`, Lightning 2.6 counts one epoch
         too many after resuming a checkpoint of `on_train_epoch_end`.

@@ -81,7 +81,7 @@ def _why_not(data: bytes, error: ValueError) -> str:
 
 
 def _add_categories(records: Records, file: str, categories: list[Any]) -> dict[int, int]:
-    """Label of each category id of this file."""
+    """Adds the classes of a file; returns the label of each of its category ids."""
     pairs: list[tuple[int, str]] = []
     for category in categories:
         stated, name = (_get(category, key) for key in ("id", "name"))
@@ -106,7 +106,7 @@ def _add_categories(records: Records, file: str, categories: list[Any]) -> dict[
 
 
 def _add_images(records: Records, file: str, folder: str, images: list[Any]) -> dict[int | str, int]:
-    """Row of each image id of this file, -1 where the image had to be left out."""
+    """Adds the images of a file; returns the row of each image id, -1 for one that is skipped."""
     add = records.findings.add
     kept: dict[int | str, ImageRecord] = {}
     left_out: dict[int | str, int] = {}
@@ -198,7 +198,7 @@ def _get(entry: object, key: str) -> Any:
 
 
 def _integer(value: object) -> int | None:
-    """JSON knows one kind of number: 7.0 is the integer 7. None for what is no integer."""
+    """Reads an integer; JSON has one kind of number, so 7.0 is 7. None for anything else."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value if type(value) is int else None
@@ -221,7 +221,7 @@ _NUMBERS = {int, float}
 
 
 def _shown(value: object) -> str:
-    """For a message: on one line, and not of any length."""
+    """Formats a value for a message: on one line, shortened."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 

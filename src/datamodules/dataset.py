@@ -1,35 +1,34 @@
-"""From a key to a sample, and from samples to a `Batch`; this part runs in the workers."""
+"""Makes a sample of a key, and a `Batch` of samples; this part runs in the workers."""
 
 import math
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from datamodules.batch import Batch, ImageInfo
 from datamodules.images import ImageError, decode
 from datamodules.index import AnnotationIndex
 from datamodules.sampler import SampleKey
 from datamodules.shared_blocks import SharedBlocks
-from datamodules.transforms import Augmentation, Resize, mirror, resize_image, training_boxes
+from datamodules.transforms import Augmentation, Resize, Sized, mirror, training_boxes
 
 
 class Sample(NamedTuple):
     """An image and its boxes, before padding."""
 
-    image: np.ndarray
-    """uint8 (h, w, 3); smaller than `size` where it is to be enlarged into its batch."""
-    size: tuple[int, int]
-    """(height, width) of the network input, which the boxes are in."""
+    image: Sized
+    """uint8, with the size that the network sees."""
     boxes: np.ndarray
+    """In pixels of that size."""
     labels: np.ndarray
     info: ImageInfo
     canvas: tuple[int, int]
@@ -65,9 +64,11 @@ class DetectionDataset(Dataset[Sample]):
         if self.training:
             image, boxes, labels = self._augment(image, boxes, labels, key.seed)
 
-        image, size, scale = self.resize.apply(image, key.canvas, key.resize)
-        boxes = boxes * (scale[1], scale[0], scale[1], scale[0])
-        return Sample(image, size, boxes, labels, ImageInfo(image_id, (height, width), scale), key.canvas)
+        sized = self.resize.apply(image, key.canvas, key.resize)
+        y, x = sized.scale
+        return Sample(
+            sized, boxes * (x, y, x, y), labels, ImageInfo(image_id, (height, width), sized.scale), key.canvas
+        )
 
     def _boxes(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         index, part = self.index, self.index.boxes_of(row)
@@ -92,11 +93,11 @@ class DetectionDataset(Dataset[Sample]):
 
 
 def unread(error: ImageError, info: ImageInfo, canvas: tuple[int, int], skip: bool) -> Sample:
-    """An empty sample that says why its image is left out; the error itself, naming the image, unless it may be."""
+    """Returns an empty sample that states why its image is skipped; raises the error, with the image, unless `skip`."""
     if not skip:
-        raise ImageError(f"image {info.image_id!r}: {error}, or set data.on_error=skip to leave it out") from error
-    nothing = np.zeros((0, 0, 3), np.uint8), (0, 0), np.zeros((0, 4)), np.zeros(0, np.int64)
-    return Sample(*nothing, info._replace(error=str(error)), canvas)
+        raise ImageError(f"image {info.image_id!r}: {error}, or set data.on_error=skip to skip it") from error
+    nothing = Sized(np.zeros((0, 0, 3), np.uint8), (0, 0), (1.0, 1.0))
+    return Sample(nothing, np.zeros((0, 4)), np.zeros(0, np.int64), info._replace(error=str(error)), canvas)
 
 
 def collate(samples: list[Sample], shared: SharedBlocks | None = None) -> Batch:
@@ -112,13 +113,13 @@ def collate(samples: list[Sample], shared: SharedBlocks | None = None) -> Batch:
     images = _memory(shared, (count, *canvas, 3))
     if not samples:
         images.zero_()
-    sizes = torch.tensor([sample.size for sample in samples] or [canvas])
+    sizes = torch.tensor([sample.image.size for sample in samples] or [canvas])
     num_boxes = max([1, *(len(sample.boxes) for sample in samples)])
     boxes = torch.zeros(count, num_boxes, 4)
     labels = torch.full((count, num_boxes), -1)
     for i, sample in enumerate(samples):
-        height, width = sample.size
-        resize_image(sample.image, sample.size, images[i, :height, :width].numpy())
+        height, width = sample.image.size
+        sample.image.write(images[i, :height, :width].numpy())
         images[i, height:] = 0
         images[i, :height, width:] = 0
         boxes[i, : len(sample.boxes)] = torch.from_numpy(sample.boxes)
@@ -127,7 +128,7 @@ def collate(samples: list[Sample], shared: SharedBlocks | None = None) -> Batch:
 
 
 def _memory(shared: SharedBlocks | None, shape: tuple[int, ...]) -> torch.Tensor:
-    """uint8, with anything in it."""
+    """Takes uint8 memory for images, with anything in it."""
     if get_worker_info() is None:
         return torch.empty(shape, dtype=torch.uint8)
     block = None if shared is None else shared.take(math.prod(shape))
@@ -137,32 +138,39 @@ def _memory(shared: SharedBlocks | None, shape: tuple[int, ...]) -> torch.Tensor
 
 
 def init_worker(_: int) -> None:
-    """A worker is one thread (cv2 would start as many as there are cores), and ends when its run does: schedulers
-    and Ctrl-C signal every process, and the run still needs its workers to finish the step and save."""
+    """Sets a worker up as one thread (cv2 would start as many as there are cores) that ends when its run does:
+    schedulers and Ctrl-C signal every process, and the run still needs its workers to finish the step and save."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_when_the_run_says_so, daemon=True).start()
+        threading.Thread(target=_end_with_the_run, daemon=True).start()
     cv2.setNumThreads(0)
     cv2.ocl.setUseOpenCL(False)
 
 
-def _end_when_the_run_says_so() -> None:
-    """A process that exits sends SIGTERM to the children it has left, and waits for them."""
+def _end_with_the_run() -> None:
+    """Ends a worker when its parent sends SIGTERM, as a process that exits does to the children it has left."""
     if sys.platform == "linux":
         while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
             pass
         os._exit(0)
 
 
-def val_batches(datamodule: Any, most: int, single: bool = True) -> Iterator[Batch]:
-    """Validation images as validation reads them, evenly spaced over what this rank has of the split: one at a time, or
-    in batches of the largest size that it has."""
-    loader: Any = datamodule.val_dataloader()
-    dealt: list[list[Any]] = list(loader.batch_sampler)
-    longest = max(map(len, dealt))
-    groups = [[key] for batch in dealt for key in batch] if single else [b for b in dealt if len(b) == longest]
-    for place in np.unique(np.linspace(0, len(groups) - 1, min(most, len(groups))).round().astype(int)).tolist():
-        batch: Batch = loader.collate_fn([loader.dataset[key] for key in groups[place]])
-        if batch.infos:  # else it could not be read
+def spaced_batches(loader: DataLoader[Sample], most: int, single: bool = True) -> Iterator[Batch]:
+    """Reads images evenly spaced over what this rank's `loader` of an evaluation gives: one at a time, or in batches of
+    the largest size that it has."""
+    batches: list[list[SampleKey]] = list(loader.batch_sampler or ())
+    longest = max(map(len, batches))
+    groups = [[key] for batch in batches for key in batch] if single else [b for b in batches if len(b) == longest]
+    chosen = np.unique(np.linspace(0, len(groups) - 1, min(most, len(groups))).round().astype(int)).tolist()
+    return read_batches(loader.dataset, (groups[place] for place in chosen), loader.collate_fn)
+
+
+def read_batches(
+    dataset: Dataset[Sample], groups: Iterable[Sequence[SampleKey]], collate: Callable[[list[Sample]], Batch] = collate
+) -> Iterator[Batch]:
+    """Reads a batch for each group of keys, in this process; skips one of which no image could be read."""
+    for keys in groups:
+        batch = collate([dataset[key] for key in keys])
+        if batch.infos:
             yield batch

@@ -1,7 +1,10 @@
-"""What is wrong with a user's data."""
+"""The error of a user's data."""
 
 from evaluation.errors import UserError
 
 
 class DataError(UserError):
-    """Names the file, what is wrong in it and the remedy; a script prints it without its traceback."""
+    """A mistake in a user's data: names the file, what is wrong in it and the remedy.
+
+    A script prints it without its traceback.
+    """

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from datamodules.base import DetectionDataModule, Role, Split
 from datamodules.batch import ImageInfo
 from datamodules.dataset import Sample, unread
+from datamodules.endings import PICTURES
 from datamodules.errors import DataError
 from datamodules.images import ImageError, read_image, shown
 from datamodules.index import AnnotationIndex, cached
@@ -22,14 +23,13 @@ from datamodules.sampler import SampleKey
 from datamodules.survey import Survey
 from datamodules.transforms import Augmentation, Resize, Sized, mirror, resize_image
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 _MARGIN = 256 / 224
 _TRIES = 10
 _SHOWN = 10
 
 
 def class_folders(split: Path) -> list[Path]:
-    """In alphabetical order."""
+    """Lists the class folders of a split in alphabetical order."""
     entries = _entries(split)
     folders = sorted(Path(entry.path) for entry in entries if entry.is_dir())
     if not folders:
@@ -73,7 +73,7 @@ def read_folders(splits: Sequence[Path]) -> Records:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """Without hidden ones, which editors and file managers leave behind."""
+    """Lists a folder without hidden entries, which editors and file managers leave behind."""
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]
@@ -86,7 +86,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
-    return entry.name.lower().endswith(_SUFFIXES) and not entry.is_dir()
+    return entry.name.lower().endswith(PICTURES) and not entry.is_dir()
 
 
 def _few(names: Sequence[str]) -> str:
@@ -96,7 +96,7 @@ def _few(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class CentreCrop(Resize):
-    """How the field evaluates classifiers: short side to 256/224 of `resize`, then the middle square of `resize`.
+    """The usual crop to evaluate a classifier: short side to 256/224 of `resize`, then the middle square of `resize`.
 
     Cut out first and resized then, which differs by rounding, and never makes a large picture of a long one.
     """
@@ -105,7 +105,7 @@ class CentreCrop(Resize):
         return np.full((len(originals), 2), self.resize)
 
     def canvases(self, sizes: np.ndarray) -> np.ndarray:
-        """No padding, which would have a share in the mean over the last feature map."""
+        """Returns `sizes`: there is no padding, which would have a share in the mean over the last feature map."""
         return sizes
 
     def apply(self, image: np.ndarray, canvas: tuple[int, int], resize: int | None = None) -> Sized:
@@ -118,7 +118,7 @@ class CentreCrop(Resize):
 
 @dataclass(frozen=True, eq=False)
 class RandomView:
-    """What training sees of an image: a random part of it at the size of the network, its colours shifted, mirrored."""
+    """A view of an image for training: a random part at the size of the network, its colours shifted, mirrored."""
 
     area: tuple[float, float]
     """Share of the image, from a uniform distribution."""
@@ -142,7 +142,7 @@ class RandomView:
         return image
 
     def part(self, size: tuple[int, int], random: np.random.Generator) -> tuple[slice, slice]:
-        """Rows and columns of the first of ten parts drawn that fits (Inception, arXiv 1409.4842, section 6); where
+        """Draws rows and columns of a part: of ten the first that fits (Inception, arXiv 1409.4842, section 6); where
         none does, the largest in the middle whose proportions are allowed.
         """
         height, width = size
@@ -182,9 +182,12 @@ class ClassifiedImages(Dataset[Sample]):
         except ImageError as error:
             return unread(error, ImageInfo(image_id, (1, 1), nowhere), key.canvas, self.skip_errors)
         info = ImageInfo(image_id, (image.shape[0], image.shape[1]), nowhere)
-        seen = self.view(image, key.canvas, key.seed) if self.view else self.crop.apply(image, key.canvas).image
+        if self.view:
+            seen = Sized(self.view(image, key.canvas, key.seed), key.canvas, nowhere)
+        else:
+            seen = self.crop.apply(image, key.canvas)
         labels = self.class_map[self.index.labels[self.index.boxes_of(key.row)]]
-        return Sample(seen, key.canvas, np.zeros((0, 4)), labels, info, key.canvas)
+        return Sample(seen, np.zeros((0, 4)), labels, info, key.canvas)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -195,6 +198,8 @@ class ImageFolderDataModule(DetectionDataModule):
     are those of a detection data set. Batches carry labels (B, 1) and no boxes.
     """
 
+    metrics: ClassVar[tuple[Literal["coco", "voc", "classification"], ...]] = ("classification",)
+    whole_images: ClassVar[bool] = True
     rules: ClassVar[tuple[str, ...]] = ("crop",)
 
     root: str

@@ -1,4 +1,4 @@
-"""From an image file to pixels: RGB uint8 (h, w, 3)."""
+"""Reads image files into pixels: RGB uint8 (h, w, 3)."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ class ImageError(DataError):
 
 
 def read_image(path: str) -> np.ndarray:
-    """The image as it is meant to be seen, turned as its EXIF orientation says.
+    """Reads an image as it is meant to be seen, turned by its EXIF orientation.
 
     Grey becomes three equal channels, 16 bits are scaled to 8, of transparent pixels the stored colour is
     taken, of an animation the first picture.
@@ -28,7 +28,7 @@ def read_image(path: str) -> np.ndarray:
 
 
 def decode(path: str, size: tuple[int, int]) -> np.ndarray:
-    """As `read_image`, for an image of a data set: turned as its EXIF orientation says if that gives the
+    """Reads an image of a data set like `read_image`: turned by its EXIF orientation if that gives the
     annotated `size` (h, w), as stored if that does, and an ImageError otherwise.
     """
     data = _read(path)
@@ -45,7 +45,7 @@ def decode(path: str, size: tuple[int, int]) -> np.ndarray:
 
 
 def shown(path: str) -> str:
-    """For a message: on one line, and without bytes that no terminal or log could show."""
+    """Formats a path for a message: on one line, and without bytes that no terminal or log could show."""
     return path if path.isprintable() else repr(path)
 
 

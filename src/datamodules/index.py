@@ -19,7 +19,7 @@ import numpy as np
 from datamodules.errors import DataError
 from datamodules.records import Findings, Records, fingerprint
 
-READER_VERSION = 3  # to be raised when a reader changes what it makes of the same files
+READER_VERSION = 4  # to be raised when a reader changes what it makes of the same files
 _MAGIC = b"boxwright index\n"
 _ALIGNMENT = 64
 
@@ -75,7 +75,7 @@ class AnnotationIndex:
         return os.fsdecode(self.path_bytes[start:stop].tobytes())
 
     def missing(self, rows: np.ndarray) -> list[int]:
-        """Those of some rows whose image is not there to be read."""
+        """Lists those of some rows whose image file does not exist."""
         data, offsets = self.path_bytes.tobytes(), self.path_offsets.tolist()
         paths = [data[offsets[row] : offsets[row + 1]] for row in rows.tolist()]
         parts = [path.rpartition(b"/") for path in paths]
@@ -99,7 +99,7 @@ class AnnotationIndex:
         return slice(int(self.offsets[row]), int(self.offsets[row + 1]))
 
     def image_index(self) -> np.ndarray:
-        """int64 (M,): row of each box."""
+        """Returns the row of each box: int64 (M,)."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
 
@@ -107,7 +107,7 @@ def cached(
     reader: str, sources: Sequence[str], files: Iterable[str | Path], read: Callable[[], Records],
     cache_dir: str | Path | None = None,
 ) -> AnnotationIndex:  # fmt: skip
-    """The index of `sources`, built by `read` unless a file in the cache was made from the same `files`.
+    """Returns the index of `sources`, built by `read` unless a file in the cache was made from the same `files`.
 
     When several processes ask at once, one builds and the others wait for it.
     """
@@ -132,7 +132,7 @@ def cached(
 
 
 def cache_folder(cache_dir: str | Path | None) -> Path:
-    """`cache_dir`; where that is None, `boxwright` in the user's cache folder, or a folder under the system's
+    """Returns `cache_dir`; where that is None, `boxwright` in the user's cache folder, or a folder under the system's
     temporary one if nothing can be written there. Made if need be.
     """
     try:
@@ -152,7 +152,7 @@ def cache_folder(cache_dir: str | Path | None) -> Path:
             raise PermissionError(f"{folder} belongs to another user")
     except OSError as error:
         raise OSError(f"no place to keep annotation indexes ({reason}; {error}); set data.cache_dir=FOLDER") from error
-    _tell_once(f"annotation indexes are kept in {folder}, since the user's cache folder can't be used ({reason})")
+    _warn_once(f"annotation indexes are kept in {folder}, since the user's cache folder can't be used ({reason})")
     return folder
 
 
@@ -163,7 +163,7 @@ def _made(folder: Path, mode: int = 0o777) -> Path:
 
 
 @cache
-def _tell_once(message: str) -> None:
+def _warn_once(message: str) -> None:
     from pytorch_lightning.utilities import rank_zero_warn  # only here: workers, which start with this file, need none
 
     rank_zero_warn(f"{message}; data.cache_dir=FOLDER names another")
@@ -212,8 +212,8 @@ def _write(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> N
 
 
 def _open(path: Path, mark: str, verify: bool = True) -> AnnotationIndex | None:
-    """None unless the file is whole, was made from sources with this fingerprint, and what it says of image
-    files still holds."""
+    """Opens an index; None unless its file is whole, was made from sources with this fingerprint, and the image
+    files that it depends on are unchanged."""
     try:
         data = np.memmap(path, np.uint8, "r").view(np.ndarray)
     except (OSError, ValueError):  # absent, or empty
@@ -247,7 +247,7 @@ def _reopen(path: Path, mark: str) -> AnnotationIndex:
 
 
 def _files_in(folder: bytes) -> set[bytes]:
-    """Names of plain files; none of a folder that can't be listed."""
+    """Lists the names of plain files; none of a folder that can't be listed."""
     try:
         with os.scandir(folder or b"/") as entries:
             return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}

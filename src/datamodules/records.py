@@ -1,4 +1,4 @@
-"""What a reader found in annotation files: the sound part as flat arrays, the rest as problems in words."""
+"""The content of annotation files: the sound part as flat arrays, the rest as problems in words."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ _ORIENTATION = 0x0112
 
 @dataclass
 class Findings:
-    """What had to be left out of an annotation file, and what was missing from it and filled in."""
+    """Entries of an annotation file that are skipped, and keys that were missing from it and filled in."""
 
     problems: list[str] = field(default_factory=list)
     """The first `MAX_LISTED`: where, what, which rule, what to do."""
@@ -30,15 +30,15 @@ class Findings:
     filled: Counter[str] = field(default_factory=Counter)
     """Keys that were absent, by name."""
     depends_on: dict[str, str] = field(default_factory=dict)
-    """Fingerprints of the image files whose header had a say, and of the folders whose listing had."""
+    """Fingerprints of the image files whose header was used, and of the folders whose listing was."""
 
     def add(self, rule: str, where: str, remedy: str = "correct or remove it") -> None:
         self.counts[rule] += 1
         if len(self.problems) < MAX_LISTED:
-            self.problems.append(f"{where}: {rule}; {remedy}, or set data.on_error=skip to leave it out")
+            self.problems.append(f"{where}: {rule}; {remedy}, or set data.on_error=skip to skip it")
 
     def __str__(self) -> str:
-        """The first ten problems and the counts of all."""
+        """Lists the first ten problems and the counts of all."""
         total = sum(self.counts.values())
         lines = [f"  {line}" for line in self.problems[:10]]
         if total > len(lines):
@@ -60,7 +60,7 @@ class ImageRecord:
 
 
 def fingerprint(files: Iterable[str | Path]) -> str:
-    """Changes when one of the files does: its size, time of change or inode."""
+    """Returns a digest that changes when one of the files does: its size, time of change or inode."""
     digest = hashlib.blake2b(digest_size=16)
     for file in files:
         try:
@@ -81,7 +81,7 @@ def _can_exist(path: str) -> bool:
 
 
 def header_size(path: str) -> tuple[int, int]:
-    """(height, width) of an image file as it is shown, that is with its EXIF orientation applied."""
+    """Reads (height, width) of an image file as it is shown, that is with its EXIF orientation applied."""
     with Image.open(path) as image:
         width, height = image.size
         rotated = image.getexif().get(_ORIENTATION) in _ROTATED
@@ -94,8 +94,8 @@ class Records:
     def __init__(
         self, as_stated: Callable[[np.ndarray], list[float]], box_format: str, entry: str = "annotation"
     ) -> None:
-        """For messages: `as_stated` turns one of our boxes back into the numbers of the file, whose name for
-        them is `box_format`, and for what they belong to `entry`."""
+        """Takes what messages need: `as_stated` turns one of our boxes back into the numbers of the file, whose name
+        for them is `box_format`, and for what they belong to `entry`."""
         self.as_stated, self.box_format, self.entry = as_stated, box_format, entry
         self.images: list[ImageRecord] = []
         self.class_names: list[str] = []
@@ -106,8 +106,8 @@ class Records:
         self._crowd, self._difficult = bytearray(), bytearray()
 
     def add_images(self, images: Iterable[ImageRecord]) -> list[int]:
-        """Row of each image, or -1 for one whose size cannot be found out. Whether its file exists is asked at each
-        set-up, see `AnnotationIndex.missing`."""
+        """Adds images; returns the row of each, or -1 for one whose size cannot be found out. Whether its file
+        exists is asked at each set-up, see `AnnotationIndex.missing`."""
         rows: list[int] = []
         for image in images:
             rows.append(-1)
@@ -131,7 +131,7 @@ class Records:
         self, row: int, label: int, box: tuple[float, float, float, float], *, annotation_id: int,
         area: float = float("nan"), crowd: bool = False, difficult: bool = False,
     ) -> None:  # fmt: skip
-        """`box` is xyxy; an `area` that is NaN becomes that of the box."""
+        """Adds a box, xyxy; an `area` that is NaN becomes that of the box."""
         self._rows.append(row)
         self._labels.append(label)
         self._boxes.extend(box)
@@ -141,7 +141,7 @@ class Records:
         self._annotation_ids.append(annotation_id)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The boxes that keep every rule, grouped by image; those that break one join the findings."""
+        """Returns the boxes that keep every rule, grouped by image; adds those that break one to the findings."""
         rows = np.array(self._rows, np.int64)
         boxes = np.array(self._boxes, np.float64).reshape(-1, 4)
         sizes = np.array([image.size for image in self.images], np.int32).reshape(-1, 2)
@@ -170,7 +170,7 @@ class Records:
         return result
 
     def meta(self) -> dict[str, Any]:
-        """The rest, in plain Python; complete only after `arrays`."""
+        """Returns the rest in plain Python; complete only after `arrays`."""
         return {
             "class_names": self.class_names,
             "category_ids": self.category_ids,

@@ -1,4 +1,4 @@
-"""Which samples form which batch: the order of an epoch, who gets what of it, and where to go on."""
+"""Assigns samples to batches: the order of an epoch, the share of each rank, and where training continues."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +15,7 @@ class SampleKey(NamedTuple):
     """All that a worker needs to make a sample, and all that the sample depends on."""
 
     row: int
-    """Of the `AnnotationIndex`."""
+    """Row of the `AnnotationIndex`."""
     seed: int
     resize: int
     """Number for the resize rule."""
@@ -52,7 +52,7 @@ class GlobalBatches(Sampler[list[SampleKey]]):
         return self.batches()
 
     def batches(self, start: int = 0) -> Iterator[list[SampleKey]]:
-        """The batches of the epoch from number `start` on."""
+        """Yields the batches of the epoch from number `start` on."""
         random = np.random.default_rng((self.seed, self.epoch))
         orders = [random.permutation(group) for group in self._groups]
         full = [np.resize(order, -(-len(order) // self.batch_size) * self.batch_size) for order in orders]
@@ -75,7 +75,7 @@ class GlobalBatches(Sampler[list[SampleKey]]):
 
 
 class RankBatches(Sampler[list[SampleKey]]):
-    """What one rank gets of `GlobalBatches`: its slice of each of the `accumulate` micro-batches of a step.
+    """The share of one rank in `GlobalBatches`: its slice of each of the `accumulate` micro-batches of a step.
 
     Micro-batch a of rank r is slice number a x world_size + r, so that devices and accumulation can be traded
     for one another. Lightning finds `set_epoch` through `batch_sampler.sampler`.
@@ -95,7 +95,7 @@ class RankBatches(Sampler[list[SampleKey]]):
         self._start = 0
 
     def __len__(self) -> int:
-        """Micro-batches of an epoch, wherever the next iteration starts."""
+        """Counts the micro-batches of an epoch, wherever the next iteration starts."""
         return len(self.sampler) * self.accumulate
 
     def start_at(self, epoch: int, batches: int) -> None:
@@ -147,7 +147,7 @@ class EvalBatches(Sampler[list[SampleKey]]):
 
 
 class TrainLoader(DataLoader[Any]):
-    """Starts wherever training stands.
+    """A loader that starts where training stands.
 
     Lightning makes the iterator before it has settled epoch and position of a resumed run, and in some cases
     keeps that iterator. So nothing happens here before the first batch is asked for; by then the trainer's
@@ -171,7 +171,7 @@ class TrainLoader(DataLoader[Any]):
 
     @property
     def stream(self) -> str:
-        """Two loaders of the same `stream` yield the same rows in the same batches and sizes."""
+        """A digest: two loaders of the same `stream` yield the same rows in the same batches and sizes."""
         source, batches = self.batch_sampler.sampler, self.batch_sampler
         digest = hashlib.blake2b(digest_size=8)
         digest.update(repr((source.resize, source.batch_size, source.seed, source.multi_scale)).encode())
@@ -180,7 +180,7 @@ class TrainLoader(DataLoader[Any]):
         return digest.hexdigest()
 
     def state_dict(self) -> dict[str, int | str]:
-        """Epoch, and how many of its batches were trained on."""
+        """Returns the epoch, and how many of its batches were trained on."""
         epoch, batches = self.progress() or (self.batch_sampler.sampler.epoch, 0)
         return {"epoch": epoch, "batches": batches, "stream": self.stream}
 

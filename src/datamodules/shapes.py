@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import cv2
 import numpy as np
@@ -30,7 +30,7 @@ _CROWDED = -1  # owner of the pixels around a crowd, where nothing else may lie
 
 
 def outline(label: int, random: np.random.Generator) -> np.ndarray:
-    """Corners (n, 2) of a shape of radius 1 around the origin."""
+    """Draws the corners (n, 2) of a shape of radius 1 around the origin."""
     if label == 0:
         turns = np.linspace(0, 2 * np.pi, 40, endpoint=False)
         return np.stack([np.cos(turns), np.sin(turns) * random.uniform(0.8, 1)], axis=1)
@@ -107,7 +107,7 @@ class Picture:
         self.pixels[patch] = ground + alpha * (best + slope - ground)
 
     def add_objects(self, wanted: int) -> None:
-        """Up to `wanted` objects at random places, at least one."""
+        """Adds up to `wanted` objects at random places, at least one."""
         for _ in range(8 * wanted):
             if len(self.objects) == wanted:
                 break
@@ -130,7 +130,7 @@ class Picture:
         self.add(label, centre, radius, angle)
 
     def add_crowd(self) -> dict[str, Any]:
-        """A heap of small shapes of one class, annotated as a single crowd region."""
+        """Draws a heap of small shapes of one class, annotated as a single crowd region."""
         random = self.random
         label, spread = int(random.integers(len(CLASSES))), random.uniform(16, 24)
         middle = random.uniform(spread + 8, self.size - spread - 8, 2)
@@ -152,7 +152,7 @@ class Picture:
         }  # fmt: skip
 
     def annotations(self) -> list[dict[str, Any]]:
-        """COCO annotations of what is visible of each object."""
+        """Returns COCO annotations of the visible part of each object."""
         found: list[dict[str, Any]] = []
         for number, thing in enumerate(self.objects, 1):
             shown = (self.owner[thing.patch] == number).astype(np.uint8)
@@ -173,7 +173,7 @@ def _grid(size: int) -> np.ndarray:
 
 
 def _background(size: int, split: int, random: np.random.Generator) -> np.ndarray:
-    """float32 (size, size, 3): a muted colour with a pattern. The two splits have no pattern in common."""
+    """Draws float32 (size, size, 3): a muted colour with a pattern. The two splits have no pattern in common."""
     y, x = _grid(size)
     angle, frequency = random.uniform(0, np.pi), 2 * np.pi / random.uniform(10, 60)
     cos, sin = float(np.cos(angle)) * frequency, float(np.sin(angle)) * frequency
@@ -195,7 +195,7 @@ def _background(size: int, split: int, random: np.random.Generator) -> np.ndarra
 
 
 def draw(seed: Sequence[int], size: int, split: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """BGR uint8 image and its annotations, a function of the arguments."""
+    """Draws a BGR uint8 image with its annotations, a function of the arguments."""
     random = np.random.default_rng(seed)
     picture = Picture(size, split, random)
     kind, found = random.random(), []
@@ -208,7 +208,7 @@ def draw(seed: Sequence[int], size: int, split: int) -> tuple[np.ndarray, list[d
 
 
 def write_split(root: Path, split: str, images: int, size: int, first_id: int) -> None:
-    """Images under `root`/`split` and their JSON; ids from `first_id` on."""
+    """Writes images under `root`/`split` and their JSON; ids from `first_id` on."""
     (root / split).mkdir(parents=True)
     (root / "annotations").mkdir(exist_ok=True)
     number = _SPLITS.index(split)
@@ -233,6 +233,8 @@ class ShapesDataModule(CocoDataModule):
 
     The pictures do not depend on `seed`, so that runs with different seeds share and compare on one set.
     """
+
+    makes_root: ClassVar[bool] = True
 
     root: str = "data/shapes"
     train_images: int = 1600

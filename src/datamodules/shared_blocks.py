@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 _BLOCKS = 8
-"""Of each worker: what it reads ahead, and what training and the way to the device still hold."""
+"""Blocks of each worker: those that it reads ahead into, and those that training and the way to the device hold."""
 _numbers = itertools.count()
 _alive: "weakref.WeakValueDictionary[int, SharedBlocks]" = weakref.WeakValueDictionary()
-"""By number, which means the same in the main process and in workers forked from it later."""
+"""Blocks by number, which means the same in the main process and in workers forked from it later."""
 
 
 class SharedBlocks:
@@ -36,11 +36,11 @@ class SharedBlocks:
         _alive[self._number] = self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Only a forked worker has them."""
+        """Pickles nothing: only a forked worker has the blocks."""
         return _nothing, ()
 
     def take(self, num_bytes: int) -> Tensor | None:
-        """In a worker: uint8, with what was there before; None where all are in use or too small."""
+        """Takes a block in a worker: uint8, with what was there before; None where all are in use or too small."""
         worker: Any = get_worker_info()
         own = np.arange(_BLOCKS) + worker.id * _BLOCKS
         free = own[~self._taken[own]]
@@ -50,12 +50,12 @@ class SharedBlocks:
         return torch.from_numpy(self._blocks[free[0], :num_bytes])
 
     def holds(self, images: Tensor) -> int | None:
-        """The block in which a tensor begins."""
+        """Returns the block in which a tensor begins."""
         offset = images.data_ptr() - self._blocks.ctypes.data
         return offset // self._blocks.shape[1] if 0 <= offset < self._blocks.nbytes else None
 
     def arrived(self, block: int, num_bytes: int) -> Tensor:
-        """In the main process: a block's bytes, which are free again with the tensor's memory."""
+        """Returns a block's bytes in the main process; they are free again with the tensor's memory."""
         memory = self._blocks[block, :num_bytes]
         # The tensor's storage holds this array, whatever views there are, until the storage itself is gone.
         weakref.finalize(memory, self._free, block, os.getpid()).atexit = False
@@ -67,7 +67,10 @@ class SharedBlocks:
 
 
 def shared_blocks(num_workers: int, num_bytes: int) -> SharedBlocks | None:
-    """None where workers are not forked, or memory can't be reserved: then each batch takes its own."""
+    """Makes the blocks of a loader; None where workers are not forked, or memory can't be reserved.
+
+    Then each batch takes its own memory.
+    """
     if num_workers == 0 or multiprocessing.get_start_method() != "fork":
         return None
     try:
@@ -81,7 +84,7 @@ def _nothing() -> None:
 
 
 def sent(images: Tensor) -> Tensor | tuple[int, int, tuple[int, ...]]:
-    """From a worker: where a block's images lie (B, 3, H, W, channels last); other tensors as they are."""
+    """Packs images in a worker: where a block's lie (B, 3, H, W, channels last); other tensors as they are."""
     for number, blocks in _alive.items():
         block = blocks.holds(images)
         if block is not None:

@@ -1,4 +1,4 @@
-"""What there is to know of a split before training on it: its boxes as training sees them, and its files."""
+"""A survey of a split before training on it: its boxes as training sees them, and its files."""
 
 import hashlib
 from collections.abc import Mapping
@@ -16,28 +16,28 @@ from evaluation.truth import Truth
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """N images, M boxes of wanted classes, in the order of `truth`."""
+    """A split with N images and M boxes of wanted classes, in the order of `truth`."""
 
     name: str
     truth: Truth
     paths: list[str]
-    """Of the images."""
+    """Paths of the images."""
     boxes: np.ndarray
     """(M, 4), those of `truth` clipped to their images."""
     used: np.ndarray
     """bool (M,): training uses it."""
     others: Mapping[str, tuple[int, str]]
-    """Of each class in the annotations that `data.classes` leaves out: how many boxes, and an image that has one."""
+    """Classes in the annotations that are not in `data.classes`: how many boxes, and an image that has one."""
     findings: Findings
     missing: list[int]
     """Positions in `paths` of those that lead to no file."""
 
 
 class FileCheck(NamedTuple):
-    """What became of reading one image file."""
+    """The result of reading one image file."""
 
     row: int
-    """In `Survey.paths`."""
+    """Position in `Survey.paths`."""
     digest: bytes
     """Equal for files of equal content; empty where the image can't be read."""
     error: str | None
@@ -66,7 +66,7 @@ class ImageFiles(Dataset[FileCheck]):
 
 
 def other_classes(index: AnnotationIndex, rows: np.ndarray, class_map: np.ndarray) -> dict[str, tuple[int, str]]:
-    """`Survey.others` of some rows of an index."""
+    """Counts the `Survey.others` of some rows of an index."""
     image_index = index.image_index()
     here = np.isin(image_index, rows)
     found: dict[str, tuple[int, str]] = {}

@@ -1,4 +1,4 @@
-"""What happens to an image and its boxes between the file and the batch. Arrays are RGB uint8 (h, w, 3)."""
+"""Changes of an image and its boxes between the file and the batch. Arrays are RGB uint8 (h, w, 3)."""
 
 import math
 import warnings
@@ -29,7 +29,7 @@ class Resize:
         return round(self.resize * _CAP)
 
     def sizes(self, originals: np.ndarray, resize: int | np.ndarray | None = None) -> np.ndarray:
-        """New (height, width) of each (height, width), with `resize` in place of the rule's own number.
+        """Returns the new (height, width) of each (height, width), with `resize` in place of the rule's own number.
 
         Rounds as fcos_core does: the short side to the nearest integer where the cap holds it, the long side
         down. Where that leaves nothing of the short side (1 x 5000 pixels), it is 1 and the long side the cap.
@@ -48,32 +48,28 @@ class Resize:
         return np.maximum(new, 1)
 
     def canvases(self, sizes: np.ndarray) -> np.ndarray:
-        """Padded (height, width) of each of the resized `sizes`; that of a batch is their maximum."""
+        """Returns the padded (height, width) of each of the resized `sizes`; that of a batch is their maximum."""
         padded = -(-sizes // STRIDE) * STRIDE
         return np.repeat(padded.max(axis=1, keepdims=True), 2, axis=1) if self.rule == "square" else padded
 
     def largest(self, factors: Sequence[float] | None) -> int:
-        """Bytes of an image on the largest canvas of images up to 100 times as long as wide, with `factors` of
-        `multi_scale`; rounding may make those of longer ones larger."""
+        """Returns the bytes of an image on the largest canvas of images up to 100 times as long as wide, with `factors`
+        of `multi_scale`; rounding may make those of longer ones larger."""
         side = math.ceil(self.resize * max(1.0, *(factors or (1.0,))))
         side = -(-max(side, self.cap if self.rule == "short_side" else 0) // STRIDE) * STRIDE
         return 3 * side * side
 
     def apply(self, image: np.ndarray, canvas: tuple[int, int], resize: int | None = None) -> "Sized":
-        """Training, evaluation and prediction size an image here.
+        """Sizes an image for training, evaluation and prediction alike.
 
         In the worker: originals at 800 would spare it 0.6 ms each, and cost a CPU device 1.6 (measurements/data.py).
         """
         before = image.shape[:2]
-        after = fit(self.sizes(np.array([before]), resize)[0].tolist(), canvas)
-        scale = (after[0] / before[0], after[1] / before[1])
-        # An image waits for its batch at the smaller of both sizes. One that grows is written once, into the batch:
-        # a quarter less of a worker's time for COCO's images at 800.
-        return Sized(resize_image(image, after) if shrinks(image, after) else image, after, scale)
+        return Sized.to(fit(self.sizes(np.array([before]), resize)[0].tolist(), canvas), image)
 
 
 class Sized(NamedTuple):
-    """An image that is at its new size, or that `resize_image` has yet to make larger."""
+    """An image resized already where it shrinks; where it grows, `write` resizes it into its batch."""
 
     image: np.ndarray
     size: tuple[int, int]
@@ -81,9 +77,21 @@ class Sized(NamedTuple):
     scale: tuple[float, float]
     """(y, x): new pixels divided by old."""
 
+    @classmethod
+    def to(cls, size: tuple[int, int], image: np.ndarray) -> "Sized":
+        # An image waits for its batch at the smaller of both sizes. One that grows is written once, into the batch:
+        # a quarter less of a worker's time for COCO's images at 800.
+        before = image.shape[:2]
+        waiting = resize_image(image, size) if _shrinks(image, size) else image
+        return cls(waiting, size, (size[0] / before[0], size[1] / before[1]))
+
+    def write(self, out: np.ndarray) -> None:
+        """Writes the image into `out`, uint8 (h, w, 3) of the new size."""
+        resize_image(self.image, self.size, out)
+
 
 def draw_resize(seed: int, resize: int, factors: tuple[float, float]) -> int:
-    """The multi-scale size of a sample, uniform between two factors of `resize`; a function of its seed."""
+    """Draws the multi-scale size of a sample, uniform between two factors of `resize`; a function of its seed."""
     factor = np.random.default_rng((seed, _SIZE_STREAM)).uniform(*factors)
     return max(1, round(resize * factor))
 
@@ -91,7 +99,7 @@ def draw_resize(seed: int, resize: int, factors: tuple[float, float]) -> int:
 def training_boxes(
     boxes: np.ndarray, labels: np.ndarray, excluded: np.ndarray, sizes: np.ndarray, min_box: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes clipped to their images (`sizes` is (h, w), or one for each box), and which of them train: not
+    """Returns boxes clipped to their images (`sizes` is (h, w), or one for each box), and which of them train: not
     `excluded`, of a wanted class (label >= 0), with area, and no side under `min_box`.
     """
     clipped = np.clip(boxes, 0, np.flip(np.concatenate([sizes, sizes], axis=-1), axis=-1))
@@ -101,7 +109,7 @@ def training_boxes(
 
 
 def mirror(image: np.ndarray, boxes: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mirrored left to right (axis 1) or top to bottom (axis 0)."""
+    """Mirrors left to right (axis 1) or top to bottom (axis 0)."""
     low, high = (0, 2) if axis == 1 else (1, 3)
     boxes = boxes.copy()
     boxes[:, [low, high]] = image.shape[axis] - boxes[:, [high, low]]
@@ -109,22 +117,22 @@ def mirror(image: np.ndarray, boxes: np.ndarray, axis: int) -> tuple[np.ndarray,
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int], out: np.ndarray | None = None) -> np.ndarray:
-    """Area averaging where the image shrinks, since bilinear sampling would alias there (at 2.5 times
+    """Resizes by area averaging where the image shrinks, since bilinear sampling would alias there (at 2.5 times
     smaller it skips most pixels); bilinear otherwise. Into `out` if it is given."""
     if image.shape[:2] != size:
-        kind = cv2.INTER_AREA if shrinks(image, size) else cv2.INTER_LINEAR
+        kind = cv2.INTER_AREA if _shrinks(image, size) else cv2.INTER_LINEAR
         return cv2.resize(image, (size[1], size[0]), out, interpolation=kind)
     if out is not None:
         out[:] = image
     return image
 
 
-def shrinks(image: np.ndarray, size: tuple[int, int]) -> bool:
+def _shrinks(image: np.ndarray, size: tuple[int, int]) -> bool:
     return size[0] < image.shape[0] or size[1] < image.shape[1]
 
 
 def fit(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
-    """`size` made smaller, in its proportions, where it does not fit the canvas."""
+    """Returns `size`, made smaller in its proportions where it does not fit the canvas."""
     factor = min(1.0, canvas[0] / size[0], canvas[1] / size[1])
     return (size[0], size[1]) if factor == 1 else (max(1, int(size[0] * factor)), max(1, int(size[1] * factor)))
 
@@ -148,7 +156,7 @@ class Augmentation:
     def __call__(
         self, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, seed: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Boxes must lie in the image; those that a crop leaves empty are dropped."""
+        """Augments an image and its boxes, which must lie in it; drops those that a crop leaves empty."""
         if self._pipeline is None:
             self._pipeline = self._compose()
         self._pipeline.set_random_seed(seed)

@@ -14,6 +14,7 @@ from defusedxml import ElementTree
 from defusedxml.common import DefusedXmlException
 
 from datamodules.base import DetectionDataModule
+from datamodules.endings import PICTURES
 from datamodules.errors import DataError
 from datamodules.index import AnnotationIndex, cached
 from datamodules.records import ImageRecord, Records, fingerprint
@@ -22,11 +23,10 @@ VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def find_splits(root: Path, split: str) -> list[Path]:
-    """The list file of each part of a split such as `2007_trainval+2012_trainval`.
+    """Finds the list file of each part of a split such as `2007_trainval+2012_trainval`.
 
     `07_trainval` may stand for `2007_trainval`, and `07` alone too. In a folder that holds ImageSets itself,
     a name that exists there comes before a year.
@@ -54,12 +54,12 @@ def _existing_splits(root: Path) -> str:
 
 
 def list_stems(file: Path) -> list[str]:
-    """Image stems of a split, each once. The devkit's lists of a class have 1, 0 or -1 behind each."""
+    """Reads the image stems of a split, each once. The devkit's lists of a class have 1, 0 or -1 behind each."""
     data = file.read_bytes()
     try:  # Windows' editors and shells mark UTF-8 and UTF-16 by their first bytes
         text = data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{file} is no text in UTF-8 ({error}); save it as UTF-8, an image's stem a line") from error
+        raise DataError(f"{file} is not text in UTF-8 ({error}); save it as UTF-8, an image's stem a line") from error
     stems: dict[str, None] = {}
     for line in filter(None, map(str.strip, text.splitlines())):
         column = re.search(r"\s+(?:-1|0|1)$", line)
@@ -76,8 +76,9 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]]) -> Records:
     trees: list[tuple[ImageRecord, Element]] = []
     absent: list[Path] = []
     for folder, stems in listed:
-        pictures = [path for path in folder.glob("JPEGImages/*") if path.suffix.lower() in _IMAGE_SUFFIXES]
-        images = {path.stem: path.name for path in sorted(pictures, reverse=True)}
+        pictures = [path for path in folder.glob("JPEGImages/*") if path.suffix.lower() in PICTURES]
+        pictures.sort(key=lambda path: (PICTURES.index(path.suffix.lower()), path), reverse=True)
+        images = {path.stem: path.name for path in pictures}
         for stem in stems:
             file = folder / "Annotations" / f"{stem}.xml"
             try:
@@ -116,7 +117,7 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]]) -> Records:
 
 
 def _parse(file: Path) -> Element:
-    """The root of an XML file in any encoding; entities are refused."""
+    """Parses an XML file in any encoding and returns its root; refuses entities."""
     data = file.read_bytes()
     try:
         return ElementTree.fromstring(data)
@@ -137,7 +138,7 @@ def _inclusive(box: np.ndarray) -> list[float]:
 
 
 def _size(tree: Element) -> tuple[int, int] | None:
-    """(height, width), or None where the file does not say, or says 0."""
+    """Reads (height, width); None where the file has none, or 0."""
     try:
         height, width = (int(float(tree.findtext(f"size/{side}") or 0)) for side in ("height", "width"))
     except (ValueError, OverflowError):
@@ -182,7 +183,7 @@ _DIFFICULT = {
 class VocDataModule(DetectionDataModule):
     """Splits of Pascal VOC, or of any folder with its layout."""
 
-    voc_metric: ClassVar[bool] = True
+    metrics: ClassVar[tuple[Literal["coco", "voc", "classification"], ...]] = ("coco", "voc")
 
     root: str
     """Holds VOC2007 and its like, or ImageSets, Annotations and JPEGImages themselves."""
@@ -204,7 +205,7 @@ class VocDataModule(DetectionDataModule):
 
     def choose_classes(self, index: AnnotationIndex) -> tuple[list[str], list[int]]:
         names = list(VOC_CLASSES if self.classes is None else self.classes)
-        used = [index.class_names[label] for label in np.unique(index.labels)]  # not those of what was left out
+        used = [index.class_names[label] for label in np.unique(index.labels)]  # not those of objects that were skipped
         others = [name for name in used if name not in names]
         from_voc = set(names) < set(VOC_CLASSES) and set(others) <= set(VOC_CLASSES)
         if others and self.other_classes == "raise" and not from_voc:
@@ -217,7 +218,7 @@ class VocDataModule(DetectionDataModule):
             near = f" (nearest is {matches[0]})" if matches else ""
             raise DataError(
                 f"{where}. data.classes={_few(names)} lacks them{near}; add them, "
-                "or leave them out with data.other_classes=drop"
+                "or skip them with data.other_classes=drop"
             )
         return names, list(range(1, len(names) + 1))
 

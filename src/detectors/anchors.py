@@ -21,20 +21,20 @@ class Anchors:
 
     strides: tuple[int, ...]
     sizes: tuple[tuple[float, ...], ...]
-    """Of each level, the square roots of the anchors' areas in pixels."""
+    """Square roots of the anchors' areas in pixels, level by level."""
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Height over width."""
     grid_offset: float = 0.5
     """Centre of the first cell, in strides."""
     round_anchors: bool = False
-    """Half sides are whole pixels."""
+    """Whether half sides are rounded to whole pixels."""
 
     @property
     def per_cell(self) -> int:
         return len(self.ratios) * len(self.sizes[0])
 
     def shapes(self, level: int) -> Float[Tensor, "A 2"]:
-        """(width, height) of the anchors of a cell: ratio by ratio, of each the sizes in their order."""
+        """(width, height) of the anchors of a cell, ordered by ratio and then by size."""
         sizes = torch.tensor(self.sizes[level], dtype=torch.float64)
         stretch = torch.tensor(self.ratios, dtype=torch.float64).sqrt()[:, None]
         shapes = torch.stack((sizes / stretch, sizes * stretch), dim=-1).flatten(0, 1)
@@ -67,7 +67,7 @@ def scaled_anchors(
     grid_offset: float,
     round_anchors: bool,
 ) -> Anchors:
-    """As configs have them: of each level one size, times the same scales."""
+    """Builds anchors from a config's numbers: one size for each level, times the same scales."""
     for name, values in (("sizes", sizes), ("scales", scales), ("ratios", ratios)):
         if not values or min(values) <= 0:
             raise ValueError(f"model.anchor_{name}={list(values)}: expected numbers over 0, one at least")
@@ -102,9 +102,8 @@ FASTER_RCNN_VGG16 = Anchors((16,), ((128.0, 256.0, 512.0),))
 def best_ious(anchors: Anchors, boxes: Float[Tensor, "M 4"], canvases: Int[Tensor, "M 2"]) -> Float[Tensor, " M"]:
     """Largest IoU of each box with an anchor of its canvas (height, width).
 
-    The grid needn't be searched. What two intervals of given lengths have in common grows as their middles
-    approach, and an intersection is that of x times that of y. So of all anchors of a shape, which have the same
-    area, the one on the cell that is nearest to the box's centre in x and in y has the largest IoU.
+    No search is needed: for anchors of one shape the intersection grows as the centres approach, so the nearest cell
+    has the largest IoU.
     """
     centre, extent = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     width, height = extent.unbind(dim=1)
@@ -113,8 +112,8 @@ def best_ious(anchors: Anchors, boxes: Float[Tensor, "M 4"], canvases: Int[Tenso
         last = torch.div(canvases.flip(1) + stride - 1, stride, rounding_mode="floor") - 1
         cell = (centre / stride - anchors.grid_offset).round().clamp(min=0).minimum(last)
         off = (centre - (cell + anchors.grid_offset) * stride).abs()
-        # Intervals of lengths a and b whose middles are `off` apart have (a + b) / 2 - off in common, unless one
-        # lies inside of the other or they don't meet.
+        # Intervals of lengths a and b whose centres are `off` apart overlap by (a + b) / 2 - off, unless one contains
+        # the other or they are disjoint.
         in_x, in_y = (extent / 2 - off).unbind(dim=1)
         shapes = cast(list[list[float]], anchors.shapes(level).tolist())  # pyright: ignore[reportUnknownMemberType]
         for anchor_width, anchor_height in shapes:

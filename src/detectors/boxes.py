@@ -4,7 +4,7 @@ Distances are (left, top, right, bottom), non-negative for a point inside its bo
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -22,14 +22,27 @@ def distances_to_boxes(points: Float[Tensor, "*#n 2"], distances: Float[Tensor, 
 
 
 LARGEST_LOG_RATIO = math.log(1000 / 16)
-"""Of a decoded side to the anchor's, so that an untrained network has no infinite boxes (Detectron's bound)."""
+"""Bound on the log ratio of a decoded side to the anchor's, so that an untrained network has no infinite boxes
+(Detectron's bound)."""
 
-Weights = tuple[float, float, float, float]
+Weights = Sequence[float]
+"""Four factors of the deltas (x, y, width, height)."""
 
 
 def check_weights(weights: Weights) -> None:
-    if min(weights) <= 0:
+    if len(weights) != 4 or min(weights) <= 0:
         raise ValueError(f"box_weights={list(weights)}: expected four numbers over 0")
+
+
+def check_same_weights(loss: object, decoder: object) -> None:
+    """Raises ValueError where a loss and a decoder weigh deltas differently; a part without weights passes."""
+    ours: Weights | None = getattr(loss, "box_weights", None)
+    theirs: Weights | None = getattr(decoder, "box_weights", None)
+    if ours is not None and theirs is not None and tuple(ours) != tuple(theirs):
+        raise ValueError(
+            f"box_weights={list(theirs)} of the decoder: expected {list(ours)}, those of the loss that its deltas were "
+            "trained with"
+        )
 
 
 def boxes_to_deltas(
@@ -59,7 +72,7 @@ def deltas_to_boxes(
 def _by_column(
     operation: Callable[[Tensor, float], Tensor], deltas: Float[Tensor, "*n 4"], weights: Weights
 ) -> Float[Tensor, "*n 4"]:
-    """Without a tensor of the weights, which would be copied from the host to the device, and waited for."""
+    """Applies an operation column by column; a tensor of the weights would have to be copied to the device."""
     return torch.stack([operation(x, weight) for x, weight in zip(deltas.unbind(dim=-1), weights, strict=True)], dim=-1)
 
 

@@ -24,13 +24,13 @@ class Classifier(nn.Module):
 
 
 def classification_loss(logits: Float[Tensor, "B K"], labels: Int[Tensor, " B"]) -> dict[str, Tensor]:
-    """Cross-entropy, its mean over the images of all ranks; an image of label -1 counts for nothing."""
+    """Mean cross-entropy over the images of all ranks; images of label -1 are ignored."""
     num_images = mean_over_ranks((labels >= 0).sum().float()).clamp(min=1e-6)
     loss = F.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="sum")
     return {"loss_cls": loss / num_images}
 
 
 @torch.no_grad()
-def rank_classes(logits: Float[Tensor, "B K"], number: int) -> Int[Tensor, "B k"]:
-    """The likeliest classes of each image, the best first; of equal ones the lower label."""
+def top_classes(logits: Float[Tensor, "B K"], number: int) -> Int[Tensor, "B k"]:
+    """The most likely classes of each image, the best first, ties by the lower label."""
     return logits.float().argsort(dim=1, descending=True, stable=True)[:, :number]

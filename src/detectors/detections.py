@@ -1,4 +1,4 @@
-"""What every decoder returns, and its last step."""
+"""`Detections`, which every decoder returns, and the last step of decoding: suppression and padding."""
 
 # torchvision has no type stubs.
 # pyright: reportMissingTypeStubs=false
@@ -12,13 +12,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torchvision.ops import nms
 
-_MANY = 2000
-"""Boxes from which on a CPU suppresses each group by itself: fewer take less time together."""
+_GROUPWISE_FROM = 2000
+"""Number of boxes from which a CPU suppresses each group separately; fewer are faster together."""
 
 
 @dataclass(frozen=True)
 class Detections:
-    """The best boxes of each image, by falling score, padded to the same number."""
+    """The best boxes of each image by descending score, padded to the same number."""
 
     boxes: Float[Tensor, "B D 4"]
     scores: Float[Tensor, "B D"]
@@ -30,13 +30,15 @@ class Detections:
 torch.export.register_dataclass(Detections)
 
 
-def stacked(images: Iterable[tuple[Float[Tensor, "D 4"], Float[Tensor, " D"], Int[Tensor, " D"]]]) -> Detections:
-    """Of the rows of each image, padded to the same number."""
+def stack_detections(
+    images: Iterable[tuple[Float[Tensor, "D 4"], Float[Tensor, " D"], Int[Tensor, " D"]]],
+) -> Detections:
+    """Stacks the rows of several images, padded to the same number."""
     boxes, scores, labels = zip(*images, strict=True)
     return Detections(torch.stack(boxes), torch.stack(scores), torch.stack(labels))
 
 
-def best_detections(
+def nms_and_pad(
     boxes: Float[Tensor, "N 4"],
     scores: Float[Tensor, " N"],
     labels: Int[Tensor, " N"],
@@ -45,11 +47,11 @@ def best_detections(
     max_detections: int,
     class_agnostic: bool = False,
 ) -> tuple[Float[Tensor, "D 4"], Float[Tensor, " D"], Int[Tensor, " D"]]:
-    """An image's rows of `Detections`: of two boxes of a class whose IoU is larger than the threshold the better stays.
+    """Non-maximum suppression within each class, then an image's rows of `Detections`, padded.
 
-    Greedy suppression looks at no box behind the last that it keeps. So it is run on the best 3 x `max_detections`,
-    and on twice as many for as long as too few are left: the same rows as from all boxes. It waits for the device once
-    a round.
+    Of two boxes whose IoU exceeds the threshold the one with the higher score is kept. Greedy suppression never looks
+    at boxes after the last one it keeps, so it runs on the best 3 x `max_detections`, and on twice as many while too
+    few are left; the result is that of all boxes. It waits for the device once a round.
     """
     order = scores.argsort(descending=True, stable=True)
     groups = torch.zeros_like(labels) if class_agnostic else labels
@@ -72,13 +74,13 @@ def best_detections(
 def _suppress(
     boxes: Float[Tensor, "N 4"], scores: Float[Tensor, " N"], groups: Int[Tensor, " N"], threshold: float
 ) -> Int[Tensor, " K"]:
-    """What greedy suppression within each group keeps of rows that come by falling score, in their order.
+    """Rows that greedy suppression within each group keeps, in their order; they come by descending score.
 
     Boxes of a group are moved away from the others, in float64, where that rounds nothing;
     `torchvision.ops.batched_nms` does it in float32, which moves boxes of the 80th class by up to 0.004 pixels. On a
-    CPU, where pairs of all groups would take their time, each group of many boxes is taken by itself.
+    CPU, where comparing pairs across groups is slow, many boxes are suppressed group by group.
     """
-    if len(boxes) > _MANY and boxes.device.type == "cpu":
+    if len(boxes) > _GROUPWISE_FROM and boxes.device.type == "cpu":
         kept: list[Tensor] = []
         for group in groups.bincount().nonzero()[:, 0]:
             (rows,) = (groups == group).nonzero(as_tuple=True)
@@ -90,7 +92,7 @@ def _suppress(
 
 
 def check_decoding(**settings: int | float) -> None:
-    """Of a decoder: thresholds are shares, scores below 1, all else counts from 1."""
+    """Raises ValueError unless a decoder's thresholds are shares (scores below 1) and its numbers at least 1."""
     for name, value in settings.items():
         if name.endswith("threshold"):
             if not 0 <= value <= 1 or (name == "score_threshold" and value == 1):

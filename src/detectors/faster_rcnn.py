@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from detectors.anchors import Anchors
 from detectors.backbones.base import Backbone
 from detectors.boxes import Weights, box_areas, boxes_to_deltas, check_weights, clip_boxes, deltas_to_boxes
-from detectors.detections import Detections, best_detections, check_decoding, stacked
+from detectors.detections import Detections, check_decoding, nms_and_pad, stack_detections
 from detectors.losses import BACKGROUND, IGNORED, check_smooth_l1, mean_over_ranks
 from detectors.matching import gather_matched, match_anchors
 from detectors.roi_pooling import align_regions, max_pool_regions
@@ -26,23 +26,23 @@ POOLINGS = ("align", "max")
 
 @dataclass(frozen=True)
 class RegionOutputs:
-    """What the head says of each region, padded ones included."""
+    """The head's outputs for each region, padded ones included."""
 
     logits: Float[Tensor, "B P columns"]
-    """Column 0 is background, label k is column k + 1."""
+    """Class logits: column 0 is background, label k is column k + 1."""
     deltas: Float[Tensor, "B P columns 4"]
-    """From region to box, for each column; nothing looks at those of background, which the original has too."""
+    """Deltas from region to box for each column; those of background are not used, but the original has them too."""
 
 
 torch.export.register_dataclass(RegionOutputs)
 
 
 class FasterRCNN(RPN):
-    """The proposal network, and a head that looks again at regions of its maps: `forward` is the first half, `refine`
-    the second.
+    """The proposal network, and a head that classifies and refines regions pooled from its maps: `forward` is the first
+    half, `refine` the second.
 
     Over a pyramid the head is two fully connected layers of `head_channels` (FPN, section 4.2); over one map it is
-    what the backbone has behind it: fc6 and fc7 of VGG-16, the last stage of a ResNet.
+    what follows in the backbone: fc6 and fc7 of VGG-16, the last stage of a ResNet.
     """
 
     def __init__(
@@ -85,13 +85,13 @@ class FasterRCNN(RPN):
             nn.init.zeros_(layer.bias)
 
     def refine(self, maps: Sequence[Tensor], boxes: Float[Tensor, "B P 4"]) -> RegionOutputs:
-        """Look again at the regions of these boxes, which lie in the pixels of the network input."""
+        """Classifies and refines the regions of boxes in pixels of the network input."""
         image = torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])
-        logits, deltas = self.judge(self.cut_out(maps, image, boxes.flatten(0, 1)))
+        logits, deltas = self.classify_regions(self.pool_regions(maps, image, boxes.flatten(0, 1)))
         regions = boxes.shape[:2]
         return RegionOutputs(logits.reshape(*regions, *logits.shape[1:]), deltas.reshape(*regions, *deltas.shape[1:]))
 
-    def cut_out(
+    def pool_regions(
         self, maps: Sequence[Tensor], image: Int[Tensor, " N"], boxes: Float[Tensor, "N 4"]
     ) -> Float[Tensor, "N C s s"]:
         if self.pyramid is not None:  # P6 is for proposals alone
@@ -100,11 +100,11 @@ class FasterRCNN(RPN):
             return max_pool_regions(maps[0], 16, image, boxes, self.pooled_size)
         return align_regions(maps, (16,), image, boxes, self.pooled_size, self.aligned)
 
-    def judge(
+    def classify_regions(
         self, pooled: Float[Tensor, "N C s s"]
     ) -> tuple[Float[Tensor, "N columns"], Float[Tensor, "N columns 4"]]:
-        """Logits and deltas of regions cut out of the maps."""
-        x = self.backbone.regions(pooled) if self.head is None else self.head(pooled)
+        """Logits and deltas of pooled regions."""
+        x = self.backbone.region_head(pooled) if self.head is None else self.head(pooled)
         logits = self.logits(x)
         return logits, self.deltas(x).reshape(*logits.shape, 4)
 
@@ -115,17 +115,17 @@ class RegionSamples:
 
     regions: Float[Tensor, "B S 4"]
     labels: Int[Tensor, "B S"]
-    """The class of the box that a region answers for, BACKGROUND, or IGNORED where an image had too few."""
+    """Class of the assigned box, BACKGROUND, or IGNORED where an image had too few regions."""
     boxes: Float[Tensor, "B S 4"]
-    """The box that it answers for; the region itself where there is none."""
+    """Assigned box; the region itself where there is none."""
 
 
 @dataclass(frozen=True)
 class RegionSampler:
-    """Proposals held against the truth, whose boxes are added to them (Fast R-CNN, arXiv 1504.08083, section 2.3).
+    """Assigns proposals to boxes and draws some of them for the head (Fast R-CNN, arXiv 1504.08083, section 2.3).
 
-    A region answers for the box of largest IoU, from `foreground_iou` on; all others are background, where
-    Fast R-CNN asks for an IoU of 0.1 or more.
+    The true boxes are added to the proposals. A region is assigned to the box of largest IoU, from `foreground_iou`
+    on; all others are background, for which Fast R-CNN requires an IoU of 0.1 or more.
     """
 
     foreground_iou: float = 0.5
@@ -149,7 +149,11 @@ class RegionSampler:
         padded = torch.cat((proposals.labels, labels), dim=1) < 0
         regions = regions + F.pad(padded[..., None].float().expand(-1, -1, 2), (2, 0))  # 0 0 1 1: an area to divide by
         matched = match_anchors(
-            regions, boxes, background_iou=self.foreground_iou, foreground_iou=self.foreground_iou, low_quality=False
+            regions,
+            boxes,
+            background_iou=self.foreground_iou,
+            foreground_iou=self.foreground_iou,
+            allow_low_quality=False,
         )
         assigned, target = gather_matched(torch.where(padded, IGNORED, matched), boxes, labels)
         rows, sampled = balanced_sample(
@@ -165,15 +169,15 @@ class RegionSampler:
 
 @dataclass(frozen=True)
 class RegionLoss:
-    """Cross-entropy over sampled regions, and smooth L1 over those that answer for a box (Fast R-CNN, equation 1).
+    """Cross-entropy over sampled regions, and smooth L1 over those assigned to a box (Fast R-CNN, equation 1).
 
-    Both are divided by the number of sampled regions, a mean over ranks, so that N ranks take the step of one.
+    Both are divided by the number of sampled regions, a mean over ranks, so that N ranks take the step of one rank.
     """
 
     box_weights: Weights = (10.0, 10.0, 5.0, 5.0)
-    """Of the deltas, as in `boxes.boxes_to_deltas`; those of the decoder."""
+    """Weights of the deltas, as in `boxes.boxes_to_deltas`; the same as the decoder's."""
     smooth_l1_beta: float = 1.0
-    """Where the square turns into the line; Fast R-CNN's is 1, torchvision's 1 / 9."""
+    """Difference at which the square turns into the line; Fast R-CNN's is 1, torchvision's 1 / 9."""
 
     def __post_init__(self) -> None:
         check_weights(self.box_weights)
@@ -203,14 +207,14 @@ class RegionLoss:
 class RegionDecoder:
     """The best boxes of each image, clipped to it and padded to `max_detections`; a box suppresses those of its class.
 
-    Boxes that clipping leaves without area are dropped. It waits for the device in each image, for the candidates,
+    Boxes without area after clipping are dropped. Decoding waits for the device in each image, for the candidates,
     for those with an area and around the NMS.
     """
 
     box_weights: Weights = (10.0, 10.0, 5.0, 5.0)
     score_threshold: float = 0.05
     nms_threshold: float = 0.5
-    """Of two boxes whose IoU is larger, the lower score goes."""
+    """IoU above which the lower-scored of two boxes is removed."""
     max_detections: int = 100
 
     def __post_init__(self) -> None:
@@ -222,7 +226,7 @@ class RegionDecoder:
 
     @torch.no_grad()
     def __call__(self, outputs: RegionOutputs, proposals: Detections, sizes: Int[Tensor, "B 2"]) -> Detections:
-        return stacked(self._decode(outputs, proposals, image, size) for image, size in enumerate(sizes))
+        return stack_detections(self._decode(outputs, proposals, image, size) for image, size in enumerate(sizes))
 
     def _decode(
         self, outputs: RegionOutputs, proposals: Detections, image: int, size: Int[Tensor, "2"]
@@ -234,7 +238,7 @@ class RegionDecoder:
         boxes = clip_boxes(deltas_to_boxes(proposals.boxes[image, row], deltas, self.box_weights), size)
         (inside,) = (box_areas(boxes) > 0).nonzero(as_tuple=True)
         row, label = row[inside], label[inside]
-        return best_detections(
+        return nms_and_pad(
             boxes[inside],
             scores[row, label],
             label,

@@ -4,6 +4,7 @@
 # pyright: reportMissingTypeStubs=false
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,30 +16,31 @@ from torch import Tensor, nn
 from detectors.backbones.base import Backbone
 from detectors.backbones.norms import group_norm
 from detectors.boxes import box_areas, boxes_to_distances, clip_boxes, distances_to_boxes
-from detectors.detections import Detections, best_detections, check_decoding, stacked
-from detectors.losses import BOX_LOSSES, fused_sigmoid_focal_loss, mean_over_ranks
+from detectors.detections import Detections, check_decoding, nms_and_pad, stack_detections
+from detectors.losses import BOX_LOSSES, BoxLoss, fused_sigmoid_focal_loss, mean_over_ranks
 from detectors.pyramid import FeaturePyramid
 
-SIZE_RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, 1e8))
-"""Pixels: the largest of the four distances that each level P3-P7 regresses (section 3.2)."""
+SizeRanges = Sequence[Sequence[float]]
+SIZE_RANGES: SizeRanges = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, 1e8))
+"""Smallest and largest distance in pixels that each level P3-P7 regresses, by the largest of the four (section 3.2)."""
 
 
 @dataclass(frozen=True)
 class FCOSOutputs:
-    """What the head says of each point, finest level first, row by row."""
+    """The head's outputs for each point, finest level first, row by row."""
 
     logits: Float[Tensor, "B R K"]
-    """In the precision of the convolutions, like `centerness`."""
+    """Class logits in the precision of the convolutions, like `centerness`."""
     distances: Float[Tensor, "B R 4"]
     """float32 pixels to the left, top, right and bottom side, whatever the head regresses."""
     centerness: Float[Tensor, "B R"]
-    """Logits."""
+    """Centerness logits."""
     points: Float[Tensor, "R 2"]
-    """(x, y) in pixels."""
+    """Points (x, y) in pixels."""
     strides: Float[Tensor, " R"]
-    """Pixels between a point and its neighbour."""
+    """Distance in pixels between neighbouring points."""
     level_sizes: tuple[int, ...]
-    """Points of each level; they sum to R."""
+    """Number of points of each level; they sum to R."""
 
 
 torch.export.register_dataclass(FCOSOutputs)
@@ -93,10 +95,10 @@ class FCOSHead(nn.Module):
         distances: list[Tensor] = []
         centerness: list[Tensor] = []
         for x, scale, stride in zip(maps, self.scales, self.strides, strict=True):
-            of_class, of_box = self.class_tower(x), self.box_tower(x)
-            logits.append(_rows(self.logits(of_class)))
-            centerness.append(_rows(self.centerness(of_box if self.centerness_on_box else of_class)))
-            raw = scale * _rows(self.distances(of_box)).float()
+            class_features, box_features = self.class_tower(x), self.box_tower(x)
+            logits.append(_rows(self.logits(class_features)))
+            centerness.append(_rows(self.centerness(box_features if self.centerness_on_box else class_features)))
+            raw = scale * _rows(self.distances(box_features)).float()
             # In strides, all levels regress the same range (2006.09214); the IoU losses do not see the unit.
             distances.append(raw.relu() * stride if self.normalize_targets else raw.exp())
         points, strides = grid_points(maps, self.strides)
@@ -172,19 +174,18 @@ def assign_fcos(
     labels: Int[Tensor, "B G"],
     *,
     center_sampling: float | None = None,
-    size_ranges: tuple[tuple[float, float], ...] = SIZE_RANGES,
+    size_ranges: SizeRanges = SIZE_RANGES,
     max_pairs: int = 2**21,
 ) -> tuple[Int[Tensor, "B R"], Float[Tensor, "B R 4"]]:
-    """Label (-1: background) and pixel distances of the box that each point answers for (sections 3.1, 3.2).
+    """Assigns each point a label (-1: background) and its pixel distances to the sides of a box (sections 3.1, 3.2).
 
     A point is positive for a box that it lies strictly inside of (with `center_sampling`: within so many
     strides of the centre as well) if the largest distance to its sides is in the range of the point's
-    level, both ends included, so that a distance of exactly 64 counts on P3 and on P4. Of several such
-    boxes the one of smallest area is taken, of equal areas the first. Distances of background points are
-    zero.
+    level, both ends included, so that a distance of exactly 64 counts on P3 and on P4. Among several such boxes the
+    smallest is taken, among equal areas the first. Distances of background points are zero.
 
-    Every point is held against every box, so boxes are taken in portions of at most `max_pairs` (image,
-    point, box) triples, at least one box at a time: 8 MiB for each array alive, and the same result.
+    Every point is compared with every box, so boxes are processed in portions of at most `max_pairs` (image, point,
+    box) triples, at least one box at a time: 8 MiB for each array alive, and the same result.
     """
     num_boxes = boxes.shape[1]
     boxes = F.pad(boxes, (0, 0, 0, 1))  # one more row, which stands for the background
@@ -199,7 +200,7 @@ def assign_fcos(
     portion = max(1, max_pairs // smallest.numel())
     for start in range(0, num_boxes, portion):
         part = slice(start, min(start + portion, num_boxes))
-        candidate = _answers_for(points, strides, low, high, boxes[:, part], center_sampling)
+        candidate = _may_be_assigned(points, strides, low, high, boxes[:, part], center_sampling)
         area, index = areas[:, None, part].where(candidate, torch.inf).min(dim=2)
         closer = area < smallest
         smallest = torch.where(closer, area, smallest)
@@ -210,7 +211,7 @@ def assign_fcos(
     return target_labels, distances.where(target_labels[..., None] >= 0, 0.0)
 
 
-def _answers_for(
+def _may_be_assigned(
     points: Float[Tensor, "R 2"],
     strides: Float[Tensor, " R"],
     low: Float[Tensor, " R"],
@@ -218,7 +219,7 @@ def _answers_for(
     boxes: Float[Tensor, "B G 4"],
     center_sampling: float | None,
 ) -> Tensor:
-    """Whether each point may answer for each box: bool (B, R, G)."""
+    """Whether each point may be assigned to each box: bool (B, R, G)."""
     x, y = points[:, None].unbind(dim=-1)
     x1, y1, x2, y2 = boxes[:, None].unbind(dim=-1)
     left, top, right, bottom = x - x1, y - y1, x2 - x, y2 - y
@@ -231,11 +232,19 @@ def _answers_for(
 
 
 def centerness_of(distances: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
-    """1 in the middle of the box, 0 on its border (equation 3)."""
+    """Centerness: 1 in the middle of the box, 0 on its border (equation 3)."""
     left, top, right, bottom = distances.unbind(dim=-1)
     across = torch.minimum(left, right) / torch.maximum(left, right)
     down = torch.minimum(top, bottom) / torch.maximum(top, bottom)
     return (across * down).sqrt()
+
+
+def check_size_ranges(size_ranges: SizeRanges) -> None:
+    if len(size_ranges) != len(SIZE_RANGES) or not all(len(pair) == 2 and pair[0] < pair[1] for pair in size_ranges):
+        raise ValueError(
+            f"size_ranges={[list(pair) for pair in size_ranges]}: expected {len(SIZE_RANGES)} pairs, one for each "
+            "level, the first number of each smaller than the second"
+        )
 
 
 @dataclass(frozen=True)
@@ -243,19 +252,22 @@ class FCOSLoss:
     """Focal loss for classes, IoU loss weighted by centerness, cross-entropy for centerness (equation 2).
 
     The normalisers, the number of positives and the sum of their centerness, are means over ranks, so that
-    N ranks take the step of one. Shapes do not depend on the targets: nothing waits for the device, and
+    N ranks take the step of one rank. Shapes do not depend on the targets: nothing waits for the device, and
     without any positive each term is finite and reaches every parameter.
     """
 
     center_sampling: float | None = None
-    """In strides; null: every point inside a box."""
-    box_loss: str = "iou"
+    """Radius around a box's centre in strides; None: every point inside the box."""
+    size_ranges: SizeRanges = SIZE_RANGES
+    """Distances that each level regresses; for small inputs give smaller ones."""
+    box_loss: BoxLoss = "iou"
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
 
     def __post_init__(self) -> None:
         if self.box_loss not in BOX_LOSSES:
             raise ValueError(f"box_loss={self.box_loss}: expected one of {', '.join(BOX_LOSSES)}")
+        check_size_ranges(self.size_ranges)
 
     def __call__(
         self, outputs: FCOSOutputs, boxes: Float[Tensor, "B G 4"], labels: Int[Tensor, "B G"]
@@ -267,6 +279,7 @@ class FCOSLoss:
             boxes,
             labels,
             center_sampling=self.center_sampling,
+            size_ranges=self.size_ranges,
         )
         positive = target_labels >= 0
         # The background gets equal boxes: a loss of 0 that no weight can turn into a NaN.
@@ -292,14 +305,14 @@ class FCOSLoss:
 class FCOSDecoder:
     """The best boxes of each image, clipped to it and padded to `max_detections`.
 
-    Boxes that clipping leaves without area (those of points in the padding) are dropped. It waits for the
-    device in each image: for the candidates of each level, for those with an area and around the NMS.
+    Boxes without area after clipping (those of points in the padding) are dropped. Decoding waits for the device
+    in each image: for the candidates of each level, for those with an area and around the NMS.
     """
 
     score_threshold: float = 0.05
-    """On the class score alone, before centerness."""
+    """Threshold of the class score alone, before centerness."""
     nms_threshold: float = 0.6
-    """Of two boxes of a class whose IoU is larger, the lower score goes."""
+    """IoU above which the lower-scored of two boxes of a class is removed."""
     candidates_per_level: int = 1000
     max_detections: int = 100
 
@@ -313,7 +326,7 @@ class FCOSDecoder:
 
     @torch.no_grad()
     def __call__(self, outputs: FCOSOutputs, sizes: Int[Tensor, "B 2"]) -> Detections:
-        return stacked(self._decode(outputs, image, size) for image, size in enumerate(sizes))
+        return stack_detections(self._decode(outputs, image, size) for image, size in enumerate(sizes))
 
     def _decode(
         self, outputs: FCOSOutputs, image: int, size: Int[Tensor, "2"]
@@ -323,16 +336,14 @@ class FCOSDecoder:
         boxes = clip_boxes(boxes, size)
         (inside,) = (box_areas(boxes) > 0).nonzero(as_tuple=True)
         boxes, scores, labels = boxes[inside], products[inside].sqrt(), labels[inside]
-        return best_detections(
-            boxes, scores, labels, nms_threshold=self.nms_threshold, max_detections=self.max_detections
-        )
+        return nms_and_pad(boxes, scores, labels, nms_threshold=self.nms_threshold, max_detections=self.max_detections)
 
     def _candidates(
         self, outputs: FCOSOutputs, image: int
     ) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"], Int[Tensor, " N"]]:
         """Point, class score times centerness, and label of each level's best candidates.
 
-        The threshold is moved to the logits, so that only what passes it is put through a sigmoid.
+        The threshold is moved to the logits, so that only candidates above it go through a sigmoid.
         """
         t = self.score_threshold
         threshold = math.log(t / (1 - t)) if t > 0 else -math.inf

@@ -1,7 +1,7 @@
 """Loss terms, and the averages over ranks that normalise them."""
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 BACKGROUND, IGNORED = -1, -2
-"""Labels of what has no class, and of what no loss looks at."""
+"""Labels of background, and of points and anchors that every loss ignores."""
 
 SMALLEST_IOU = 1e-12
 """Floor under the IoU inside a logarithm, since a ReLU head may predict boxes without area; so low that a
@@ -99,7 +99,7 @@ def _focal(wrong: Tensor, gamma: float, with_slope: bool) -> tuple[Tensor, Tenso
 def _overlap(
     predicted: Float[Tensor, "*n 4"], target: Float[Tensor, "*n 4"]
 ) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
-    """Intersection and union of boxes given as distances from one and the same point, which may lie outside."""
+    """Intersection and union of boxes given as distances from the same point, which may lie outside."""
     both = torch.minimum(predicted, target)
     across, down = both[..., 0] + both[..., 2], both[..., 1] + both[..., 3]
     intersection = across.clamp(min=0) * down.clamp(min=0)
@@ -111,7 +111,7 @@ def _area(distances: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
 
 
 def iou_loss(predicted: Float[Tensor, "*n 4"], target: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
-    """-log(IoU) (UnitBox, arXiv 1608.01471) of distances from a point inside the target box.
+    """Loss -log(IoU) (UnitBox, arXiv 1608.01471) of distances from a point inside the target box.
 
     fcos_core adds 1 to intersection and union; here and below nothing is added, so that a loss does not
     depend on the unit of its distances.
@@ -121,19 +121,20 @@ def iou_loss(predicted: Float[Tensor, "*n 4"], target: Float[Tensor, "*n 4"]) ->
 
 
 def linear_iou_loss(predicted: Float[Tensor, "*n 4"], target: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
-    """1 - IoU."""
+    """Loss 1 - IoU."""
     intersection, union = _overlap(predicted, target)
     return 1 - intersection / union
 
 
 def giou_loss(predicted: Float[Tensor, "*n 4"], target: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
-    """1 - GIoU (arXiv 1902.09630)."""
+    """Loss 1 - GIoU (arXiv 1902.09630)."""
     intersection, union = _overlap(predicted, target)
     hull = _area(torch.maximum(predicted, target))
     return 1 - intersection / union + (hull - union) / hull
 
 
-BOX_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+BoxLoss = Literal["iou", "linear_iou", "giou"]
+BOX_LOSSES: dict[BoxLoss, Callable[[Tensor, Tensor], Tensor]] = {
     "iou": iou_loss,
     "linear_iou": linear_iou_loss,
     "giou": giou_loss,
@@ -141,7 +142,7 @@ BOX_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def mean_over_ranks(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """The mean of each entry over the ranks of a distributed run.
+    """Averages each entry over the ranks of a distributed run.
 
     Only while gradients are recorded: in training all ranks take the same number of steps, in validation
     they need not, and a rank that waits for the others would wait for ever.

@@ -1,4 +1,4 @@
-"""Which true box each anchor answers for."""
+"""Assignment of anchors to true boxes by IoU."""
 
 import torch
 import torch.nn.functional as F
@@ -16,19 +16,19 @@ def match_anchors(
     *,
     background_iou: float,
     foreground_iou: float,
-    low_quality: bool,
+    allow_low_quality: bool,
     max_pairs: int = 2**21,
 ) -> Int[Tensor, "B R"]:
-    """The row of the box that each anchor answers for, or BACKGROUND, or IGNORED (arXiv 1506.01497, section 3.1.2).
+    """Matches each anchor to the row of a box, to BACKGROUND or to IGNORED (arXiv 1506.01497, section 3.1.2).
 
-    Of the boxes of an image an anchor looks at the one of largest IoU, of equal ones the first. It is matched
-    from `foreground_iou` on, background below `background_iou`, and ignored in between. With `low_quality` the
+    An anchor is compared with the box of largest IoU, among equal ones the first. It is matched
+    from `foreground_iou` on, background below `background_iou`, and ignored in between. With `allow_low_quality` the
     anchors of largest IoU with some box are matched as well, to the box of largest IoU with *them*, which may be
     another one, as in Detectron. A box that no anchor overlaps forces none; torchvision, detectron2 and the
-    first Faster R-CNN codes then take anchors of IoU 0. Rows of padding, without area, are matched by nothing.
+    first Faster R-CNN codes then take anchors of IoU 0. Padding, which has no area, is never matched.
     Anchors are those of every image, or each image's own; they have an area.
 
-    Every anchor is held against every box, so boxes are taken in portions of at most `max_pairs` (image, anchor,
+    Every anchor is compared with every box, so boxes are processed in portions of at most `max_pairs` (image, anchor,
     box) triples, at least one box at a time: 8 MiB for each array alive, and the same result.
     """
     num_boxes = boxes.shape[1]
@@ -46,7 +46,7 @@ def match_anchors(
         down = (torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp(min=0)
         common = across * down
         iou = common / (anchor_areas + areas[:, part] - common)
-        if low_quality:
+        if allow_low_quality:
             best_of_box = iou.amax(dim=2, keepdim=True)
             forced |= ((iou == best_of_box) & (best_of_box > 0)).any(dim=1)
         best, index = iou.max(dim=1)

@@ -22,7 +22,7 @@ class FeaturePyramid(nn.Module):
             raise ValueError(f"p6_from={p6_from}: expected p5, c5 or pool")
         self.p6_from = p6_from
         self.inputs = (4, 8, 16, 32) if p6_from == "pool" else (8, 16, 32)
-        """Strides of the maps that it is given."""
+        """Strides of the input maps."""
         self.strides = (*self.inputs, 64) if p6_from == "pool" else (*self.inputs, 64, 128)
         channels = [backbone.channels[stride] for stride in self.inputs]
         self.lateral = nn.ModuleList(nn.Conv2d(c, num_channels, 1) for c in channels)
@@ -49,8 +49,8 @@ class FeaturePyramid(nn.Module):
 
 
 def _halved(convolution: nn.Module, x: Tensor) -> Tensor:
-    """In float32 where only one cell is left: oneDNN's bf16 weight gradient of a strided convolution over a
-    1 x 1 map reads memory that nobody wrote (torch 2.15), so that it is NaN now and then.
+    """Strided convolution, in float32 where only one cell is left: oneDNN's bf16 weight gradient
+    over a 1 x 1 map reads memory that nobody wrote (torch 2.15), so that it is NaN now and then.
     """
     if x.shape[-2:] != (1, 1) or x.is_meta:  # which autocast does not know
         return convolution(x)

@@ -5,7 +5,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ from detectors.boxes import (
     clip_boxes,
     deltas_to_boxes,
 )
-from detectors.detections import Detections, best_detections, check_decoding, stacked
+from detectors.detections import Detections, check_decoding, nms_and_pad, stack_detections
 from detectors.losses import check_smooth_l1, fused_sigmoid_focal_loss, giou_loss, mean_over_ranks
 from detectors.matching import check_ious, gather_matched, match_anchors
 from detectors.pyramid import FeaturePyramid
@@ -32,15 +32,15 @@ from detectors.pyramid import FeaturePyramid
 
 @dataclass(frozen=True)
 class RetinaNetOutputs:
-    """What the head says of each anchor, finest level first, row by row, the anchors of a cell together."""
+    """The head's outputs for each anchor, finest level first, row by row, the anchors of a cell together."""
 
     logits: Float[Tensor, "B R K"]
-    """In the precision of the convolutions, like `deltas`."""
+    """Class logits in the precision of the convolutions, like `deltas`."""
     deltas: Float[Tensor, "B R 4"]
-    """From anchor to box; see `boxes.boxes_to_deltas`."""
+    """Deltas from anchor to box; see `boxes.boxes_to_deltas`."""
     anchors: Float[Tensor, "R 4"]
     level_sizes: tuple[int, ...]
-    """Anchors of each level; they sum to R."""
+    """Number of anchors of each level; they sum to R."""
 
 
 torch.export.register_dataclass(RetinaNetOutputs)
@@ -91,7 +91,7 @@ class RetinaNetHead(nn.Module):
         return logits, deltas
 
     def _rows(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B n c"]:
-        """Channel a * c + k of a cell says the k-th number of its anchor a."""
+        """Reshapes maps to rows; channel a * c + k of a cell is the k-th number of its anchor a."""
         return x.permute(0, 2, 3, 1).reshape(len(x), -1, x.shape[1] // self.num_anchors)
 
 
@@ -145,42 +145,47 @@ def assign_retinanet(
     *,
     background_iou: float = 0.4,
     foreground_iou: float = 0.5,
-    low_quality: bool = True,
+    allow_low_quality: bool = True,
 ) -> tuple[Int[Tensor, "B R"], Float[Tensor, "B R 4"]]:
-    """Label (-1: background, -2: ignored) and box that each anchor answers for (section 4, "Anchors").
+    """Assigns each anchor a label (-1: background, -2: ignored) and a box (section 4, "Anchors").
 
-    The paper matches no anchor below `foreground_iou`; its authors' code does, with `low_quality`. The box of an
-    anchor that answers for none is the anchor itself, so that its deltas are 0.
+    The paper matches no anchor below `foreground_iou`; its authors' code does, with `allow_low_quality`. The box of an
+    unmatched anchor is the anchor itself, so that its deltas are 0.
     """
     matched = match_anchors(
-        anchors, boxes, background_iou=background_iou, foreground_iou=foreground_iou, low_quality=low_quality
+        anchors,
+        boxes,
+        background_iou=background_iou,
+        foreground_iou=foreground_iou,
+        allow_low_quality=allow_low_quality,
     )
     labels, target = gather_matched(matched, boxes, labels)
     return labels, torch.where(labels[..., None] >= 0, target, anchors)
 
 
-BOX_LOSSES = ("smooth_l1", "l1", "giou")
+BoxLoss = Literal["smooth_l1", "l1", "giou"]
+BOX_LOSSES = get_args(BoxLoss)
 
 
 @dataclass(frozen=True)
 class RetinaNetLoss:
     """Focal loss over all anchors and a box loss over the matched ones (section 3; Fast R-CNN's for boxes).
 
-    Both are divided by the number of matched anchors, a mean over ranks, so that N ranks take the step of one.
+    Both are divided by the number of matched anchors, a mean over ranks, so that N ranks take the step of one rank.
     Shapes do not depend on the targets: nothing waits for the device, and without any matched anchor each term
     is finite and reaches every parameter.
     """
 
     box_weights: Weights = (10.0, 10.0, 5.0, 5.0)
-    """Of the deltas, as in `boxes.boxes_to_deltas`; those of the decoder."""
+    """Weights of the deltas, as in `boxes.boxes_to_deltas`; the same as the decoder's."""
     background_iou: float = 0.4
     foreground_iou: float = 0.5
-    low_quality: bool = True
-    box_loss: str = "smooth_l1"
+    allow_low_quality: bool = True
+    box_loss: BoxLoss = "smooth_l1"
     smooth_l1_beta: float = 1 / 9
-    """Where the square turns into the line."""
+    """Difference at which the square turns into the line."""
     box_loss_weight: float = 0.25
-    """fcos_core and zgcr divide by four times the number of matched anchors; detectron2 and torchvision do not."""
+    """1/4 as in fcos_core and zgcr, which divide by four times the number of matched anchors; 1 as in detectron2."""
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
 
@@ -200,7 +205,7 @@ class RetinaNetLoss:
             labels,
             background_iou=self.background_iou,
             foreground_iou=self.foreground_iou,
-            low_quality=self.low_quality,
+            allow_low_quality=self.allow_low_quality,
         )
         positive = target_labels >= 0
         num_positives = mean_over_ranks(positive.sum().float()).clamp(min=1)
@@ -231,18 +236,18 @@ class RetinaNetDecoder:
     """The best boxes of each image, clipped to it and padded to `max_detections` (section 4.1, "Inference").
 
     Class-wise, a level keeps its best pairs of anchor and class, and a box suppresses those of its own class.
-    `fast_decode` keeps the best anchors of a level, each with its best class alone, and a box suppresses
-    whatever it overlaps; it is zgcr's decoder, whose boxes were truncated to integers and clipped on one side.
+    `top_class_only` keeps the best anchors of a level, each with its best class alone, and a box suppresses all
+    classes; it is zgcr's decoder, whose boxes were truncated to integers and clipped on one side.
 
-    Boxes that clipping leaves without area (anchors in the padding) are dropped. It waits for the device in each
-    image: for the candidates, twice a level (once with `fast_decode`), for those with an area and around the NMS.
+    Boxes without area after clipping (anchors in the padding) are dropped. Decoding waits for the device in each
+    image: for the candidates, twice a level (once with `top_class_only`), for those with an area and around the NMS.
     """
 
     box_weights: Weights = (10.0, 10.0, 5.0, 5.0)
-    fast_decode: bool = False
+    top_class_only: bool = False
     score_threshold: float = 0.05
     nms_threshold: float = 0.5
-    """Of two boxes whose IoU is larger, the lower score goes."""
+    """IoU above which the lower-scored of two boxes is removed."""
     candidates_per_level: int = 1000
     max_detections: int = 100
 
@@ -256,7 +261,7 @@ class RetinaNetDecoder:
 
     @torch.no_grad()
     def __call__(self, outputs: RetinaNetOutputs, sizes: Int[Tensor, "B 2"]) -> Detections:
-        return stacked(self._decode(outputs, image, size) for image, size in enumerate(sizes))
+        return stack_detections(self._decode(outputs, image, size) for image, size in enumerate(sizes))
 
     def _decode(
         self, outputs: RetinaNetOutputs, image: int, size: Int[Tensor, "2"]
@@ -266,13 +271,13 @@ class RetinaNetDecoder:
         boxes = clip_boxes(boxes, size)
         (inside,) = (box_areas(boxes) > 0).nonzero(as_tuple=True)
         boxes, scores, labels = boxes[inside], logits[inside].sigmoid(), labels[inside]
-        return best_detections(
+        return nms_and_pad(
             boxes,
             scores,
             labels,
             nms_threshold=self.nms_threshold,
             max_detections=self.max_detections,
-            class_agnostic=self.fast_decode,
+            class_agnostic=self.top_class_only,
         )
 
     def _candidates(
@@ -280,8 +285,8 @@ class RetinaNetDecoder:
     ) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"], Int[Tensor, " N"]]:
         """Anchor, logit and label of each level's best candidates.
 
-        The threshold is moved to the logits, so that only what passes it is put through a sigmoid; anchors are
-        sorted out by their best class first, which reads the logits once.
+        The threshold is moved to the logits, so that only candidates above it go through a sigmoid; anchors are
+        filtered by their best class first, which reads the logits once.
         """
         t = self.score_threshold
         threshold = math.log(t / (1 - t)) if t > 0 else -math.inf
@@ -290,7 +295,7 @@ class RetinaNetDecoder:
         for num_anchors in outputs.level_sizes:
             logits = outputs.logits[image, start : start + num_anchors].float()
             row = (logits.amax(dim=1) > threshold).nonzero()[:, 0]
-            if self.fast_decode:
+            if self.top_class_only:
                 anchor = row
                 logit, label = logits[row].max(dim=1)
             else:

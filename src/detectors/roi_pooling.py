@@ -1,4 +1,4 @@
-"""Regions of feature maps, brought to one size."""
+"""Pooling of regions of feature maps to one size."""
 
 # torchvision has no type stubs.
 # pyright: reportMissingTypeStubs=false
@@ -13,12 +13,12 @@ from torch import Tensor
 from torchvision.ops import roi_align, roi_pool  # pyright: ignore[reportUnknownVariableType]
 
 SAMPLES = 2
-"""RoIAlign averages so many points of a bin in x and in y, as torchvision and Detectron's recipes with a pyramid do;
-over one map, and in detectron2 and mmdetection, as many are taken as a bin has cells."""
+"""Sampling points per bin and axis of RoIAlign (`sampling_ratio`): 2, as in torchvision and in Detectron's recipes with
+a pyramid; over one map, and in detectron2 and mmdetection, it is chosen by the size of the bin."""
 
 
 def pyramid_levels(boxes: Float[Tensor, "N 4"], strides: Sequence[int]) -> Int[Tensor, " N"]:
-    """Which of the maps a region is cut out of (FPN, arXiv 1612.03144, equation 1): 224 x 224 pixels of stride 16.
+    """Level that each region is pooled from (FPN, arXiv 1612.03144, equation 1): 224 x 224 pixels of stride 16.
 
     A region a millionth of a level below the border counts as on it, as in Detectron and torchvision.
     """
@@ -63,7 +63,7 @@ def _weighted_sum(
     size: int,
     aligned: bool,
 ) -> Float[Tensor, "N C size size"]:
-    """All cells of all maps are the rows of one table; a bin is the weighted sum of 16 of them."""
+    """RoIAlign as one weighted sum: all cells of all maps are the rows of a table, and a bin sums 16 of them."""
     table = torch.cat([x.permute(0, 2, 3, 1).flatten(0, 2) for x in maps]).float()
     shapes = torch.tensor([(*x.shape[2:], len(x) * x.shape[2] * x.shape[3]) for x in maps])
     height, width, _ = shapes[level].unbind(dim=1)
@@ -85,7 +85,7 @@ def _weighted_sum(
 def _bilinear(
     low: Float[Tensor, " N"], high: Float[Tensor, " N"], cells: Int[Tensor, " N"], size: int, aligned: bool
 ) -> tuple[Int[Tensor, "N size k"], Float[Tensor, "N size k"]]:
-    """Along one axis, the cells of each bin and their weights, both neighbours of each of its points.
+    """Cells and weights of each bin along one axis: both neighbours of each sampling point.
 
     Points up to one cell outside of the map have the value of its border, those farther off count as 0.
     """

@@ -14,29 +14,29 @@ from torch import Tensor, nn
 from detectors.anchors import Anchors
 from detectors.backbones.base import Backbone
 from detectors.boxes import Weights, boxes_to_deltas, clip_boxes, deltas_to_boxes
-from detectors.detections import Detections, best_detections, check_decoding, stacked
+from detectors.detections import Detections, check_decoding, nms_and_pad, stack_detections
 from detectors.losses import IGNORED, check_smooth_l1, mean_over_ranks
 from detectors.matching import check_ious, gather_matched, match_anchors
 from detectors.pyramid import FeaturePyramid
 from detectors.sampling import balanced_sample, check_sampling, uniform_noise
 
 WEIGHTS: Weights = (1.0, 1.0, 1.0, 1.0)
-"""Of the deltas between anchors and boxes."""
+"""Weights of the deltas between anchors and boxes."""
 
 
 @dataclass(frozen=True)
 class RPNOutputs:
-    """What the network says of each anchor, finest level first, row by row, the anchors of a cell together."""
+    """The network's outputs for each anchor, finest level first, row by row, the anchors of a cell together."""
 
     logits: Float[Tensor, "B R"]
-    """Of there being an object; in the precision of the convolutions, like `deltas`."""
+    """Objectness logits in the precision of the convolutions, like `deltas`."""
     deltas: Float[Tensor, "B R 4"]
-    """From anchor to box; see `boxes.boxes_to_deltas`."""
+    """Deltas from anchor to box; see `boxes.boxes_to_deltas`."""
     anchors: Float[Tensor, "R 4"]
     level_sizes: tuple[int, ...]
-    """Anchors of each level; they sum to R."""
+    """Number of anchors of each level; they sum to R."""
     maps: tuple[Tensor, ...]
-    """Feature maps that it looked at, for a head that looks again at parts of them."""
+    """Feature maps, from which a second stage pools its regions."""
 
 
 torch.export.register_dataclass(RPNOutputs)
@@ -67,7 +67,7 @@ class RPNHead(nn.Module):
 
 
 def map_strides(pyramid_channels: int | None) -> tuple[int, ...]:
-    """Of P2-P6; without a pyramid, of the one map that Faster R-CNN has over VGG-16 and over a ResNet's C4."""
+    """Strides of P2-P6; without a pyramid, that of the single map over VGG-16 or a ResNet's C4."""
     return (16,) if pyramid_channels is None else (4, 8, 16, 32, 64)
 
 
@@ -108,13 +108,13 @@ class RPN(nn.Module):
 
 @dataclass(frozen=True)
 class AnchorSamples:
-    """The anchors that the loss looks at."""
+    """The anchors in the loss."""
 
     rows: Int[Tensor, "B S"]
     labels: Int[Tensor, "B S"]
-    """The class of the box that the anchor answers for, BACKGROUND, or IGNORED where an image had too few."""
+    """Class of the assigned box, BACKGROUND, or IGNORED where an image had too few anchors."""
     boxes: Float[Tensor, "B S 4"]
-    """The box that it answers for; the anchor itself where there is none."""
+    """Assigned box; the anchor itself where there is none."""
 
 
 def assign_rpn(
@@ -127,22 +127,22 @@ def assign_rpn(
     foreground_iou: float = 0.7,
     inside_only: bool = False,
 ) -> tuple[Int[Tensor, "B R"], Float[Tensor, "B R 4"]]:
-    """Label (-1: background, -2: ignored) and box that each anchor answers for (section 3.1.2).
+    """Assigns each anchor a label (-1: background, -2: ignored) and a box (section 3.1.2).
 
-    With `inside_only`, as in the paper, anchors that stick out of their image are ignored, and a box is answered for
-    by the best of the others; FPN and its successors keep them. The original forces every anchor of IoU 0 on a box
+    With `inside_only`, as in the paper, anchors that stick out of their image are ignored, and the best of the others
+    is assigned to a box; FPN and its successors keep them. The original forces every anchor of IoU 0 on a box
     that overlaps none; here such a box forces none.
     """
     if inside_only:
         inside = anchors_inside(anchors, sizes)
         own = torch.where(inside[..., None], anchors, _far_away(anchors))
         matched = match_anchors(
-            own, boxes, background_iou=background_iou, foreground_iou=foreground_iou, low_quality=True
+            own, boxes, background_iou=background_iou, foreground_iou=foreground_iou, allow_low_quality=True
         )
         matched = torch.where(inside, matched, IGNORED)
     else:
         matched = match_anchors(
-            anchors, boxes, background_iou=background_iou, foreground_iou=foreground_iou, low_quality=True
+            anchors, boxes, background_iou=background_iou, foreground_iou=foreground_iou, allow_low_quality=True
         )
     labels, target = gather_matched(matched, boxes, labels)
     return labels, torch.where(labels[..., None] >= 0, target, anchors)
@@ -155,13 +155,13 @@ def anchors_inside(anchors: Float[Tensor, "R 4"], sizes: Int[Tensor, "B 2"]) -> 
 
 
 def _far_away(anchors: Float[Tensor, "R 4"]) -> Float[Tensor, "R 4"]:
-    """Where they overlap no box, their areas kept."""
+    """Moves anchors to where they overlap no box, and keeps their areas."""
     return anchors - 1e6
 
 
 @dataclass(frozen=True)
 class AnchorSampler:
-    """Anchors held against the truth, and some of them drawn (section 3.1.3, "Training RPNs")."""
+    """Assigns anchors to boxes and draws some of them for the loss (section 3.1.3, "Training RPNs")."""
 
     background_iou: float = 0.3
     foreground_iou: float = 0.7
@@ -202,14 +202,14 @@ class AnchorSampler:
 
 @dataclass(frozen=True)
 class RPNLoss:
-    """Cross-entropy over sampled anchors, and smooth L1 over those of them that answer for a box (equation 1).
+    """Cross-entropy over sampled anchors, and smooth L1 over those assigned to a box (equation 1).
 
-    Both are divided by the number of sampled anchors, a mean over ranks, so that N ranks take the step of one. It is
-    the original's and torchvision's normaliser; the paper's, number of positions over lambda = 10, comes near it.
+    Both are divided by the number of sampled anchors, a mean over ranks, so that N ranks take the step of one rank. It
+    is the original's and torchvision's normaliser; the paper's, number of positions over lambda = 10, comes near it.
     """
 
     smooth_l1_beta: float = 1 / 9
-    """Where the square turns into the line: 1 / sigma^2 of the original's sigma = 3."""
+    """Difference at which the square turns into the line: 1 / sigma^2 of the original's sigma = 3."""
 
     def __post_init__(self) -> None:
         check_smooth_l1("anchors", self.smooth_l1_beta)
@@ -234,18 +234,18 @@ def _rows(x: Float[Tensor, "B R 4"], rows: Int[Tensor, "B S"]) -> Float[Tensor, 
 
 @dataclass(frozen=True)
 class RPNDecoder:
-    """The best boxes of each image, clipped to it, of the one class 0, padded to `max_proposals` (section 3.3).
+    """The best boxes of each image, clipped to it, all of class 0, padded to `max_proposals` (section 3.3).
 
-    A level keeps its best anchors; boxes suppress those of their own level. Ranks are those of the logits. It waits
-    for the device in each image, once for the boxes that are large enough and around the NMS.
+    A level keeps its best anchors; boxes suppress those of their own level. Boxes are ranked by logit. Decoding
+    waits for the device in each image, once for the boxes that are large enough and around the NMS.
     """
 
     candidates_per_level: int = 1000
     nms_threshold: float = 0.7
-    """Of two boxes whose IoU is larger, the lower score goes."""
+    """IoU above which the lower-scored of two boxes is removed."""
     max_proposals: int = 1000
     min_size: float = 0.0
-    """Pixels of the network input: boxes with a shorter side are dropped, and those without area."""
+    """Shortest side in pixels of the network input; smaller boxes are dropped, and those without area."""
 
     def __post_init__(self) -> None:
         check_decoding(
@@ -256,7 +256,7 @@ class RPNDecoder:
 
     @torch.no_grad()
     def __call__(self, outputs: RPNOutputs, sizes: Int[Tensor, "B 2"]) -> Detections:
-        return stacked(self._decode(outputs, image, size) for image, size in enumerate(sizes))
+        return stack_detections(self._decode(outputs, image, size) for image, size in enumerate(sizes))
 
     def _decode(
         self, outputs: RPNOutputs, image: int, size: Int[Tensor, "2"]
@@ -273,7 +273,7 @@ class RPNDecoder:
         boxes = clip_boxes(boxes, size)
         sides = boxes[:, 2:] - boxes[:, :2]
         (large,) = ((sides > 0) & (sides >= self.min_size)).all(dim=1).nonzero(as_tuple=True)
-        boxes, logits, levels = best_detections(
+        boxes, logits, levels = nms_and_pad(
             boxes[large],
             logits[large],
             levels[large],

@@ -1,4 +1,4 @@
-"""The random part of a two-stage detector: which anchors and regions its losses look at."""
+"""The random part of a two-stage detector: drawing the anchors and regions in its losses."""
 
 from collections.abc import Sequence
 
@@ -12,8 +12,8 @@ from detectors.losses import BACKGROUND, IGNORED
 def uniform_noise(
     seeds: Sequence[int | None], num: int, device: torch.device, stream: int = 0
 ) -> Float[Tensor, "B num"]:
-    """Of each image, numbers in [0, 1) that follow from its seed and a stream's number alone: no other image and no
-    rank changes them. An image without a seed counts for nothing; its numbers are negative, so that none is drawn.
+    """Draws numbers in [0, 1) for each image from its seed and a stream's number alone: no other image and no rank
+    changes them. An image without a seed is ignored; its numbers are negative, so that none is drawn.
     """
     generator = torch.Generator(device)
 
@@ -31,8 +31,8 @@ def balanced_sample(
 ) -> tuple[Int[Tensor, "B S"], Int[Tensor, "B S"]]:
     """Rows drawn from each image, and their labels (arXiv 1506.01497, section 3.1.3, "Training RPNs").
 
-    At most `positive_fraction` of the samples have a class; background fills the rest. An image that has too little of
-    both has fewer: its last rows are labelled IGNORED. Drawn are the rows of largest noise, and none of negative noise;
+    At most `positive_fraction` of the samples have a class; background fills the rest. An image with too few
+    of both has fewer: its last rows are labelled IGNORED. The rows of largest noise are drawn, none of negative noise;
     nothing waits for the device.
     """
     num_rows = labels.shape[1]

@@ -1,4 +1,4 @@
-"""Weights from elsewhere: read without running anybody's code, and checked tensor by tensor before use."""
+"""Weights from elsewhere, read without running any code and checked tensor by tensor before use."""
 
 # torchvision has no type stubs.
 # pyright: reportMissingTypeStubs=false
@@ -17,26 +17,26 @@ log = logging.getLogger(__name__)
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 CHECKPOINT_PREFIX = "network.backbone."
-"""Where a backbone lies in this project's own checkpoints."""
+"""Prefix of a backbone's tensors in this project's own checkpoints."""
 CLASSIFIERS = ("fc.", "classifier.")
 """Heads of torchvision's classification models; a backbone has none, but for VGG-16's first two layers."""
 OPTIONAL = ("pixel_mean", "pixel_std", "num_batches_tracked")
-"""Last parts of names that foreign files lack: our pixel scale (a file without one is taken to be trained on
+"""Last parts of names that other projects' files lack: our pixel scale (a file without one is taken to be trained on
 RGB/255 with ImageNet's mean and deviation), and a counter that nothing here reads."""
 
 
 def load_backbone(backbone: nn.Module, path: str | Path) -> Set[str]:
-    """Fill a backbone from a `.pth`, `.pt` or `.safetensors` state dict, or from one of our checkpoints, of a
+    """Fills a backbone from a `.pth`, `.pt` or `.safetensors` state dict, or from one of our checkpoints, of a
     classifier or a detector (the averaged weights where its run averaged).
 
     Every tensor of the backbone must be there in its shape, else ValueError; what the file holds beyond
-    them is left out, and the log says so. Returns the names of those taken.
+    them is skipped, and the log says so. Returns the names of those taken.
     """
     return fill(backbone, *_backbone_part(read_weights(path), backbone), str(path))
 
 
 def load_published(backbone: nn.Module, weights: WeightsEnum) -> Set[str]:
-    """Fill a backbone with weights that torchvision publishes, downloaded once to torch's cache."""
+    """Fills a backbone with weights that torchvision publishes, downloaded once to torch's cache."""
     try:
         state = weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:  # no network; a hash that differs
@@ -99,9 +99,9 @@ def _backbone_part(state: Mapping[str, Tensor], backbone: nn.Module) -> tuple[di
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], others: Sequence[str], source: str) -> Set[str]:
-    """Copy a state dict into a module: all of the module's tensors, each in its shape, or ValueError.
+    """Copies a state dict into a module: all of the module's tensors, each in its shape, or ValueError.
 
-    The log names what is left out, the `others` that the file holds too among it. Returns the names of those taken.
+    The log names the skipped tensors, `others` of the file among them. Returns the names of those taken.
     """
     expected = module.state_dict()
     missing = [n for n in expected if n not in state and not n.endswith(OPTIONAL)]

@@ -38,17 +38,17 @@ def sample(number: int, count: int, seed: int = 0) -> list[int]:
 
 
 class JudgedBox(NamedTuple):
-    """A true or a shown predicted box with what is to be said of it."""
+    """A true or a shown predicted box with its marks."""
 
     xyxy: Float[np.ndarray, "4"]
     """Original pixels."""
     label: int
     score: float | None
-    """None of a true box."""
+    """Score of a prediction; None for a true box."""
     marks: tuple[str, ...]
     """`missed`, `crowd` and `difficult` of a true box; the kind of a prediction unless it is right."""
     is_mistake: bool
-    """Whether the box was missed, or is a prediction that counts as wrong."""
+    """True for a missed box and for a prediction that counts as wrong."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class Analysis:
     metrics: Metrics
     thresholds: Float[np.ndarray, " K"]
     shown: Bool[np.ndarray, " D"]
-    """At or over the threshold of its class."""
+    """Detections at or over the threshold of their class."""
     kinds: Int[np.ndarray, " D"]
     """Index into `KINDS`; -1 where not shown."""
     missed: Bool[np.ndarray, " M"]
-    """Neither matched, nor crowd or difficult, nor the object that a loose box was meant for."""
+    """Objects that are neither matched, nor crowd or difficult, nor what a loose box was meant for."""
     confusion: Int[np.ndarray, "K1 K1"]
     """Objects of the row's class that were detected as the column's; the last row counts what is no object but
     was detected, the last column objects that no detection matches."""
@@ -100,7 +100,7 @@ class Analysis:
         return objects, detections[self.shown[detections]]
 
     def boxes(self, row: int) -> tuple[list[JudgedBox], list[JudgedBox]]:
-        """The true boxes of an image, and its shown predictions by falling score."""
+        """Lists the true boxes of an image, and its shown predictions by falling score."""
         truth, found = self.truth, self.predictions
         objects, detections = self.of_image(row)
         true: list[JudgedBox] = []

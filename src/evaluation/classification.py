@@ -1,4 +1,4 @@
-"""How often a classifier is right: its rankings of classes against the one label of each image."""
+"""Accuracy of a classifier: its rankings of classes against the one label of each image."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -22,10 +22,10 @@ class ImageRanking(NamedTuple):
 
 
 def accuracy(truth: Truth, rankings: Iterable[ImageRanking]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """`top1` and `top5`: the share of images whose label comes first, or among the first five; then of each class by
-    name `top1`, `top5`, -1 without images, and `num_images`.
+    """Computes `top1` and `top5`, the shares of images whose label comes first, or among the first five.
 
-    Whole numbers are counted before they are divided, so that the digits do not depend on the order of the rankings.
+    The second dict has by class name `top1` and `top5`, -1 without images, and `num_images`. Whole numbers are counted
+    before they are divided, so that the digits do not depend on the order of the rankings.
     """
     labels = truth.labels  # one for each image, in their order
     ranked = np.stack([best for (best,) in in_order(rankings, truth)])

@@ -14,7 +14,7 @@ from evaluation.truth import COCO_METRICS, Predictions, Truth
 
 
 def to_xywh(boxes: Float[np.ndarray, "D 4"]) -> Float[np.ndarray, "D 4"]:
-    """xyxy to COCO's x, y, width, height in float64, sides rounded to 1e-9 pixels.
+    """Converts xyxy to COCO's x, y, width, height in float64, with sides rounded to 1e-9 pixels.
 
     (x + w) - x misses w by a few bits. Rounded, the w of the annotation or results file comes back bit for
     bit, so that a box of exactly 32 x 32 stays on the border of its area range.
@@ -26,7 +26,7 @@ def to_xywh(boxes: Float[np.ndarray, "D 4"]) -> Float[np.ndarray, "D 4"]:
 def coco_metrics(
     truth: Truth, predictions: Predictions
 ) -> tuple[dict[str, float], dict[str, dict[str, float]], dict[str, Curve]]:
-    """The twelve numbers by the names of `COCO_METRICS`; AP and AP50, and the curve at IoU 0.5, of each class by name.
+    """Computes the metrics of `COCO_METRICS`, and by class name AP, AP50 and the curve at IoU 0.5.
 
     Fractions of 1, equal to pycocotools'; -1, as there, where nothing could have been found. A difficult
     object (VOC) is scored as COCO scores a crowd: finding it any number of times, or not at all, costs
@@ -79,7 +79,7 @@ def coco_metrics(
 
 
 def as_coco(num_images: int, num_classes: int, **columns: np.ndarray) -> COCO:
-    """Annotations for the evaluator, of images and classes that are numbered from 0."""
+    """Makes annotations for the evaluator, of images and classes that are numbered from 0."""
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     # Ids from 1: both evaluators take a match with id 0 for none.
     annotations = [dict(zip(columns, row, strict=True), id=number) for number, row in enumerate(rows, 1)]
@@ -91,7 +91,7 @@ def as_coco(num_images: int, num_classes: int, **columns: np.ndarray) -> COCO:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """The garbage collector waits: going through half a million dicts again and again took a fifth of the time."""
+    """Pauses the garbage collector: going through half a million dicts again and again took a fifth of the time."""
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -102,7 +102,7 @@ def _uncollected() -> Iterator[None]:
 
 
 def _mean(values: np.ndarray) -> float:
-    """Over what exists: -1 marks classes without objects."""
+    """Averages what exists: -1 marks classes without objects."""
     values = values[values > -1]
     return float(values.mean()) if values.size else -1.0
 

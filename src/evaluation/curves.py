@@ -27,11 +27,11 @@ class Curve:
     precision: Float[np.ndarray, "101"]
     """The best precision at this recall or a higher one; 0 where it is not reached, -1 for a class without objects."""
     scores: Float[np.ndarray, "101"]
-    """Of the detection at which the recall is reached; 0 where it is not."""
+    """Score of the detection at which the recall is reached; 0 where it is not."""
 
     @property
     def best(self) -> BestF1:
-        """Where F1 = 2 P R / (P + R) is highest; the highest threshold of several.
+        """The point where F1 = 2 P R / (P + R) is highest; the highest threshold of several.
 
         As `compute_thresholds_for_classes` of tianzhi0549/FCOS finds it on COCO's 101 recalls. A class of which
         nothing was found, or without objects, has F1 0 at threshold 1.
@@ -45,5 +45,5 @@ class Curve:
 
 
 def best_thresholds(curves: Mapping[str, Curve]) -> dict[str, float]:
-    """Of each class, the score threshold with the highest F1 at IoU 0.5."""
+    """Finds the score threshold of each class with the highest F1 at IoU 0.5."""
     return {name: curve.best.threshold for name, curve in curves.items()}

@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says where nothing, or no more of this user, or no file so large can be written."""
+"""Errors of the system where the disk, the user's quota or the size of a file is used up."""
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Replace a file in one step: if it fails, the old one is as it was, and nothing is left beside it."""
+    """Replaces a file in one step; on failure the old one stays as it was, and nothing remains beside it."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
@@ -25,5 +25,5 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Replace a small file in one step."""
+    """Replaces a small file in one step."""
     write_whole(file, text.encode())

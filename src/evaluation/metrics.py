@@ -1,4 +1,4 @@
-"""All the numbers of a split, and how they look in a terminal."""
+"""All metrics of a split."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,19 +24,20 @@ class Metrics:
     """Fractions of 1. -1 (COCO) or nan (VOC) where the truth holds nothing to find."""
 
     scalars: dict[str, float]
-    """By the names of `COCO_METRICS`, of `VOC_METRICS` for a truth of VOC, and of `PROPOSAL_METRICS` for a detector
-    that has proposals; of a classifier, of `CLASSIFICATION_METRICS`. The first is the one to compare by."""
+    """Metrics of the split by the names of `COCO_METRICS`, of `VOC_METRICS` for a truth of VOC, and of
+    `PROPOSAL_METRICS` for a detector with proposals; for a classifier of `CLASSIFICATION_METRICS`. The first is the one
+    to compare by."""
     per_class: dict[str, dict[str, float]]
-    """Of each class by name: `AP`, `AP50`, for VOC `AP_voc07`, `AP_voc`; `num_objects`, difficult and crowds
-    left out. Of a classifier see `evaluation.classification.accuracy`."""
+    """Metrics of each class by name: `AP`, `AP50`, for VOC `AP_voc07`, `AP_voc`; `num_objects`, difficult and crowds
+    excluded. For a classifier see `evaluation.classification.accuracy`."""
     curves: dict[str, Curve] = field(default_factory=dict[str, Curve], compare=False)
     """Precision against recall of each class by name."""
     confusions: dict[str, Confusion] = field(default_factory=dict[str, Confusion], compare=False)
-    """What parts of the model counted of themselves, by short names."""
+    """Confusions that parts of the model counted, by short names."""
 
 
 def evaluate(truth: Truth, predictions: Predictions) -> Metrics:
-    """COCO's numbers, and VOC's where the truth asks for them."""
+    """Computes COCO's metrics, and VOC's where the truth asks for them."""
     scalars, per_class, curves = coco_metrics(truth, predictions)
     if truth.voc:
         voc_scalars, voc_per_class = voc_metrics(truth, predictions)
@@ -50,6 +51,6 @@ def evaluate(truth: Truth, predictions: Predictions) -> Metrics:
 
 
 def headline(scalars: Mapping[str, float]) -> str:
-    """The numbers to compare by, in percent."""
+    """Writes the metrics to compare by, in percent."""
     known = {name: scalars[name] for name in _HEADLINE if scalars.get(name, -1.0) >= 0}
     return "  ".join(f"{name} {100 * value:.2f} %" for name, value in known.items()) or "nothing to find"

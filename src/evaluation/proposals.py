@@ -1,4 +1,4 @@
-"""How many objects a detector proposes, of whichever class."""
+"""Recall of a detector's proposals, of whichever class."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -14,11 +14,11 @@ from evaluation.truth import PROPOSAL_METRICS, Truth
 _LIMITS = [100, 1000]
 """Proposals of an image that count, by falling score; in the order of `PROPOSAL_METRICS`."""
 _AT_ONCE = 50
-"""Images. The evaluator keeps objects of about 1 KB for each box: those of a whole split might not fit."""
+"""Images that are scored at once: the evaluator keeps about 1 KB for each box, and a whole split might not fit."""
 
 
 class ImageProposals(NamedTuple):
-    """Where something may lie on one image, in original pixels; in float32 20 bytes each."""
+    """Boxes of one image that may hold objects, in original pixels; in float32 20 bytes each."""
 
     image_id: int | str
     boxes: Float[np.ndarray, "p 4"]
@@ -27,7 +27,7 @@ class ImageProposals(NamedTuple):
 
 
 def proposal_recall(truth: Truth, proposals: Iterable[ImageProposals]) -> dict[str, float]:
-    """COCO's average recall over IoU 0.50:0.95 with all classes told as one, by the names of `PROPOSAL_METRICS`.
+    """Computes COCO's average recall over IoU 0.50:0.95 without classes, by the names of `PROPOSAL_METRICS`.
 
     As pycocotools' with `useCats = 0`; -1 where there is nothing to find. Crowds and difficult objects count as they
     do for AP. Found objects are added up over parts of the split, which is exact, since matching is by image.
@@ -49,7 +49,7 @@ def proposal_recall(truth: Truth, proposals: Iterable[ImageProposals]) -> dict[s
 def _recall(
     truth: Truth, images: slice, objects: slice, proposals: list[list[np.ndarray]]
 ) -> Float[np.ndarray, "ious limits"]:
-    """Of some neighbouring images, at each IoU and number of proposals."""
+    """Computes the recall of neighbouring images at each IoU and number of proposals."""
     boxes, scores = (np.concatenate(parts) for parts in zip(*proposals, strict=True))
     truth_boxes, boxes = to_xywh(truth.boxes[objects]), to_xywh(boxes)
     number = len(proposals)

@@ -1,4 +1,4 @@
-"""Predictions on their way: from the ranks into one, and through COCO's results JSON."""
+"""Predictions gathered from all ranks, and read from or written to COCO's results JSON."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from evaluation.truth import Predictions, Truth
 
 
 class ImagePredictions(NamedTuple):
-    """What was found on one image, in original pixels, without padding."""
+    """Detections of one image, in original pixels, without padding."""
 
     image_id: int | str
     boxes: Float[np.ndarray, "d 4"]
@@ -25,14 +25,14 @@ class ImagePredictions(NamedTuple):
 
 
 def in_order(parts: Iterable[tuple[Any, ...]], truth: Truth) -> list[list[Any]]:
-    """What each part says of its image, whose id comes first in it, in the order of the truth.
+    """Puts parts, each of which begins with the id of its image, in the order of the truth, and drops the ids.
 
     Of an image that several ranks went through, the first copy counts. Raises ValueError where the truth has an image
     without part, or a part no image.
     """
     by_image: dict[int | str, list[Any]] = {}
-    for image_id, *said in parts:
-        by_image.setdefault(image_id, said)
+    for image_id, *values in parts:
+        by_image.setdefault(image_id, values)
     image_ids: list[int | str] = truth.image_ids.tolist()
     if not image_ids:
         raise ValueError("there is no image to score: the split is empty, or none of its images could be read")
@@ -52,7 +52,7 @@ def in_order(parts: Iterable[tuple[Any, ...]], truth: Truth) -> list[list[Any]]:
 def collect(
     parts: Iterable[ImagePredictions | tuple[int | str, np.ndarray, np.ndarray, np.ndarray]], truth: Truth
 ) -> Predictions:
-    """One split's predictions out of those of all ranks, as `in_order` has them.
+    """Joins the predictions of all ranks into those of a split, as `in_order` puts them.
 
     An image on which nothing was found needs its empty part.
     """
@@ -66,7 +66,7 @@ def collect(
 
 
 def write_predictions(path: Path, truth: Truth, predictions: Predictions) -> None:
-    """COCO's results format; the file is there whole or not at all.
+    """Writes COCO's results format; the file is there whole or not at all.
 
     Numbers are written in full, so that scoring the file and scoring the arrays give the same digits.
     """
@@ -85,7 +85,7 @@ def write_predictions(path: Path, truth: Truth, predictions: Predictions) -> Non
 
 
 def read_predictions(path: Path, truth: Truth) -> Predictions:
-    """A results file of the truth's split; ValueError names the file, the entry and what is wrong with it."""
+    """Reads a results file of the truth's split; ValueError names the file, the entry and what is wrong with it."""
     try:
         entries = json.loads(path.read_bytes())
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What is true of a split, and what was predicted for it, as flat arrays."""
+"""The truth and the predictions of a split as flat arrays."""
 
 from dataclasses import dataclass, replace
 
@@ -38,7 +38,7 @@ class Truth:
     """Score by the VOC devkit's rules as well as by COCO's."""
 
     def only(self, keep: Bool[np.ndarray, " N"]) -> "Truth":
-        """The truth of some of the images."""
+        """Keeps the truth of some of the images."""
         boxes = keep[self.image_index]
         return replace(
             self,

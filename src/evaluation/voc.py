@@ -7,11 +7,11 @@ from evaluation.truth import Predictions, Truth
 
 
 def voc_metrics(truth: Truth, predictions: Predictions) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """`mAP_voc07` (11 points, VOC2007), `mAP_voc` (area, since VOC2010); `AP_voc07`, `AP_voc` of each class.
+    """Computes `mAP_voc07` (11 points, VOC2007), `mAP_voc` (area, since VOC2010); `AP_voc07`, `AP_voc` of each class.
 
     Each prediction belongs to the true box that it overlaps most; where a better scored one took that box it
     is false, though another box may be free. What belongs to a difficult object (or a crowd, which VOC does
-    not have) counts for nothing. A class without any other object is nan and left out of the mean.
+    not have) counts for nothing. A class without any other object is nan and excluded from the mean.
 
     Equal scores rank in the order of `predictions` (the kit leaves their order open).
     """
@@ -37,7 +37,7 @@ def voc_metrics(truth: Truth, predictions: Predictions) -> tuple[dict[str, float
 
 
 def _nearest(truth: Truth, predictions: Predictions) -> Int[np.ndarray, " D"]:
-    """Row of the true box of its image and class that each prediction overlaps most, -1 where under 0.5."""
+    """Finds the row of the true box of its image and class that each prediction overlaps most; -1 under IoU 0.5."""
     num_classes = len(truth.class_names)
     key = truth.image_index.astype(np.int64) * num_classes + truth.labels
     wanted = predictions.image_index.astype(np.int64) * num_classes + predictions.labels
@@ -59,7 +59,7 @@ def _nearest(truth: Truth, predictions: Predictions) -> Int[np.ndarray, " D"]:
 
 
 def _iou(a: Float[np.ndarray, "P 4"], b: Float[np.ndarray, "P 4"]) -> Float[np.ndarray, " P"]:
-    """Row by row. Going back to the kit's inclusive pixels (x2 - 1) cancels its + 1 in every side."""
+    """Computes IoU row by row. Going back to the kit's inclusive pixels (x2 - 1) cancels its + 1 in every side."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
     intersection = sides.clip(min=0).prod(axis=1)
@@ -67,7 +67,7 @@ def _iou(a: Float[np.ndarray, "P 4"], b: Float[np.ndarray, "P 4"]) -> Float[np.n
 
 
 def _average_precision(true: Bool[np.ndarray, " d"], num_objects: int) -> dict[str, float]:
-    """`true` by falling score."""
+    """Computes both averages; `true` is ordered by falling score."""
     if num_objects == 0:
         return {"AP_voc07": float("nan"), "AP_voc": float("nan")}
     found = np.cumsum(true)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from datamodules.batch import Batch
 from detectors.backbones.base import Backbone
-from detectors.classifier import Classifier, classification_loss, rank_classes
+from detectors.classifier import Classifier, classification_loss, top_classes
 from evaluation.classification import TOP, ImageRanking, accuracy
 from evaluation.metrics import Metrics
 from evaluation.truth import Truth
@@ -30,7 +30,7 @@ class ClassifierModule(TrainingModule):
         return classification_loss(outputs, batch.labels[:, 0])
 
     def evaluate_batch(self, outputs: Tensor, batch: Batch) -> list[ImageRanking]:
-        ranked = rank_classes(outputs, TOP).cpu().numpy()
+        ranked = top_classes(outputs, TOP).cpu().numpy()
         return [ImageRanking(info.image_id, labels) for info, labels in zip(batch.infos, ranked, strict=True)]
 
     def score(self, truth: Truth, entries: Sequence[ImageRanking]) -> tuple[Metrics, None]:

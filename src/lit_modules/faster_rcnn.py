@@ -1,6 +1,6 @@
 """Faster R-CNN on Lightning: features, proposals, sampling against the truth, refinement."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple, cast
 
@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from datamodules.batch import Batch
 from detectors.anchors import scaled_anchors
 from detectors.backbones.base import Backbone
+from detectors.boxes import check_same_weights
 from detectors.detections import Detections
 from detectors.faster_rcnn import FasterRCNN, RegionDecoder, RegionLoss, RegionOutputs, RegionSampler, RegionSamples
 from detectors.losses import BACKGROUND, IGNORED
-from detectors.rpn import AnchorSampler, RPNDecoder, RPNLoss, RPNOutputs, map_strides
+from detectors.rpn import AnchorSampler, AnchorSamples, RPNDecoder, RPNLoss, RPNOutputs, map_strides
 from evaluation.confusions import Matrix
 from evaluation.metrics import Metrics
 from evaluation.proposals import ImageProposals, proposal_recall
@@ -63,30 +64,17 @@ class FasterRCNNModule(DetectionModule):
         anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
         grid_offset: float = 0.5,
         round_anchors: bool = False,
-        rpn_background_iou: float = 0.3,
-        rpn_foreground_iou: float = 0.7,
-        rpn_inside_only: bool = False,
-        rpn_samples: int = 256,
-        rpn_positive_fraction: float = 0.5,
-        rpn_smooth_l1_beta: float = 0.1111111111111111,
-        train_candidates_per_level: int = 2000,
-        train_proposals: int = 2000,
-        candidates_per_level: int = 1000,
-        proposals: int = 1000,
-        proposal_nms_threshold: float = 0.7,
-        proposal_min_size: float = 0.0,
         pooling: Literal["align", "max"] = "align",
         pooled_size: int = 7,
         aligned: bool = True,
         head_channels: int = 1024,
-        roi_foreground_iou: float = 0.5,
-        roi_samples: int = 512,
-        roi_positive_fraction: float = 0.25,
-        roi_smooth_l1_beta: float = 1.0,
-        box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
-        score_threshold: float = 0.05,
-        nms_threshold: float = 0.5,
-        max_detections: int = 100,
+        anchor_sampler: Callable[..., AnchorSamples] = AnchorSampler(),
+        rpn_loss: Callable[..., dict[str, Tensor]] = RPNLoss(),
+        train_proposer: RPNDecoder = RPNDecoder(candidates_per_level=2000, max_proposals=2000),
+        proposer: RPNDecoder = RPNDecoder(),
+        region_sampler: Callable[..., RegionSamples] = RegionSampler(),
+        region_loss: Callable[..., dict[str, Tensor]] = RegionLoss(),
+        decoder: Callable[..., Detections] = RegionDecoder(),
     ) -> None:
         anchors = scaled_anchors(
             map_strides(pyramid_channels),
@@ -107,39 +95,10 @@ class FasterRCNNModule(DetectionModule):
             aligned=aligned,
         )
         super().__init__(network, optimizer, schedule, lr)
-        self.sample_anchors = AnchorSampler(
-            background_iou=rpn_background_iou,
-            foreground_iou=rpn_foreground_iou,
-            inside_only=rpn_inside_only,
-            num_samples=rpn_samples,
-            positive_fraction=rpn_positive_fraction,
-        )
-        self.rpn_loss = RPNLoss(smooth_l1_beta=rpn_smooth_l1_beta)
-        self.train_proposer, self.proposer = (
-            RPNDecoder(
-                candidates_per_level=candidates,
-                nms_threshold=proposal_nms_threshold,
-                max_proposals=most,
-                min_size=proposal_min_size,
-            )
-            for candidates, most in (
-                (train_candidates_per_level, train_proposals),
-                (candidates_per_level, proposals),
-            )
-        )
-        self.sample_regions = RegionSampler(
-            foreground_iou=roi_foreground_iou,
-            num_samples=roi_samples,
-            positive_fraction=roi_positive_fraction,
-        )
-        x, y, width, height = box_weights
-        self.roi_loss = RegionLoss(box_weights=(x, y, width, height), smooth_l1_beta=roi_smooth_l1_beta)
-        self.decoder = RegionDecoder(
-            box_weights=self.roi_loss.box_weights,
-            score_threshold=score_threshold,
-            nms_threshold=nms_threshold,
-            max_detections=max_detections,
-        )
+        check_same_weights(region_loss, decoder)
+        self.sample_anchors, self.rpn_loss = anchor_sampler, rpn_loss
+        self.train_proposer, self.proposer = train_proposer, proposer
+        self.sample_regions, self.region_loss, self.decoder = region_sampler, region_loss, decoder
 
     def forward_batch(self, batch: Batch) -> TwoStageOutputs:
         """Features and proposals; training proposes more, since its samples are drawn from them."""
@@ -155,7 +114,7 @@ class FasterRCNNModule(DetectionModule):
         refined = self.network.refine(features.maps, regions.regions)
         self.count_confusion("rpn", *anchor_pairs(features, anchors))
         self.count_confusion("roi_head", *region_pairs(refined, regions))
-        return self.rpn_loss(features, anchors) | self.roi_loss(refined, regions)
+        return self.rpn_loss(features, anchors) | self.region_loss(refined, regions)
 
     def detect(self, outputs: TwoStageOutputs, batch: Batch) -> Detections:
         features, proposals = outputs
@@ -176,7 +135,7 @@ class FasterRCNNModule(DetectionModule):
     def flops_beside_forward(self, network: nn.Module) -> None:
         cells = self.network.pooled_size
         regions = torch.empty(self.proposer.max_proposals, self.network.num_channels, cells, cells)
-        cast(FasterRCNN, network).judge(regions.to(next(network.parameters()).device))
+        cast(FasterRCNN, network).classify_regions(regions.to(next(network.parameters()).device))
 
     def score(self, truth: Truth, entries: Sequence[Entry]) -> tuple[Metrics, Predictions | None]:
         metrics, predictions = super().score(truth, [entry.found for entry in entries])

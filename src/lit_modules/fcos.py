@@ -1,5 +1,6 @@
 """FCOS on Lightning: which network, which loss, which decoder."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from torch import Tensor
@@ -27,16 +28,10 @@ class FCOSModule(DetectionModule):
         num_convs: int = 4,
         head_norm: Literal["gn"] | None = "gn",
         prior: float = 0.01,
-        center_sampling: float | None = None,
         normalize_targets: bool = False,
         centerness_on_box: bool = False,
-        box_loss: Literal["iou", "linear_iou", "giou"] = "iou",
-        focal_alpha: float = 0.25,
-        focal_gamma: float = 2.0,
-        score_threshold: float = 0.05,
-        nms_threshold: float = 0.6,
-        candidates_per_level: int = 1000,
-        max_detections: int = 100,
+        loss: Callable[..., dict[str, Tensor]] = FCOSLoss(),
+        decoder: Callable[..., Detections] = FCOSDecoder(),
     ) -> None:
         network = FCOS(
             backbone,
@@ -50,18 +45,7 @@ class FCOSModule(DetectionModule):
             centerness_on_box=centerness_on_box,
         )
         super().__init__(network, optimizer, schedule, lr)
-        self.loss = FCOSLoss(
-            center_sampling=center_sampling,
-            box_loss=box_loss,
-            focal_alpha=focal_alpha,
-            focal_gamma=focal_gamma,
-        )
-        self.decoder = FCOSDecoder(
-            score_threshold=score_threshold,
-            nms_threshold=nms_threshold,
-            candidates_per_level=candidates_per_level,
-            max_detections=max_detections,
-        )
+        self.loss, self.decoder = loss, decoder
 
     def losses(self, outputs: FCOSOutputs, batch: Batch) -> dict[str, Tensor]:
         return self.loss(outputs, batch.boxes, batch.labels)

@@ -1,5 +1,6 @@
 """RetinaNet on Lightning: which network, which loss, which decoder."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from torch import Tensor
@@ -7,6 +8,7 @@ from torch import Tensor
 from datamodules.batch import Batch
 from detectors.anchors import scaled_anchors
 from detectors.backbones.base import Backbone
+from detectors.boxes import check_same_weights
 from detectors.detections import Detections
 from detectors.retinanet import RetinaNet, RetinaNetDecoder, RetinaNetLoss, RetinaNetOutputs
 from lit_modules.detection_module import DetectionModule
@@ -33,20 +35,8 @@ class RetinaNetModule(DetectionModule):
         anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
         grid_offset: float = 0.5,
         round_anchors: bool = False,
-        background_iou: float = 0.4,
-        foreground_iou: float = 0.5,
-        low_quality: bool = True,
-        box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
-        box_loss: Literal["smooth_l1", "l1", "giou"] = "smooth_l1",
-        smooth_l1_beta: float = 0.1111111111111111,
-        box_loss_weight: float = 0.25,
-        focal_alpha: float = 0.25,
-        focal_gamma: float = 2.0,
-        fast_decode: bool = False,
-        score_threshold: float = 0.05,
-        nms_threshold: float = 0.5,
-        candidates_per_level: int = 1000,
-        max_detections: int = 100,
+        loss: Callable[..., dict[str, Tensor]] = RetinaNetLoss(),
+        decoder: Callable[..., Detections] = RetinaNetDecoder(),
     ) -> None:
         anchors = scaled_anchors(
             (8, 16, 32, 64, 128),
@@ -67,26 +57,8 @@ class RetinaNetModule(DetectionModule):
             prior=prior,
         )
         super().__init__(network, optimizer, schedule, lr)
-        x, y, width, height = box_weights
-        self.loss = RetinaNetLoss(
-            box_weights=(x, y, width, height),
-            background_iou=background_iou,
-            foreground_iou=foreground_iou,
-            low_quality=low_quality,
-            box_loss=box_loss,
-            smooth_l1_beta=smooth_l1_beta,
-            box_loss_weight=box_loss_weight,
-            focal_alpha=focal_alpha,
-            focal_gamma=focal_gamma,
-        )
-        self.decoder = RetinaNetDecoder(
-            box_weights=self.loss.box_weights,
-            fast_decode=fast_decode,
-            score_threshold=score_threshold,
-            nms_threshold=nms_threshold,
-            candidates_per_level=candidates_per_level,
-            max_detections=max_detections,
-        )
+        check_same_weights(loss, decoder)
+        self.loss, self.decoder = loss, decoder
 
     def losses(self, outputs: RetinaNetOutputs, batch: Batch) -> dict[str, Tensor]:
         return self.loss(outputs, batch.boxes, batch.labels)

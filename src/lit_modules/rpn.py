@@ -1,6 +1,6 @@
 """A region proposal network alone, which detects objects of one class, on Lightning."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -34,16 +34,9 @@ class RPNModule(DetectionModule):
         anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
         grid_offset: float = 0.5,
         round_anchors: bool = False,
-        background_iou: float = 0.3,
-        foreground_iou: float = 0.7,
-        inside_only: bool = False,
-        num_samples: int = 256,
-        positive_fraction: float = 0.5,
-        smooth_l1_beta: float = 0.1111111111111111,
-        candidates_per_level: int = 1000,
-        nms_threshold: float = 0.7,
-        min_size: float = 0.0,
-        max_detections: int = 100,
+        anchor_sampler: Callable[..., AnchorSamples] = AnchorSampler(),
+        loss: Callable[..., dict[str, Tensor]] = RPNLoss(),
+        decoder: Callable[..., Detections] = RPNDecoder(max_proposals=100),
     ) -> None:
         if num_classes != 1:
             raise ValueError(
@@ -63,20 +56,7 @@ class RPNModule(DetectionModule):
         if pyramid_channels is None:  # what lies behind stride 16 is not run
             for layer in backbone.stages()[-1]:
                 layer.requires_grad_(False)
-        self.sample_anchors = AnchorSampler(
-            background_iou=background_iou,
-            foreground_iou=foreground_iou,
-            inside_only=inside_only,
-            num_samples=num_samples,
-            positive_fraction=positive_fraction,
-        )
-        self.loss = RPNLoss(smooth_l1_beta=smooth_l1_beta)
-        self.decoder = RPNDecoder(
-            candidates_per_level=candidates_per_level,
-            nms_threshold=nms_threshold,
-            max_proposals=max_detections,
-            min_size=min_size,
-        )
+        self.sample_anchors, self.loss, self.decoder = anchor_sampler, loss, decoder
 
     def confusion_matrices(self, class_names: Sequence[str]) -> dict[str, Matrix]:
         return {"rpn": ANCHOR_CONFUSION}

@@ -74,6 +74,11 @@ class TrainingModule(pl.LightningModule):
         self.folder, self.seed = folder, seed
         self.run = self.run if run is None else run
 
+    def lay_out(self, channels_last: bool) -> None:
+        """Stores weights with channels last, if asked; convolutions round differently in each layout."""
+        if channels_last:
+            self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
     def forward_batch(self, batch: Batch) -> Any:
         """The raw outputs of one forward pass, which `losses` and `evaluate_batch` share."""
         return self.network(batch.images, batch.sizes)

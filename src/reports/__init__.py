@@ -1,1 +1,1 @@
-"""Numbers to tables, plots, pictures and pages: what is there to be looked at."""
+"""Tables, plots, pictures and pages made of numbers."""

@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def commands(folder: Path, is_finished: bool, finds_boxes: bool) -> list[tuple[str, str]]:
-    """What a run can be used for next."""
+    """Lists the commands that continue a run or use its best checkpoint, each with its purpose."""
     found: list[tuple[str, str]] = []
     if not is_finished:
-        found.append(("Go on with the run", f"python train.py {override('resume', shown(folder))}"))
+        found.append(("Continue the run", f"python train.py {override('resume', shown(folder))}"))
     best = folder / "checkpoints" / "best.ckpt"
     if best.exists():
         found.append(("Score the best checkpoint", f"python evaluate.py {override('checkpoint', shown(best))}"))
@@ -18,7 +18,7 @@ def commands(folder: Path, is_finished: bool, finds_boxes: bool) -> list[tuple[s
 
 
 def use_command(checkpoint: Path, finds_boxes: bool) -> tuple[str, str]:
-    """What a checkpoint was made for: detecting, or as a classifier of whole images to start a detector from."""
+    """Gives the command that a checkpoint was made for: detecting, or training a detector on its backbone."""
     if not finds_boxes:
         return (
             "Train a detector on its backbone",
@@ -31,7 +31,7 @@ def use_command(checkpoint: Path, finds_boxes: bool) -> tuple[str, str]:
 
 
 def override(key: str, path: Path) -> str:
-    """`key=path` for a command line, quoted for Hydra and for the shell where either needs it."""
+    """Writes `key=path` for a command line, quoted for Hydra and for the shell where either needs it."""
     if re.fullmatch(r"[A-Za-z0-9_./-]+", str(path)):
         return f"{key}={path}"
     # Between quotes Hydra takes a backslash for itself, unless a quote follows.
@@ -40,6 +40,6 @@ def override(key: str, path: Path) -> str:
 
 
 def shown(path: Path) -> Path:
-    """Relative to where the run was started, where that is above it."""
+    """Makes a path relative to where the run was started, where that is above it."""
     path = path.absolute()
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,4 +1,4 @@
-"""Finished and unfinished runs side by side: what they differ in, and what came of it."""
+"""Finished and unfinished runs side by side, with the settings that they differ in, and their results."""
 
 import json
 import math
@@ -10,40 +10,40 @@ from typing import Any, Literal
 
 SEEDS = ("seed", "data.seed")
 _LABELS = ("name", "logger", "data.num_workers", "data.cache_dir", "trainer.enable_progress_bar")
-"""With what lies below them, settings that nothing of a result depends on."""
+"""Settings that no result depends on, with all below them."""
 RESIZE, RULE = "data.resize", "data.rule"
-_COPIES = ("model.optimizer.", "model.schedule.", "model.num_classes")
+_COPIES = ("model.optimizer.", "model.schedule.", "model.num_classes", "model.decoder.box_weights")
 """Settings that follow from others."""
 _MOST = 6
-"""Columns of settings that no command line gave."""
+"""Columns at most of settings that no command line gave."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One run, as its folder tells of it."""
+    """One run, as read from its folder."""
 
     folder: str
     settings: Mapping[str, Any]
     """Leaves of the config by dotted key."""
     choices: Mapping[str, Any]
-    """What it was made of, by group: `model/backbone`."""
+    """Choices of config groups: `model/backbone`."""
     overridden: frozenset[str]
     """Settings and groups that a command line gave."""
     state: Literal["finished", "unfinished", "failed"]
     step: int
     """The last one."""
     steps: int = -1
-    """Of the whole run; -1 where it is not known."""
+    """Steps of the whole run; -1 where they are not known."""
     reason: str = ""
-    """Of a failure."""
+    """Reason of a failure."""
     figures: Mapping[str, float] = field(default_factory=dict[str, float])
-    """At the best step: metrics by name as fractions of 1, those of a test split of its own as `test/AP`, and
+    """Figures at the best step: metrics by name as fractions of 1, those of a test split of its own as `test/AP`, and
     `val/loss`; `ms_per_image`, `train_seconds`."""
     timed: str = ""
-    """How `ms_per_image` was taken."""
+    """Device and precision of `ms_per_image`."""
 
     def setting(self, key: str) -> Any:
-        """A choice, a leaf, or all that lies below a key as a mapping; None where there is nothing."""
+        """Finds a choice, a leaf, or all that lies below a key as a mapping; None where there is nothing."""
         if key in self.choices:
             return self.choices[key]
         start = f"{key}."
@@ -71,7 +71,7 @@ class Row:
 
     @property
     def counted(self) -> list[Result]:
-        """Those that are averaged: of each seed the last finished one, or all if none is finished."""
+        """The runs that are averaged: of each seed the last finished one, or all if none is finished."""
         finished = [result for result in self.results if result.state == "finished"]
         return list({_text([result.setting(key) for key in SEEDS]): result for result in finished}.values()) or list(
             self.results
@@ -96,7 +96,7 @@ class Row:
 
     @cached_property
     def figures(self) -> dict[str, Figure]:
-        """Of what every counted run has; what could not be measured (-1, nan) is left out."""
+        """Figures that every counted run has; those that could not be measured (-1, nan) are skipped."""
         names = dict.fromkeys(name for result in self.counted for name in result.figures)
         values = {name: [result.figures.get(name, math.nan) for result in self.counted] for name in names}
         return {name: Figure.of(column) for name, column in values.items() if all(value >= 0 for value in column)}
@@ -124,20 +124,20 @@ class Comparison:
 
     @property
     def figures(self) -> list[str]:
-        """What any row has a figure of."""
+        """Names of the figures of any row."""
         return list(dict.fromkeys(name for row in self.rows for name in row.figures))
 
     @property
-    def tells_rows_apart(self) -> bool:
-        """Whether size and columns do; else their folders must."""
+    def rows_are_distinct(self) -> bool:
+        """Tells whether size and columns differ from row to row; else the folders must be shown."""
         return len({_text([row.setting(key) for key in (RULE, RESIZE, *self.columns)]) for row in self.rows}) == len(
             self.rows
         )
 
 
 def compare(results: Iterable[Result]) -> Comparison:
-    """Runs that differ only in seeds and names share a row; a column for each overridden setting in which rows differ,
-    and for a few others where those don't tell all rows apart."""
+    """Groups runs that differ only in seeds and names in rows, with columns for overridden settings that differ,
+    and for a few others where the rows would look the same without."""
     groups: dict[str, list[Result]] = {}
     for result in results:
         kept = {key: value for key, value in result.settings.items() if key not in SEEDS and not _is_label(key)}
@@ -150,7 +150,7 @@ def compare(results: Iterable[Result]) -> Comparison:
         return [key for key in keys if len({_text(row.setting(key)) for row in rows}) > 1]
 
     columns = differing(sorted({key for row in rows for result in row.results for key in result.overridden}))
-    if not Comparison(rows, columns).tells_rows_apart:
+    if not Comparison(rows, columns).rows_are_distinct:
         leaves = dict.fromkeys(key for row in rows for result in row.results for key in result.settings)
         others = [key for key in differing(leaves) if key not in columns and not key.startswith(_COPIES)]
         columns += others if len(others) <= _MOST else []
@@ -163,7 +163,7 @@ def _is_label(key: str) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A setting as it is typed."""
+    """Writes a setting as it is typed."""
     if value is None:
         return "-"
     return value if isinstance(value, str) else _text(value)
@@ -174,7 +174,7 @@ def _text(value: Any) -> str:
 
 
 def _rank(value: Any) -> tuple[int, float, str]:
-    """Nothing first, then numbers, then words."""
+    """Sorts nothing first, then numbers, then words."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return 1, float(value), ""
     return (0, 0.0, "") if value is None else (2, 0.0, _text(value))

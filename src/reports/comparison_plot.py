@@ -19,7 +19,7 @@ from reports.theme import LIGHT
 _COLORS = [LIGHT[f"series{number}"] for number in range(1, 7)]
 _MARKERS = "osD^vP"
 _DPI = 150
-"""At 12.8 inches wide 1920 pixels; text of 9 points is legible at 1280, too."""
+"""Dots per inch: 1920 pixels at 12.8 inches; text of 9 points is legible at 1280, too."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class _Point(NamedTuple):
 
 
 def plot(comparison: Comparison) -> bytes:
-    """A PNG. Panels from left to right: metrics and loss; from top to bottom: against the setting that was swept,
-    against milliseconds per image, against training time, as far as they are known.
+    """Draws a PNG with a column of panels for each metric and for the loss.
 
-    What is swept is the size of the pictures if that differs, else the first setting of numbers; the other settings,
-    and the rule of resizing, tell series apart. Only finished runs are drawn.
+    From top to bottom they stand against the swept setting, milliseconds per image, and training time, as far as these
+    are known. The swept setting is the size of the pictures if that differs, else the first setting of numbers; each
+    series has its own other settings and rule of resizing. Only finished runs are drawn.
     """
     rows = [row for row in comparison.rows if row.is_finished]
     key = _swept(comparison, rows)
@@ -101,12 +101,12 @@ def _swept(comparison: Comparison, rows: Sequence[Row]) -> str | None:
 
 
 def _series(comparison: Comparison, rows: Sequence[Row], key: str | None) -> Iterator[_Series]:
-    """Rows by all that isn't on the x axis; each by itself where nothing is."""
+    """Groups rows by all that isn't on the x axis; each by itself where nothing is."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         parts = [shown(row.setting(RULE)) if key == RESIZE else row.size] if row.size else []
         parts += [f"{column}={shown(row.setting(column))}" for column in comparison.columns if column != key]
-        parts += [] if comparison.tells_rows_apart else [row.results[0].folder]
+        parts += [] if comparison.rows_are_distinct else [row.results[0].folder]
         groups.setdefault(" ".join(parts), []).append(row)
     looks = cycle(zip(_COLORS, _MARKERS, strict=True))
     for name, members in groups.items():
@@ -138,7 +138,7 @@ def _against_setting(axes: Axes, key: str | None, series: Sequence[_Series], up:
 
 
 def _against_cost(axes: Axes, along: _Axis, key: str | None, series: Sequence[_Series], up: _Axis) -> None:
-    """Joined where the size was swept, which sets the cost; the points are labelled with what was swept."""
+    """Joins points where the size was swept, which sets the cost, and labels them with what was swept."""
     _style(axes, up)
     axes.set_xlabel(along.title)
 
@@ -155,7 +155,7 @@ def _against_cost(axes: Axes, along: _Axis, key: str | None, series: Sequence[_S
 
 
 def _label(axes: Axes, points: Sequence[_Point], key: str, color: str, above: bool) -> None:
-    """On the side of each point where its own line isn't."""
+    """Labels each point on the side where its own line isn't."""
     rises = points[-1].y >= points[0].y
     side, sign = ("right", -1) if rises == above else ("left", 1)
     for point in points:
@@ -176,7 +176,7 @@ def _draw(axes: Axes, one: _Series, up: _Axis, x: Callable[[Row], float | None],
 
 
 def _points(one: _Series, up: _Axis, x: Callable[[Row], float | None]) -> list[_Point]:
-    """Of the rows that have both."""
+    """Places the rows that have both values."""
     places = ((row, x(row), row.figures.get(up.figure)) for row in one.rows)
     return [
         _Point(row, place, figure.mean * up.scale, (figure.spread or 0.0) * up.scale)

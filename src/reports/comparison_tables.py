@@ -14,13 +14,13 @@ from evaluation.truth import CLASSIFICATION_METRICS, VOC_METRICS
 from reports.comparison import RESIZE, RULE, SEEDS, Comparison, Row, shown
 
 METRICS = ("AP", "AP50", "AR100", *VOC_METRICS, *CLASSIFICATION_METRICS)
-"""Of those that an evaluator gives, the ones in tables for people; the CSV file has them all."""
+"""Metrics in tables for people; the CSV file has all."""
 
 _Format = Callable[[float], str]
 
 
 def as_csv(comparison: Comparison) -> str:
-    """Every figure that any run has, with its standard deviation where a row is a mean; metrics are fractions of 1."""
+    """Writes every figure of any run, with its standard deviation where a row is a mean; metrics are fractions of 1."""
     keys = [RULE, RESIZE] if any(row.size for row in comparison.rows) else []
     keys += comparison.columns
     names: list[str] = []
@@ -47,7 +47,7 @@ def as_csv(comparison: Comparison) -> str:
 
 
 def as_markdown(comparison: Comparison) -> str:
-    """A page with the table, what its columns mean, what failed and why, and the plot beside it."""
+    """Writes a page with the table, the meaning of its columns, the failures with reasons, and the plot beside it."""
     header, rows, is_number = _cells(comparison)
     header, is_number = [*header, "folder"], [*is_number, False]
     for row, cells in zip(comparison.rows, rows, strict=True):
@@ -62,7 +62,7 @@ def as_markdown(comparison: Comparison) -> str:
 
 
 def as_table(comparison: Comparison) -> Table:
-    """For rich's `print`."""
+    """Lays out the comparison for a terminal."""
     header, rows, is_number = _cells(comparison)
     table = Table(box=SIMPLE_HEAD)
     for name, number in zip(header, is_number, strict=True):
@@ -75,7 +75,7 @@ def as_table(comparison: Comparison) -> Table:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What the columns are, in words."""
+    """Explains the columns."""
     found: list[str] = []
     if metrics := _shown_metrics(comparison):
         of_test = " (test/: of the test split)" if any(name.startswith("test/") for name in metrics) else ""
@@ -96,7 +96,7 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def failures(comparison: Comparison) -> list[str]:
-    """Which runs failed, and why."""
+    """Lists the runs that failed, with the reasons."""
     failed = (result for result in comparison.results if result.state == "failed")
     return [f"{result.folder} failed: {in_a_line(result.reason)}" for result in failed]
 
@@ -115,7 +115,7 @@ def _cells(comparison: Comparison) -> tuple[list[str], list[list[str]], list[boo
 
 def _columns(comparison: Comparison) -> Iterator[tuple[str, Callable[[Row], str], bool]]:
     """(name, text of a row, whether it is a number)."""
-    if not comparison.tells_rows_apart:
+    if not comparison.rows_are_distinct:
         above = posixpath.commonpath([posixpath.dirname(result.folder) for result in comparison.results])
         yield "run", lambda row: _folders(row, above), False
     if any(row.size for row in comparison.rows):
@@ -139,7 +139,7 @@ def _columns(comparison: Comparison) -> Iterator[tuple[str, Callable[[Row], str]
 
 
 def _folders(row: Row, above: str) -> str:
-    """Of the first of its runs, as seen from above all, and how many more there are."""
+    """Names the folder of the first run as seen from above all, and how many more there are."""
     more = f" +{len(row.results) - 1}" if len(row.results) > 1 else ""
     return posixpath.relpath(row.results[0].folder, above or ".") + more
 

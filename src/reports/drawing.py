@@ -17,12 +17,12 @@ _GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 _LABELS = 300
 """Boxes that get a label at most; in a crowd of more nothing would be left to see."""
 _CROWDED = 0.35
-"""Where a label would hide so much (boxes and labels, each counted as 1), it is left out."""
+"""A label that would hide so much (boxes and labels, each counted as 1) is not drawn."""
 
 
 @cache
 def class_color(label: int) -> Color:
-    """sRGB of a class, by its label alone: hues a golden angle apart (OKLCH), in ten lightnesses.
+    """Gives the sRGB colour of a class by its label alone: hues a golden angle apart (OKLCH), in ten lightnesses.
 
     Of the first 80 no two are alike, of the first 10 any two are clearly apart.
     """
@@ -46,7 +46,7 @@ def _encoded(linear: float) -> int:
 
 
 def text_color(ground: Color) -> Color:
-    """Black or white, whichever stands out more (WCAG's contrast)."""
+    """Picks black or white, whichever stands out more (WCAG's contrast)."""
     linear = [c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in ground]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return (0, 0, 0) if luminance > 0.179 else (255, 255, 255)
@@ -60,7 +60,7 @@ def draw(
     scores: Float[np.ndarray, " d"] | None = None,
     dashed: bool = False,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A copy with boxes (xyxy) and their classes, the best on top; sizes of lines and text follow the picture's.
+    """Draws a copy with boxes (xyxy) and their classes, the best on top; sizes of lines and text follow the picture's.
 
     Labels lie in the picture, beside what they name, and hide neither each other nor small boxes: in a crowd a
     label loses its score, then goes altogether unless it would be the only one of its class.
@@ -96,7 +96,7 @@ def _frame(box: np.ndarray, line: int, width: int, height: int) -> Frame:
 
 
 def _rectangle(pen: ImageDraw.ImageDraw, frame: Frame, line: int, color: Color, dashed: bool) -> None:
-    """Seamed with a dark shade on both sides, to be seen on any ground."""
+    """Draws the line with a dark seam on both sides, to be seen on any ground."""
     left, top, right, bottom = frame
     seam = max(1, line // 3)
     shade = (0, 0, 0, 90)
@@ -116,7 +116,7 @@ def _rectangle(pen: ImageDraw.ImageDraw, frame: Frame, line: int, color: Color, 
 
 
 def _dashes(start: int, end: int, line: int) -> list[tuple[int, int]]:
-    """Begins and ends with a dash, so that corners are closed; dashes and gaps are about 4 lines long."""
+    """Cuts a line into dashes and gaps about 4 lines long; it begins and ends with a dash, which closes corners."""
     count = max(1, round((end - start + 1) / (4 * line)) // 2 * 2 + 1)
     edges = np.rint(np.linspace(start, end + 1, count + 1)).astype(int).tolist()
     return [(a, max(a, b - 1)) for a, b in zip(edges[::2], edges[1::2], strict=False)]
@@ -141,7 +141,7 @@ def _text(text: str, size: int) -> _Text:
 
 
 def _cut(text: str, size: int, width: int) -> str:
-    """The beginning of a text that is wider than `width` pixels."""
+    """Cuts a text that is wider than `width` pixels."""
     if _text(text, size).width <= width:
         return text
     shorter = (text[:length].rstrip() + "\u2026" for length in range(len(text) - 1, 0, -1))
@@ -195,7 +195,7 @@ class _Layout:
         self.taken = np.concatenate([self.taken, np.array([corner], np.float64)])
 
     def _best(self, frame: Frame, label: int, words: str) -> _Tab | None:
-        """Of the places around a box the one that hides least; none where the picture is too small."""
+        """Picks the place around a box that hides least; none where the picture is too small."""
         pad = max(2, self.size // 5)
         text = _text(words, self.size)
         width, height = text.width + 2 * pad, text.ascent + text.descent + pad
@@ -221,7 +221,7 @@ class _Layout:
 
 
 def _overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Common area of each of `a` with each of `b`."""
+    """Computes the common area of each of `a` with each of `b`."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     return (high - low).clip(0).prod(axis=2)

@@ -67,7 +67,7 @@ class Matrix(NamedTuple):
 
 @cache
 def environment() -> Environment:
-    """The templates of this package; control characters are shown as replaced."""
+    """Loads the templates of this package; control characters are shown as replaced."""
     found = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=lambda name: name is None or name.endswith(".html"),
@@ -82,20 +82,20 @@ def environment() -> Environment:
 
 
 def render(template: str, **view: Any) -> str:
-    """A whole page; the templates name what they need of a view."""
+    """Fills a template of a whole page; the templates name what they need of a view."""
     return environment().get_template(template).render(links=[], **view)
 
 
 def part(macro: str, *arguments: Any, **settings: Any) -> Markup:
-    """A piece of a page, by the name of a macro of `macros.html`."""
+    """Makes a piece of a page, by the name of a macro of `macros.html`."""
     return getattr(cast(Any, environment().get_template("macros.html").module), macro)(*arguments, **settings)
 
 
 def plot(figure: Figure, colors: Mapping[str, str] | None = None) -> Plot:
-    """The figure as SVG with text as text; black, white and `PLACEHOLDERS` follow the theme, `colors` replaces others.
+    """Draws a figure as SVG with text as text.
 
-    A figure at most 4.6 inches wide has text of 9 points that stays legible on a telephone; its label becomes the
-    description.
+    Black, white and `PLACEHOLDERS` follow the theme; `colors` replaces others by colours of CSS. A figure at
+    most 4.6 inches wide has text of 9 points that stays legible on a telephone; its label becomes the description.
     """
     if figure.get_layout_engine() is None:
         figure.set_layout_engine("constrained")
@@ -120,7 +120,7 @@ def plot(figure: Figure, colors: Mapping[str, str] | None = None) -> Plot:
 
 @cache
 def _plot_style() -> str:
-    """Holds within the image alone, which doesn't see the variables of its page."""
+    """Style sheet of the image alone, which doesn't see the variables of its page."""
     light, dark = (";".join(f"--{name}:{colors[at]}" for name, colors in THEME.items()) for at in (0, 1))
     return (
         f"svg{{{light};fill:var(--ink)}}@media(prefers-color-scheme:dark){{svg{{{dark}}}}}"
@@ -135,7 +135,7 @@ def matrix(
     shares: Float[np.ndarray, "r c"],
     titles: tuple[str, str],
 ) -> Matrix:
-    """Counts and their shares, with the titles of the rows and of the columns."""
+    """Pairs counts with their shares, with the titles of the rows and of the columns."""
     cells = [list(zip(*line, strict=True)) for line in zip(counts.tolist(), shares.tolist(), strict=True)]
     return Matrix(rows, columns, cells, *titles)
 

@@ -78,7 +78,7 @@ class PictureView:
     large: int = 8
     """CSS pixels of the widths in the gallery and enlarged."""
     is_full: bool = False
-    """Whether so many boxes are tinted that the tint must be faint."""
+    """Tells whether so many boxes are tinted that the tint must be faint."""
     rects: Sequence[Rect] = ()
     labels: Sequence[Label] = ()
     groups: frozenset[str] = field(default_factory=frozenset[str])
@@ -96,7 +96,7 @@ def picture(
     long_side: int = 640,
     quality: int = 80,
 ) -> PictureView:
-    """A JPEG of at most `long_side` pixels with the boxes above it; a click enlarges it.
+    """Makes a JPEG of at most `long_side` pixels with the boxes above it; a click enlarges it.
 
     Labels that would cover one another are left for the enlarged picture, or for the pointer.
     """
@@ -105,7 +105,7 @@ def picture(
 
 
 def with_boxes(width: int, height: int, boxes: Sequence[Box], caption: str = "") -> PictureView:
-    """A picture of the size in original pixels whose image is still to come."""
+    """Lays out the boxes over a picture of that size in original pixels, whose image is still to come."""
     small, large = (min(side, tall * width / height) for side, tall in ((480.0, 300), (_LARGE, 820)))
     is_crowded = sum(bool(box.label) for box in boxes) > _FEW
     first = [box for box in boxes if box.strong or not is_crowded]
@@ -128,7 +128,7 @@ def with_boxes(width: int, height: int, boxes: Sequence[Box], caption: str = "")
 
 
 def reduced(image: UInt8[np.ndarray, "h w 3"] | Image.Image, long_side: int) -> Image.Image:
-    """The image with a longer side of at most so many pixels."""
+    """Shrinks an image to a longer side of at most so many pixels."""
     found = image if isinstance(image, Image.Image) else Image.fromarray(image)
     factor = min(1.0, long_side / max(found.size))
     if factor == 1:
@@ -138,14 +138,14 @@ def reduced(image: UInt8[np.ndarray, "h w 3"] | Image.Image, long_side: int) -> 
 
 
 def jpeg(image: Image.Image, long_side: int, quality: int) -> str:
-    """The address of a JPEG that holds the image itself."""
+    """Encodes an image as JPEG, in an address that holds the file itself."""
     buffer = io.BytesIO()
     reduced(image, long_side).save(buffer, "JPEG", quality=quality, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def groups(pictures: Sequence[PictureView]) -> list[str]:
-    """The kinds of boxes on some pictures."""
+    """Lists the kinds of boxes on some pictures."""
     return [group for group in ("true", "predicted") if any(group in one.groups for one in pictures)]
 
 
@@ -171,13 +171,13 @@ def _group(box: Box) -> str:
 
 
 def _anchor(box: Box, width: int, height: int) -> tuple[float, float, float]:
-    """Left, top and right in per cent of the picture."""
+    """Computes left, top and right in per cent of the picture."""
     left, top, right = box.xyxy[0] / width, box.xyxy[1] / height, box.xyxy[2] / width
     return 100 * min(max(left, 0.0), 1.0), 100 * min(max(top, 0.0), 1.0), 100 * min(max(right, 0.0), 1.0)
 
 
 def _with_room(boxes: Sequence[Box], width: int, height: int, shown_width: float, size: float) -> list[Box]:
-    """The boxes whose labels find room in a picture of `shown_width`, by an estimate of their widths."""
+    """Finds the boxes whose labels have room in a picture of `shown_width`, by an estimate of their widths."""
     taken: list[tuple[float, float, float, float]] = []
     chosen: list[Box] = []
     for box in sorted(boxes, key=lambda box: not box.strong):

@@ -42,7 +42,7 @@ class TrainingImage:
 def data_page(
     inspection: Inspection, batches: Sequence[Sequence[TrainingImage]], root: Path, facts: dict[str, str]
 ) -> str:
-    """The whole page; `facts` are what the numbers depend on: the settings."""
+    """Writes the page; `facts` are the settings that the numbers depend on."""
     total, listed = sum(inspection.problem_counts.values()), len(inspection.problems)
     labels = Counter(label for batch in batches for image in batch for label in image.labels.tolist())
     return render(
@@ -129,7 +129,7 @@ def _locations_text(coverage: Coverage) -> str:
         f"{int(small.sum()):,} of {len(small):,} boxes ({percent(float(small.mean()))}) hold no location of the finest "
         "level. More may have none assigned to them, because smaller boxes take all of theirs, or because they hold "
         f"none of the level that their length asks for. By FCOS's assignment on {sample}, these shares of the boxes "
-        "have no location, by model.center_sampling:"
+        "have no location, by model.loss.center_sampling:"
     )
 
 

@@ -40,7 +40,7 @@ class SplitCounts:
     small: int | None
     """Boxes with a side under `data.min_box`; None where they count."""
     others: int
-    """Boxes of classes that `data.classes` leaves out."""
+    """Boxes of classes that `data.classes` excludes."""
     per_class: Int[np.ndarray, " K"]
     """Boxes that training uses, or that evaluation scores."""
     images_per_class: Int[np.ndarray, " K"]

@@ -28,7 +28,7 @@ class Line:
     color: str
     """A key of `theme.THEME`."""
     name: str = ""
-    """For the legend, which the page draws."""
+    """Entry of the legend, which the page draws."""
     dashed: bool = False
     dots: bool = False
     """Mark each value: there are few, or they are what was measured."""
@@ -145,7 +145,7 @@ def _recall_axes(description: str) -> tuple[Figure, Axes]:
 
 
 def _reached(curve: Curve) -> Int[np.ndarray, " r"]:
-    """Indices of the recalls that the class has, and one more at precision 0."""
+    """Finds the indices of the recalls that the class reaches, and one more at precision 0."""
     return np.arange(min(int((curve.scores > 0).sum()) + 1, len(RECALLS)))
 
 

@@ -22,7 +22,7 @@ MAX_BYTES = 4_800_000
 _LISTED = 100
 """Images and problems that are listed at most of each split."""
 _HOLE = Markup("<!-- pictures -->")
-"""Where the pictures go, once it is known what room the rest of the page leaves them."""
+"""Place of the pictures, which come once it is known what room the rest of the page leaves them."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class About:
     scores: Mapping[str, float] = field(default_factory=dict[str, float])
     """Metrics of the evaluation; a classifier has nothing else to show of it."""
     weights: str = ""
-    """Which weights were evaluated: those of the step, or an average over steps."""
+    """Weights that were evaluated: those of the step, or an average over steps."""
     best: tuple[str, float, int] | None = None
     """Monitored metric, its best value and the step of it."""
     test: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -57,7 +57,8 @@ class About:
     data: Sequence[str] = ()
     """A line for each split."""
     skipped: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """`train`, `val`, `test`: {image id: reason}; `annotations`: [problem]; `annotation_counts`: {rule: number}."""
+    """Skipped data: `train`, `val`, `test`: {image id: reason}; `annotations`: [problem]; `annotation_counts`: {rule:
+    number}."""
 
 
 class CurveView(NamedTuple):
@@ -81,7 +82,7 @@ class SkippedView:
 def report(
     about: About, analysis: Analysis | None, image: Callable[[int | str], np.ndarray], num_pictures: int = 24
 ) -> str:
-    """The page, of `MAX_BYTES` at most; `image` reads an image of the split, and what it can't read is named."""
+    """Writes the page, of `MAX_BYTES` at most; `image` reads an image of the split, and what it can't read is named."""
     html = render(
         "report.html",
         title=about.name,
@@ -142,8 +143,8 @@ def _notes(about: About, analysis: Analysis | None) -> list[str]:
     elif analysis is not None and not len(analysis.predictions.scores):
         notes.append(
             f"Nothing was detected on any of the {len(analysis.truth.image_ids):,} images. Early in training that is "
-            "usual; later, either all scores are under model.score_threshold, or the learning rate is too high: see "
-            "the loss."
+            "usual; later, either all scores are under model.decoder.score_threshold, or the learning rate is too "
+            "high: see the loss."
         )
     images = sum(len(about.skipped.get(split, {})) for split in ("train", "val", "test"))
     if number := images + sum(about.skipped.get("annotation_counts", {}).values()):
@@ -152,7 +153,7 @@ def _notes(about: About, analysis: Analysis | None) -> list[str]:
 
 
 def _curves(about: About) -> list[CurveView]:
-    """Training (full lines) and validation (dashed): losses, their parts, AP, learning rate."""
+    """Draws training (full lines) and validation (dashed): losses, their parts, AP, learning rate."""
     columns = {name: None for row in about.history for name in row}
     parts = [name.removeprefix("train/") for name in columns if name.startswith("train/")]
     parts = [part for part in parts if part not in ("loss", "gradient_norm")]

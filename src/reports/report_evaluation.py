@@ -67,7 +67,7 @@ class RecallView:
 
 @dataclass(frozen=True)
 class ConfusionView:
-    """Of few classes the matrix in numbers; of many a drawing, with the pairs that are confused most."""
+    """A matrix of few classes in numbers; of many a drawing, with the pairs that are confused most."""
 
     heading: str
     text: str
@@ -82,7 +82,7 @@ class EvaluationView:
     """All that a report shows of an evaluation but its pictures."""
 
     of: str
-    """What was evaluated: split, images, step, weights."""
+    """Split, images, step and weights of the evaluation."""
     overall: Table
     classes: Table
     classes_remark: str
@@ -91,7 +91,7 @@ class EvaluationView:
 
 
 def evaluation_view(analysis: Analysis, of: str, split: str, test: Mapping[str, float]) -> EvaluationView:
-    """Views of the tables and plots; `test`: metrics of the best checkpoint on another split, if there are any."""
+    """Makes the tables and plots; `test`: metrics of the best checkpoint on another split, if there are any."""
     classes, remark = _per_class(analysis)
     return EvaluationView(
         of, _overall(analysis, split, test), classes, remark, _precision_and_recall(analysis), _confusions(analysis)
@@ -163,7 +163,7 @@ def _thresholds(
 
 
 def _small_curve(name: str, curve: Curve) -> SmallCurve:
-    """Recall from left to right, precision from bottom to top, like the large plot."""
+    """Lays out recall from left to right, precision from bottom to top, like the large plot."""
     reached = int((curve.scores > 0).sum())
     points = [f"{100 * r:.0f},{60 - 56 * p:.1f}" for r, p in zip(RECALLS[:reached], curve.precision, strict=False)]
     if reached < len(RECALLS):
@@ -174,7 +174,7 @@ def _small_curve(name: str, curve: Curve) -> SmallCurve:
 
 
 def _confusions(analysis: Analysis) -> list[ConfusionView]:
-    """Confusions of the detections, then those that parts of the model counted."""
+    """Makes the confusion of the detections, then those that parts of the model counted."""
     parts = [_of_part(confusion) for confusion in analysis.metrics.confusions.values()]
     return [_of_detections(analysis, "Detections" if parts else ""), *parts]
 
@@ -216,7 +216,7 @@ def _confusion(
     titles: tuple[str, str],
     things: str,
 ) -> ConfusionView:
-    """`last`: names of the row and the column behind those of the classes."""
+    """Makes the view of a matrix; `last`: names of the row and the column behind those of the classes."""
     number = len(names)
     shares = counts.clip(0) / np.maximum(counts.clip(0).sum(axis=1, keepdims=True), 1)
     if number <= _CELLS:

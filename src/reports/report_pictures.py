@@ -25,7 +25,7 @@ _KINDS = (
 
 
 def pictures(analysis: Analysis, image: Callable[[int | str], np.ndarray], number: int, room: int) -> Markup:
-    """Half of them the worst images, a quarter the best, a quarter drawn at random; in at most `room` bytes.
+    """Shows half of them the worst images, a quarter the best, a quarter drawn at random; in at most `room` bytes.
 
     Each image is read once, and encoded once for each size that is tried.
     """
@@ -41,7 +41,7 @@ def pictures(analysis: Analysis, image: Callable[[int | str], np.ndarray], numbe
 
 
 def choose(analysis: Analysis, number: int) -> dict[str, list[int]]:
-    """Rows of images by heading, none of them twice."""
+    """Chooses rows of images by heading, none of them twice."""
     images, quarter = len(analysis.truth.image_ids), number // 4
     worst = analysis.worst(min(-(-number // 2), -(-images // 2)))
     best = [row for row in analysis.best(quarter + len(worst)) if row not in worst][:quarter]
@@ -59,7 +59,7 @@ class _Images:
     def encoded(
         self, chosen: Mapping[str, Sequence[int]], long_side: int, quality: int, room: int
     ) -> dict[int, PictureView] | None:
-        """Pictures by their rows; None as soon as the JPEGs alone take more than `room` bytes."""
+        """Encodes pictures, by their rows; None as soon as the JPEGs alone take more than `room` bytes."""
         views: dict[int, PictureView] = {}
         for row in (row for rows in chosen.values() for row in rows):
             view, small = self._read(row)
@@ -85,7 +85,7 @@ class _Images:
 
 
 def caption(analysis: Analysis, row: int) -> str:
-    """The image, its AP, and which mistakes were made how often."""
+    """Names the image, its AP, and how often each mistake was made."""
     truth = analysis.truth
     objects, detections = analysis.of_image(row)
     is_counted = not (truth.crowd | truth.difficult)[objects].all()

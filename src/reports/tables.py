@@ -37,7 +37,7 @@ class Table:
 
     @cached_property
     def numeric(self) -> list[bool]:
-        """Whether each column holds numbers, or nothing at all."""
+        """Tells of each column whether it holds numbers, or nothing at all."""
         return [
             name in self.bars or all(value is None or _is_number(value) for value in self._column(at))
             for at, name in enumerate(self.columns)
@@ -62,17 +62,17 @@ class Table:
 
 
 def known(value: float | None) -> float | None:
-    """A metric, or None where there was nothing to find: -1 (COCO), nan (VOC)."""
+    """Gives a metric, or None where there was nothing to find: -1 (COCO), nan (VOC)."""
     return None if value is None or math.isnan(value) or value < 0 else value
 
 
 def fraction(value: float | None) -> str:
-    """A metric with three decimals; a dash where there is none."""
+    """Writes a metric with three decimals; a dash where there is none."""
     return NOTHING if known(value) is None else f"{value:.3f}"
 
 
 def percent(value: float | None) -> str:
-    """A metric in per cent with one decimal; a dash where there is none."""
+    """Writes a metric in per cent with one decimal; a dash where there is none."""
     return f"{100 * found:.1f}" if (found := known(value)) is not None else NOTHING
 
 

@@ -27,10 +27,10 @@ PLACEHOLDERS: Mapping[str, str] = {name: f"#0{index:02x}fe{index % 10}" for inde
 
 
 def series(number: int) -> str:
-    """The name of the colour of the n-th series, from 0; the colours repeat after six."""
+    """Names the colour of the n-th series, from 0; the colours repeat after six."""
     return f"series{number % 6 + 1}"
 
 
 def css(color: Color) -> str:
-    """A colour in hexadecimal notation."""
+    """Writes a colour in hexadecimal notation."""
     return "#{:02x}{:02x}{:02x}".format(*color)

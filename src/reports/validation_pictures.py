@@ -21,7 +21,7 @@ class Picture(NamedTuple):
     """A validation image as it is shown."""
 
     row: int
-    """Of `Truth.image_ids`."""
+    """Row of `Truth.image_ids`."""
     stem: str
     """Its file's name without the ending."""
     caption: str
@@ -30,7 +30,7 @@ class Picture(NamedTuple):
 
 
 def caption(analysis: Analysis, row: int) -> str:
-    """Image, AP, and what went wrong how often."""
+    """Names the image, its AP, and how often each mistake was made."""
     why = "".join(f", {kind} {count}" for kind, count in analysis.why(row).items())
     return f"{analysis.truth.image_ids[row]}: AP {analysis.image_ap[row]:.3f}{why}"
 
@@ -45,7 +45,7 @@ def resized(image: np.ndarray) -> np.ndarray:
 
 
 def drawn(analysis: Analysis, picture: Picture) -> np.ndarray:
-    """True boxes, dashed, beside the predicted ones, with which the missed true ones stand again; a caption above."""
+    """Draws true boxes, dashed, beside predicted and once more the missed true ones, with a caption above."""
     true, predicted = analysis.boxes(picture.row)
     names = analysis.truth.class_names
     height, width = picture.image.shape[:2]
@@ -70,7 +70,7 @@ def drawn(analysis: Analysis, picture: Picture) -> np.ndarray:
 
 
 def titled(image: np.ndarray, *lines: str) -> np.ndarray:
-    """With lines of text on white above, cut where they are longer than the picture is wide."""
+    """Puts lines of text on white above a picture, cut where they are longer than the picture is wide."""
     height, width = image.shape[:2]
     top = _LINE * len(lines) + 4
     canvas = Image.new("RGB", (max(width, _SHORTEST), top + height), "white")
@@ -85,7 +85,7 @@ def titled(image: np.ndarray, *lines: str) -> np.ndarray:
 
 
 def file_stem(image_id: int | str) -> str:
-    """The image id where it makes a file name, else what is left of it and a hash that keeps it apart."""
+    """Makes a file name of an image id: the id itself, or what remains of it and a hash that makes it unique."""
     text = str(image_id)
     if re.fullmatch(r"\w[\w.-]{,79}", text) and not text.startswith("worst_") and len(text.encode()) <= 160:
         return text

@@ -53,7 +53,7 @@ def wide(contents: Contents) -> None:
             contents["state_dict"][name] = torch.zeros(()).expand(shape)
 
 
-CALL = "a checkpoint may only name networks, data modules, optimizers and schedules"
+CALL = "a checkpoint may only name networks, losses, decoders, data modules, optimizers and schedules"
 MODEL, DATA, BACKBONE = "config.model", "config.data", "config.model.backbone"
 LOGITS, BIAS = "network.head.logits.weight", "network.head.logits.bias"
 OS = {"_target_": "os.system", "command": "touch RAN"}
@@ -94,7 +94,14 @@ CHANGES: dict[str, tuple[Callable[[Contents], Any], str]] = {
     "more than keys": (put(f"{MODEL}._args_", [1]), r"model\._args_: .*has no such parameter"),
     "a key that data lack": (put(f"{DATA}.teacher", 5), r"data\.teacher: .*has no such parameter"),
     "a value of another type": (put(f"{MODEL}.num_convs", "four"), r"model\.num_convs is 'four': expected an integer"),
-    "a choice that does not exist": (put(f"{MODEL}.box_loss", "l2"), r"model\.box_loss is 'l2': expected iou or"),
+    "a choice that does not exist": (
+        put(f"{MODEL}.loss.box_loss", "l2"), r"model\.loss\.box_loss is 'l2': expected iou or",
+    ),
+    "a loss that is none": (put(f"{MODEL}.loss._target_", "detectors.fcos.FCOSOutputs"), CALL),
+    "a loss of another project": (put(f"{MODEL}.loss._target_", "functools.partial"), CALL),
+    "a loss that a module of this project imports": (put(f"{MODEL}.loss._target_", "detectors.fcos.F.relu"), CALL),
+    "no decoder": (put(f"{MODEL}.decoder", None), "its decoder is no mapping"),
+    "a decoder without a class": (put(f"{MODEL}.decoder._target_", "absent"), "its model.decoder names no class"),
     "a value that the constructor refuses": (put(f"{MODEL}.prior", 2.0), "FCOSModule.*prior=2.0: expected"),
     "without what the constructor needs": (put(f"{MODEL}.num_classes", "absent"), "missing 1 required .*num_classes"),
     "no more than one level": (put(f"{MODEL}.backbone", None), "FCOSModule.*(NoneType|backbone)"),
@@ -132,7 +139,9 @@ CHANGES: dict[str, tuple[Callable[[Contents], Any], str]] = {
     "too few classes": (
         lambda c: c["boxwright"].update(class_names=["a"], category_ids=[1]), "1 class_names, but model.num_classes=5",
     ),
-    "a later format": (put("format", FORMAT + 1), f"it has format {FORMAT + 1}, .* this version reads format {FORMAT}"),
+    "a later format": (
+        put("format", FORMAT + 1), f"it has format {FORMAT + 1}, .* this version reads formats 1 to {FORMAT}",
+    ),
     "a format that is no number": (put("format", [1]), r"it has format \[1\]"),
 }  # fmt: skip
 """Changes to a sound checkpoint's contents, and what must be said of them."""

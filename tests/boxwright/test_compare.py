@@ -106,14 +106,14 @@ def test_another_programs_config_is_no_run(tmp_path):
     assert compare.read(tmp_path, tmp_path) is None
 
 
-def sweep(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def compared(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, COMPARE, *arguments], capture_output=True, text=True)
 
 
 def test_the_command_prints_a_table_and_writes_three_files(tmp_path):
     make_run(tmp_path / "runs" / "a", finished=FINISHED)
     make_run(tmp_path / "runs" / "b", resize=500, failed={"reason": "no memory"})
-    done = sweep(tmp_path / "runs", "--output", tmp_path / "out")
+    done = compared(tmp_path / "runs", "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     for words in ("short_side 400", "short_side 500", "30.0", "finished", "failed at step 17 of 20", "no memory"):
         assert words in done.stdout
@@ -123,7 +123,7 @@ def test_the_command_prints_a_table_and_writes_three_files(tmp_path):
 
 def test_no_folder_and_no_run_are_said_in_a_line(tmp_path):
     for folder, words in ((tmp_path / "none", "is no folder"), (tmp_path, "no run in")):
-        done = sweep(folder)
+        done = compared(folder)
         assert done.returncode == 2
         assert words in done.stderr
         assert str(folder) in done.stderr
@@ -134,7 +134,7 @@ def test_no_folder_and_no_run_are_said_in_a_line(tmp_path):
 def test_a_damaged_file_is_named(name, tmp_path):
     folder = make_run(tmp_path / "a", finished=FINISHED)
     (folder / name).write_text("{")
-    done = sweep(tmp_path)
+    done = compared(tmp_path)
     assert done.returncode == 2
     assert str(folder / name) in done.stderr
     assert "Traceback" not in done.stderr

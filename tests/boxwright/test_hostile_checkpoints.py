@@ -191,7 +191,7 @@ def contents(bare: Path) -> Contents:
 @pytest.mark.filterwarnings("ignore:Validating sparse")
 @pytest.mark.parametrize(("change", "says"), CHANGES.values(), ids=CHANGES)
 def test_contents_that_do_not_fit_are_refused_before_they_take_memory_or_run(
-    tmp_path: Path, contents: Contents, ran: Path, change: Callable[[Contents], Any], says: str
+    tmp_path: Path, contents: Contents, sound: Path, ran: Path, change: Callable[[Contents], Any], says: str
 ) -> None:
     change(contents)
     file = tmp_path / "a.ckpt"
@@ -200,7 +200,8 @@ def test_contents_that_do_not_fit_are_refused_before_they_take_memory_or_run(
     Path("/proc/self/clear_refs").write_text("5")  # the largest memory is measured from here on
     message = refused(file, f"can't be used: .*{says}")
     assert "use another checkpoint" in message
-    assert memory("VmHWM") - before < 300
+    # In sizes of a sound file; the networks that some of these describe would take thousands of them.
+    assert memory("VmHWM") - before < 10 * sound.stat().st_size / 2**20
     assert not ran.exists()
 
 

@@ -112,7 +112,7 @@ def test_legal_boxes_are_counted_by_why_training_leaves_them_out(tmp_path: Path,
         assert said in html
         assert said in text
     _, _, text = look(*COCO, f"data.root={tmp_path}", "data.classes=[dog]", "data.num_classes=1")
-    assert "leaves out: 4; &#x27;cat&#x27; 4 (the first in" in (tmp_path / "inspection.html").read_text()
+    assert "leaves out: 4; &#39;cat&#39; 4 (the first in" in (tmp_path / "inspection.html").read_text()
     assert "train, boxes of classes that data.classes leaves out: 4; 'cat' 4 (the first in" in text
 
 
@@ -140,7 +140,7 @@ def test_a_split_without_any_box_is_inspected(tmp_path: Path, look: Inspect) -> 
     write_split(tmp_path, "val", [[[1, 2, 20, 20]]], seed=1)
     problems, html, text = look(*COCO, f"data.root={tmp_path}")
     assert problems == 0
-    assert "train, classes without a box, which can&#x27;t be learnt: 2, cat, dog" in html
+    assert "train, classes without a box, which can&#39;t be learnt: 2, cat, dog" in html
     assert "Batch 1" in html
     assert "Anchors" not in html
     (row,) = [line.split() for line in text.splitlines() if line.strip().startswith("train: train")]
@@ -214,16 +214,19 @@ def test_locations_inside_are_those_of_the_finest_grid() -> None:
     assert locations_inside(boxes_on((96, 128), random.tolist())).tolist() == inside.tolist()
 
 
+EVERYWHERE_AND_CENTRE = Targets({}, {"the whole box": None, "centre sampling 1.5": 1.5})
+
+
 def test_a_box_is_without_location_where_the_assignment_gives_it_none() -> None:
     """The first holds no point, the second's only point goes to the smaller third."""
     boxes = boxes_on((64, 64), [[5, 5, 11, 11], [8, 8, 17, 17], [9, 9, 16, 16], [20, 20, 60, 60]])
-    assert coverage._unassigned(boxes, np.arange(4), (None, 1.5)).tolist() == [[True, True, False, False]] * 2
+    assert coverage._unassigned(boxes, np.arange(4), EVERYWHERE_AND_CENTRE).tolist() == [[True, True, False, False]] * 2
 
 
 def test_centre_sampling_can_leave_a_box_without_location_alone() -> None:
     """Both boxes have their centre at (32, 32); the small one takes the four points within 12 pixels of it."""
     boxes = boxes_on((64, 64), [[0, 0, 64, 64], [24, 24, 40, 40]])
-    assert coverage._unassigned(boxes, np.arange(2), (None, 1.5)).tolist() == [[False, False], [True, False]]
+    assert coverage._unassigned(boxes, np.arange(2), EVERYWHERE_AND_CENTRE).tolist() == [[False, False], [True, False]]
 
 
 def test_everything_but_the_assignment_is_exact_over_all_boxes(tmp_path: Path) -> None:
@@ -259,11 +262,11 @@ def test_what_the_chosen_model_matches_boxes_with_comes_first_under_its_own_name
         return Targets.of(built(composed("data=shapes", "model/backbone=mobilenet_v2", *overrides), device="meta"))
 
     published = list(coverage.ANCHORS)
-    fcos = targets("model=fcos", "model.center_sampling=1.5")
+    fcos = targets("model=fcos", "model.loss.center_sampling=1.5")
     assert list(fcos.anchors) == published
     assert fcos.assignments == {"this model: centre sampling 1.5": 1.5, "anywhere inside": None}
     assert next(iter(targets("model=fcos").assignments)) == "this model: anywhere inside"
-    assert next(iter(targets("model=fcos", "model.center_sampling=2.0").assignments.values())) == 2
+    assert next(iter(targets("model=fcos", "model.loss.center_sampling=2.0").assignments.values())) == 2
     retinanet = targets("model=retinanet")
     assert list(retinanet.anchors) == [f"this model: {published[0]}", *published[1:]]
     assert retinanet.assignments == coverage.ASSIGNMENTS

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from boxwright.config.files import CONF
 from boxwright.config.resolvers import register_resolvers
 from boxwright.runs.folder import keep_failure
-from boxwright.runs.jobs import JobError, _command, _end_if_told, _follow, _results
+from boxwright.runs.jobs import JobError, _command, _end_if_signalled, _follow, _results
 from boxwright.runs.sweep import Sweep
 
 
@@ -139,7 +139,7 @@ def test_a_job_is_told_of_a_signal_and_its_code_is_awaited(signum, code, tmp_pat
     sender.join()
     assert signal.getsignal(signum) == before
     with pytest.raises(SystemExit) as stop:
-        _end_if_told(code, signum)
+        _end_if_signalled(code, signum)
     assert stop.value.code == code
 
 

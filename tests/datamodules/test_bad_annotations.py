@@ -29,7 +29,7 @@ from detectors.backbones.mobilenet import MobileNetV2
 from detectors.fcos import FCOS, FCOSLoss
 from evaluation.truth import Truth
 
-REMEDY = "or set data.on_error=skip to leave it out"
+REMEDY = "or set data.on_error=skip to skip it"
 
 
 def refused(data: DetectionDataModule, says: str) -> str:
@@ -41,9 +41,9 @@ def refused(data: DetectionDataModule, says: str) -> str:
 
 def skipped(data: DetectionDataModule, says: str) -> Truth:
     """What is left, after one problem was told of, listed and counted."""
-    with pytest.warns(UserWarning, match="left out: 1 problem in") as told:
+    with pytest.warns(UserWarning, match="skipped: 1 problem in") as told:
         data.setup()
-    (warning,) = {str(w.message) for w in told if "left out" in str(w.message)}
+    (warning,) = {str(w.message) for w in told if ", skipped" in str(w.message)}
     (problem,) = data.problems
     assert re.search(says, problem)
     assert problem in warning
@@ -168,7 +168,7 @@ def test_image_names_with_spaces_and_in_any_script_are_read(tmp_path: Path) -> N
 def test_a_split_list_that_is_no_text_is_named(tmp_path: Path) -> None:
     write_xml(tmp_path, xml(SOUND))
     (tmp_path / "ImageSets" / "Main" / "trainval.txt").write_bytes("Käfer\n".encode("latin-1"))
-    refused(voc(tmp_path), r"trainval\.txt is no text in UTF-8.*save it as UTF-8")
+    refused(voc(tmp_path), r"trainval\.txt is not text in UTF-8.*save it as UTF-8")
 
 
 def test_a_root_that_is_wrong_or_lacks_folders_is_told_with_what_there_is(tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_everything_wrong_at_once_is_counted_by_rule_and_the_rest_is_read(tmp_pa
         content["annotations"].append({**entry, "id": 100 + i} if isinstance(entry, dict) else entry)
     write_content(tmp_path, content)
     data = coco(tmp_path, on_error="skip")
-    with pytest.warns(UserWarning, match=rf"left out: {len(bad) - 1} problems"):
+    with pytest.warns(UserWarning, match=rf"skipped: {len(bad) - 1} problems"):
         data.setup()
     # All but the id that was doubled, which no longer is.
     assert sum(data.problem_counts.values()) == len(data.problems) == len(bad) - 1
@@ -355,7 +355,8 @@ def test_ten_thousand_boxes_in_one_image_train(tmp_path: Path) -> None:
     torch.stack(list(losses.values())).sum().backward()
     assert all(loss.isfinite() for loss in losses.values())
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
-    assert memory("VmHWM") - before < 300
+    # Half of what a single float32 matrix of every box by every other would take.
+    assert memory("VmHWM") - before < 4 * 10_000**2 / 2 / 2**20
 
 
 def memory(key: str) -> float:

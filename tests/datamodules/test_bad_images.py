@@ -21,7 +21,7 @@ from datamodules.images import ImageError, decode, read_image
 from datamodules.records import header_size
 from lit_modules.evaluated import Evaluation
 
-REMEDY = "or set data.on_error=skip to leave it out"
+REMEDY = "or set data.on_error=skip to skip it"
 
 
 def three_images(root: Path, name: str, put: Callable[[Path], object]) -> Path:

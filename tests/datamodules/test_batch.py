@@ -67,5 +67,5 @@ def test_an_image_waits_for_its_batch_at_the_smaller_of_its_sizes(
     loader = data.train_dataloader()
     ((key,),) = loader.batch_sampler
     sample = loader.dataset[key]
-    assert sample.image.shape == (*waiting, 3)
-    assert min(sample.size) == resize
+    assert sample.image.image.shape == (*waiting, 3)
+    assert min(sample.image.size) == resize

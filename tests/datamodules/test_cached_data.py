@@ -178,7 +178,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where indexes go when there is nowhere else."""
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    index._tell_once.cache_clear()
+    index._warn_once.cache_clear()
     return tmp_path / "tmp" / f"boxwright-{os.getuid()}"
 
 

@@ -13,7 +13,7 @@ from torchvision import models
 from detectors.backbones.base import Backbone
 from detectors.backbones.mobilenet import MobileNetV2
 from detectors.backbones.resnet import ResNet
-from detectors.classifier import Classifier, classification_loss, rank_classes
+from detectors.classifier import Classifier, classification_loss, top_classes
 
 
 def pair(name: str) -> tuple[nn.Module, Backbone, nn.Linear]:
@@ -75,8 +75,8 @@ def test_the_loss_is_taken_in_float32_also_under_autocast() -> None:
 
 def test_classes_are_ranked_by_falling_logit_and_equal_ones_by_label() -> None:
     logits = torch.tensor([[0.0, 3.0, 1.0, 2.0], [5.0, 5.0, 5.0, 6.0]])
-    assert rank_classes(logits, 3).tolist() == [[1, 3, 2], [3, 0, 1]]
-    assert rank_classes(logits, 9).tolist() == [[1, 3, 2, 0], [3, 0, 1, 2]]
+    assert top_classes(logits, 3).tolist() == [[1, 3, 2], [3, 0, 1]]
+    assert top_classes(logits, 9).tolist() == [[1, 3, 2, 0], [3, 0, 1, 2]]
 
 
 def _loss_of_rank(rank: int, folder: Path, logits: Tensor, labels: Tensor) -> None:

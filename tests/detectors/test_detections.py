@@ -7,7 +7,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from detectors import detections
-from detectors.detections import best_detections
+from detectors.detections import nms_and_pad
 
 
 def random_rows(number: int, num_groups: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -36,9 +36,9 @@ def by_hand(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, mos
 def test_groups_are_suppressed_apart_in_both_ways(
     monkeypatch: pytest.MonkeyPatch, num_groups: int, many: int, class_agnostic: bool
 ) -> None:
-    monkeypatch.setattr(detections, "_MANY", many)
+    monkeypatch.setattr(detections, "_GROUPWISE_FROM", many)
     boxes, scores, labels = random_rows(1600, num_groups)
-    found = best_detections(boxes, scores, labels, nms_threshold=0.5, max_detections=300, class_agnostic=class_agnostic)
+    found = nms_and_pad(boxes, scores, labels, nms_threshold=0.5, max_detections=300, class_agnostic=class_agnostic)
     rows = by_hand(boxes, scores, labels * 0 if class_agnostic else labels, 0.5, 300)
     assert 100 < len(rows) <= 300
     for mine, all_rows in zip(found, (boxes, scores, labels), strict=True):
@@ -47,9 +47,9 @@ def test_groups_are_suppressed_apart_in_both_ways(
 
 @pytest.mark.parametrize("many", [0, 10**9])
 def test_of_no_box_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, many: int) -> None:
-    monkeypatch.setattr(detections, "_MANY", many)
+    monkeypatch.setattr(detections, "_GROUPWISE_FROM", many)
     nothing = torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64)
-    boxes, scores, labels = best_detections(*nothing, nms_threshold=0.5, max_detections=3)
+    boxes, scores, labels = nms_and_pad(*nothing, nms_threshold=0.5, max_detections=3)
     assert boxes.shape == (3, 4)
     assert not scores.any()
     assert labels.tolist() == [-1] * 3

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from fcos_cases import outputs_of, pad_truth, random_outputs, random_truth, rows
 from torch import Tensor
 
-from detectors.fcos import FCOSLoss, FCOSOutputs, assign_fcos, centerness_of
+from detectors.fcos import SIZE_RANGES, FCOSLoss, FCOSOutputs, assign_fcos, centerness_of
 
 Golden = Callable[[str], dict[str, Any]]
 CASES = ["default_iou", "linear_iou_cs15", "no_positive", "single_positive"]
@@ -154,8 +154,27 @@ def test_predictions_of_background_points_are_never_looked_at() -> None:
 
 
 def test_an_unknown_box_loss_names_the_choices() -> None:
+    loss = FCOSLoss()
+    object.__setattr__(loss, "box_loss", "diou")  # which the tests' type checker would refuse sooner
     with pytest.raises(ValueError, match="box_loss=diou: expected one of iou, linear_iou, giou"):
-        FCOSLoss(box_loss="diou")
+        loss.__post_init__()
+
+
+@pytest.mark.parametrize("size_ranges", [((0.0, 9.0),), ((0.0, 9.0),) * 4 + ((9.0, 9.0),), ((0.0, 9.0, 10.0),) * 5])
+def test_size_ranges_are_one_pair_a_level(size_ranges: tuple[tuple[float, ...], ...]) -> None:
+    with pytest.raises(ValueError, match=r"size_ranges=\[\[0\.0, .*expected 5 pairs, one for each level"):
+        FCOSLoss(size_ranges=size_ranges)
+
+
+def test_size_ranges_choose_the_levels_that_boxes_train() -> None:
+    outputs, (boxes, labels) = random_outputs(1, 2), random_truth(1, 4, 2)
+
+    def loss_box(size_ranges: tuple[tuple[float, float], ...]) -> float:
+        return FCOSLoss(size_ranges=size_ranges)(outputs, boxes, labels)["loss_box"].item()
+
+    assert loss_box(SIZE_RANGES) == FCOSLoss()(outputs, boxes, labels)["loss_box"].item() > 0
+    assert loss_box(((-1.0, 16.0), *SIZE_RANGES[1:])) not in (0.0, loss_box(SIZE_RANGES))
+    assert loss_box(((1e7, 1e8),) * 5) == 0
 
 
 @pytest.mark.compiled

@@ -1,6 +1,6 @@
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from detectors.losses import (
     BACKGROUND,
     BOX_LOSSES,
     IGNORED,
+    BoxLoss,
     fused_sigmoid_focal_loss,
     giou_loss,
     iou_loss,
@@ -115,6 +116,10 @@ def test_boxes_apart_in_both_directions_have_nothing_in_common() -> None:
     predicted, target = torch.tensor([[-1.0, -1.0, 3.0, 3.0]]), torch.tensor([[4.0, 5.0, -2.0, -1.0]])
     assert linear_iou_loss(predicted, target).item() == 1
     assert giou_loss(predicted, target).item() == pytest.approx(1 + (56 - 12) / 56)
+
+
+def test_the_choices_of_a_config_are_the_box_losses_that_there_are() -> None:
+    assert get_args(BoxLoss) == tuple(BOX_LOSSES)
 
 
 @pytest.mark.parametrize("name", BOX_LOSSES)

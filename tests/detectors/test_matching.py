@@ -17,8 +17,10 @@ def bars(*ends: tuple[float, float]) -> Tensor:
     return torch.tensor([[start, 0.0, stop, 1.0] for start, stop in ends]).reshape(-1, 4)
 
 
-def match(anchors: Tensor, boxes: Tensor, low_quality: bool = False) -> list[int]:
-    found = match_anchors(anchors, boxes[None], background_iou=0.4, foreground_iou=0.5, low_quality=low_quality)
+def match(anchors: Tensor, boxes: Tensor, allow_low_quality: bool = False) -> list[int]:
+    found = match_anchors(
+        anchors, boxes[None], background_iou=0.4, foreground_iou=0.5, allow_low_quality=allow_low_quality
+    )
     return found[0].tolist()
 
 
@@ -39,40 +41,40 @@ def test_an_anchor_answers_for_the_box_of_largest_iou_and_of_equal_ones_for_the_
 def test_the_best_anchors_of_a_box_are_matched_however_low_their_iou() -> None:
     anchors = bars((0, 3), (7, 10), (0, 2))  # IoU 0.3, 0.3 and 0.2
     assert match(anchors, bars((0, 10))) == [BACKGROUND] * 3
-    assert match(anchors, bars((0, 10)), low_quality=True) == [0, 0, BACKGROUND]
+    assert match(anchors, bars((0, 10)), allow_low_quality=True) == [0, 0, BACKGROUND]
 
 
 def test_the_best_anchor_of_an_ignored_pair_is_matched_too() -> None:
-    assert match(bars((0, 4.5), (0, 4.4)), bars((0, 10)), low_quality=True) == [0, IGNORED]
+    assert match(bars((0, 4.5), (0, 4.4)), bars((0, 10)), allow_low_quality=True) == [0, IGNORED]
 
 
 def test_an_anchor_forced_by_a_box_answers_for_the_one_that_it_overlaps_most() -> None:
     # (0, 10) is the best anchor of (0, 2), with IoU 0.2, and has IoU 1/3 with the other box.
     anchors, boxes = bars((0, 10), (5, 15)), bars((0, 2), (5, 15))
     assert match(anchors, boxes) == [BACKGROUND, 1]
-    assert match(anchors, boxes, low_quality=True) == [1, 1]
+    assert match(anchors, boxes, allow_low_quality=True) == [1, 1]
 
 
 def test_a_box_that_no_anchor_overlaps_forces_none() -> None:
     """torchvision matches all anchors to it."""
     anchors, boxes = bars((0, 10), (5, 15)), bars((20, 30))
-    assert match(anchors, boxes, low_quality=True) == [BACKGROUND, BACKGROUND]
+    assert match(anchors, boxes, allow_low_quality=True) == [BACKGROUND, BACKGROUND]
     theirs = Matcher(0.5, 0.4, allow_low_quality_matches=True)(box_iou(boxes, anchors))
     assert theirs.tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("low_quality", [False, True])
-def test_rows_without_area_are_matched_by_nothing(low_quality: bool) -> None:
+@pytest.mark.parametrize("allow_low_quality", [False, True])
+def test_rows_without_area_are_matched_by_nothing(allow_low_quality: bool) -> None:
     """Also by anchors around the origin, where padding lies."""
     anchors = torch.tensor([[-5.0, -5.0, 5.0, 5.0], [0.0, 0.0, 4.0, 4.0], [2.0, 2.0, 12.0, 12.0]])
     box, nothing = torch.tensor([[2.0, 2.0, 12.0, 12.0]]), torch.zeros(2, 4)
-    assert match(anchors, nothing, low_quality) == [BACKGROUND] * 3
-    assert match(anchors, torch.cat((nothing, box, nothing)), low_quality) == [BACKGROUND, BACKGROUND, 2]
+    assert match(anchors, nothing, allow_low_quality) == [BACKGROUND] * 3
+    assert match(anchors, torch.cat((nothing, box, nothing)), allow_low_quality) == [BACKGROUND, BACKGROUND, 2]
 
 
-@pytest.mark.parametrize("low_quality", [False, True])
-def test_an_image_without_boxes_is_all_background(low_quality: bool) -> None:
-    assert match(bars((0, 10), (5, 15)), torch.zeros(0, 4), low_quality) == [BACKGROUND] * 2
+@pytest.mark.parametrize("allow_low_quality", [False, True])
+def test_an_image_without_boxes_is_all_background(allow_low_quality: bool) -> None:
+    assert match(bars((0, 10), (5, 15)), torch.zeros(0, 4), allow_low_quality) == [BACKGROUND] * 2
 
 
 class LargestArray(TorchDispatchMode):
@@ -84,13 +86,13 @@ class LargestArray(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("low_quality", [False, True])
-def test_portions_of_500_boxes_give_the_result_of_all_at_once_in_less_memory(low_quality: bool) -> None:
+@pytest.mark.parametrize("allow_low_quality", [False, True])
+def test_portions_of_500_boxes_give_the_result_of_all_at_once_in_less_memory(allow_low_quality: bool) -> None:
     anchors = RETINANET.grid((128, 128))
     boxes, _ = random_truth(2, 500, 9)
     boxes[:, 300:400] = boxes[:, 100:200]  # equal IoUs in different portions
     boxes[1, 50:60] = 0
-    thresholds = {"background_iou": 0.4, "foreground_iou": 0.5, "low_quality": low_quality}
+    thresholds = {"background_iou": 0.4, "foreground_iou": 0.5, "allow_low_quality": allow_low_quality}
     whole = match_anchors(anchors, boxes, **thresholds, max_pairs=2**40)
     assert all((whole == value).any() for value in (BACKGROUND, IGNORED))
     assert (whole > 250).any()
@@ -107,17 +109,17 @@ def test_images_of_a_batch_do_not_see_each_other() -> None:
     anchors = RETINANET.grid((128, 128))
     boxes, _ = random_truth(3, 9, 9)
     boxes[1, 4:] = 0
-    thresholds = {"background_iou": 0.4, "foreground_iou": 0.5, "low_quality": True}
+    thresholds = {"background_iou": 0.4, "foreground_iou": 0.5, "allow_low_quality": True}
     together = match_anchors(anchors, boxes, **thresholds)
     for i, count in enumerate((9, 4, 9)):
         alone = match_anchors(anchors, boxes[i : i + 1, :count], **thresholds)
         assert torch.equal(alone[0], together[i])
 
 
-@pytest.mark.parametrize("low_quality", [False, True])
+@pytest.mark.parametrize("allow_low_quality", [False, True])
 @pytest.mark.parametrize(("background", "foreground"), [(0.4, 0.5), (0.3, 0.7), (0.5, 0.5)])
 @pytest.mark.parametrize("seed", range(3))
-def test_it_equals_torchvision(background: float, foreground: float, low_quality: bool, seed: int) -> None:
+def test_it_equals_torchvision(background: float, foreground: float, allow_low_quality: bool, seed: int) -> None:
     """But for boxes that no anchor overlaps, of which there are two here that only ours is given."""
     anchors = RETINANET.grid((96, 160))
     generator = torch.Generator().manual_seed(seed)
@@ -125,13 +127,13 @@ def test_it_equals_torchvision(background: float, foreground: float, low_quality
     boxes = torch.cat((corner, corner + (torch.rand(40, 2, generator=generator) * 6).exp2() * 2), dim=1)
     boxes[7] = boxes[3]
     far_off = torch.tensor([[5000.0, 5000.0, 5050.0, 5050.0]]).expand(2, 4)
-    theirs = Matcher(foreground, background, allow_low_quality_matches=low_quality)(box_iou(boxes, anchors))
+    theirs = Matcher(foreground, background, allow_low_quality_matches=allow_low_quality)(box_iou(boxes, anchors))
     ours = match_anchors(
         anchors,
         torch.cat((boxes, far_off))[None],
         background_iou=background,
         foreground_iou=foreground,
-        low_quality=low_quality,
+        allow_low_quality=allow_low_quality,
     )
     assert (theirs >= 0).sum() > 5
     assert torch.equal(ours[0], theirs)

@@ -20,7 +20,7 @@ Golden = Callable[[str], dict[str, Any]]
 def test_anchors_take_the_label_and_the_box_that_they_answer_for() -> None:
     anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 30.0, 10.0], [0.0, 0.0, 10.0, 4.5], [90, 90, 99, 99]])
     boxes = torch.tensor([[[0.0, 0.0, 10.0, 9.0], [20.0, 0.0, 30.0, 4.5], [0.0, 0.0, 0.0, 0.0]]])
-    labels, target = assign_retinanet(anchors, boxes, torch.tensor([[5, 3, -1]]), low_quality=False)
+    labels, target = assign_retinanet(anchors, boxes, torch.tensor([[5, 3, -1]]), allow_low_quality=False)
     assert labels.tolist() == [[5, IGNORED, 5, BACKGROUND]]
     assert target[0].tolist() == [boxes[0, 0].tolist(), anchors[1].tolist(), boxes[0, 0].tolist(), anchors[3].tolist()]
     labels, target = assign_retinanet(anchors, boxes, torch.tensor([[5, 3, -1]]))
@@ -45,7 +45,7 @@ def test_thresholds_are_those_given() -> None:
             torch.tensor([[0]]),
             background_iou=background,
             foreground_iou=foreground,
-            low_quality=False,
+            allow_low_quality=False,
         )
         assert labels.tolist() == [expected]
 
@@ -54,7 +54,7 @@ def test_thresholds_are_those_given() -> None:
 def test_an_image_without_boxes_is_background_with_deltas_of_zero(num_boxes: int) -> None:
     anchors = RETINANET.grid((64, 64))
     labels, target = assign_retinanet(
-        anchors, torch.zeros(2, num_boxes, 4), torch.full((2, num_boxes), -1), low_quality=True
+        anchors, torch.zeros(2, num_boxes, 4), torch.full((2, num_boxes), -1), allow_low_quality=True
     )
     assert (labels == BACKGROUND).all()
     assert boxes_to_deltas(anchors, target, RCNN).abs().max() == 0
@@ -84,12 +84,12 @@ def assert_matched_up_to(expected: Tensor, anchors: Tensor, boxes: Tensor) -> No
                 boxes[None, column : column + 1],
                 background_iou=threshold,
                 foreground_iou=threshold,
-                low_quality=False,
+                allow_low_quality=False,
             )
             assert found.item() == result
     assert (expected == 0).any()
     nothing = match_anchors(
-        anchors, boxes[:, None], background_iou=1e-9, foreground_iou=1e-9, low_quality=False
+        anchors, boxes[:, None], background_iou=1e-9, foreground_iou=1e-9, allow_low_quality=False
     )  # each box an image of its own
     assert torch.equal(nothing.T == BACKGROUND, expected == 0)
 
@@ -129,7 +129,7 @@ def of_zgcr(anchors: Tensor, annotations: Tensor, legacy: bool) -> tuple[Tensor,
 def test_it_equals_the_original_of_zgcr_with_all_anchors_and_without_its_added_pixel(golden: Golden, case: str) -> None:
     """It drops anchors that touch the border, forces none, and ignores an image without boxes.
 
-    Here all anchors train, `low_quality` is off, and such an image is background.
+    Here all anchors train, `allow_low_quality` is off, and such an image is background.
     """
     recorded = golden("retinanet_zgcr/assign")[case]
     anchors, annotations, out = recorded["in"]["anchors"], recorded["in"]["annotations"], recorded["out"]
@@ -143,7 +143,7 @@ def test_it_equals_the_original_of_zgcr_with_all_anchors_and_without_its_added_p
         anchors,
         annotations[..., :4].masked_fill(padding[..., None], 0.0),
         annotations[..., 4].long(),
-        low_quality=False,
+        allow_low_quality=False,
     )
     deltas = boxes_to_deltas(anchors, target, RCNN)
     for image, expected in enumerate(out["targets_all_anchors"]):

@@ -84,7 +84,7 @@ def test_it_equals_the_original_of_zgcr_without_its_faults(golden: Golden, case:
     anchors, p, reg = (torch.cat(given[k], dim=int(k != "anchors")) for k in ("anchors", "cls_prob", "reg"))
     outputs = RetinaNetOutputs(p.double().logit().float(), reg, anchors, tuple(len(x) for x in given["anchors"]))
     decoder = RetinaNetDecoder(
-        fast_decode=fast,
+        top_class_only=fast,
         score_threshold=args["min_score_threshold"],
         nms_threshold=args["nms_threshold"],
         max_detections=args["max_detection_num"],
@@ -133,7 +133,7 @@ def test_fast_decoding_equals_the_original_of_xytpai_clipped_on_both_sides_first
     given, args, out = recorded["in"], recorded["args"], recorded["out"]
     anchors = anchors_of_xytpai(*args["img_size_hw"])
     decoder = RetinaNetDecoder(
-        ONES, fast_decode=True, score_threshold=args["score_th"], nms_threshold=args["nms_th"], max_detections=357
+        ONES, top_class_only=True, score_threshold=args["score_th"], nms_threshold=args["nms_th"], max_detections=357
     )
     outputs = outputs_on(anchors, given["cls_out"], yxhw(given["reg_out"]))
     detections = decoder(outputs, torch.tensor([args["img_size_hw"]] * 2))
@@ -162,7 +162,7 @@ def test_boxes_of_deltas_equal_the_original_of_xytpai(golden: Golden) -> None:
     # Of a size that cuts nothing off, so all anchors of a score over 0.5 come back, best class and score of each.
     far = torch.tensor([1000.0, 1000.0, 1000.0, 1000.0])
     outputs = outputs_on(anchors + far, given["cls_out"], yxhw(given["reg_out"]))
-    decoder = RetinaNetDecoder(ONES, fast_decode=True, score_threshold=0.5, nms_threshold=1.0, max_detections=357)
+    decoder = RetinaNetDecoder(ONES, top_class_only=True, score_threshold=0.5, nms_threshold=1.0, max_detections=357)
     detections = decoder(outputs, torch.tensor([[3000, 3000]]))
     order = out["cls_p"][0].argsort(descending=True)
     order = order[out["cls_p"][0, order] > 0.5]
@@ -177,7 +177,7 @@ def test_suppression_equals_the_original_of_xytpai(golden: Golden) -> None:
     recorded = golden("retinanet_xyt/box_nms")["union"]
     boxes, scores, kept = yxyx(recorded["in"]["boxes"]), recorded["in"]["scores"], recorded["out"]["keep"]
     outputs = outputs_on(boxes, scores.double().logit().float()[None, :, None])
-    decoder = RetinaNetDecoder(fast_decode=True, score_threshold=0.0, nms_threshold=recorded["args"]["threshold"])
+    decoder = RetinaNetDecoder(top_class_only=True, score_threshold=0.0, nms_threshold=recorded["args"]["threshold"])
     detections = decoder(outputs, torch.tensor([[1000, 1000]]))
     n = len(kept)
     assert 20 < n == (detections.labels >= 0).sum() < len(boxes)

@@ -27,8 +27,9 @@ from torchvision.ops import generalized_box_iou, sigmoid_focal_loss
 
 from detectors.anchors import RETINANET
 from detectors.backbones.resnet import ResNet
+from detectors.boxes import check_same_weights
 from detectors.losses import BACKGROUND, IGNORED
-from detectors.retinanet import BOX_LOSSES, RetinaNet, RetinaNetLoss, assign_retinanet
+from detectors.retinanet import BOX_LOSSES, RetinaNet, RetinaNetDecoder, RetinaNetLoss, assign_retinanet
 
 HEADS = ("logits", "deltas")
 
@@ -83,8 +84,8 @@ def test_both_losses_are_divided_by_the_matched_anchors_of_the_whole_batch() -> 
 
 
 @pytest.mark.parametrize("box_loss", BOX_LOSSES)
-@pytest.mark.parametrize("low_quality", [False, True])
-def test_losses_and_gradients_equal_a_plain_formula(box_loss: str, low_quality: bool) -> None:
+@pytest.mark.parametrize("allow_low_quality", [False, True])
+def test_losses_and_gradients_equal_a_plain_formula(box_loss: str, allow_low_quality: bool) -> None:
     """With loops over images, rows of the matched alone, and torchvision's focal and GIoU functions."""
     outputs = random_outputs(3, 4)
     outputs = replace(outputs, deltas=(outputs.deltas.detach() * 0.3).requires_grad_())
@@ -93,7 +94,7 @@ def test_losses_and_gradients_equal_a_plain_formula(box_loss: str, low_quality: 
     boxes[2], labels[2] = 0, -1
     loss = RetinaNetLoss(
         box_weights=(3.0, 4.0, 5.0, 6.0),
-        low_quality=low_quality,
+        allow_low_quality=allow_low_quality,
         box_loss=box_loss,
         smooth_l1_beta=0.2,
         box_loss_weight=0.7,
@@ -101,7 +102,7 @@ def test_losses_and_gradients_equal_a_plain_formula(box_loss: str, low_quality: 
         focal_gamma=1.5,
     )
     weights = torch.tensor(loss.box_weights)
-    target_labels, target = assign_retinanet(outputs.anchors, boxes, labels, low_quality=low_quality)
+    target_labels, target = assign_retinanet(outputs.anchors, boxes, labels, allow_low_quality=allow_low_quality)
     of_class, of_box, count = torch.zeros(()), torch.zeros(()), 0
     for image in range(3):
         kept, positive = target_labels[image] != IGNORED, target_labels[image] >= 0
@@ -200,7 +201,12 @@ def test_bfloat16_outputs_give_float32_losses_also_under_autocast(box_loss: str)
 def test_every_knob_of_the_assignment_is_used() -> None:
     outputs = random_outputs(1, 3)
     boxes, labels = random_truth(1, 8, 3)
-    changed: tuple[dict[str, Any], ...] = ({}, {"background_iou": 0.2}, {"foreground_iou": 0.7}, {"low_quality": False})
+    changed: tuple[dict[str, Any], ...] = (
+        {},
+        {"background_iou": 0.2},
+        {"foreground_iou": 0.7},
+        {"allow_low_quality": False},
+    )
     values = [total(RetinaNetLoss(**knobs)(outputs, boxes, labels)).item() for knobs in changed]
     assert len(set(values)) == 4
 
@@ -208,7 +214,6 @@ def test_every_knob_of_the_assignment_is_used() -> None:
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"box_loss": "diou"}, "box_loss=diou: expected one of smooth_l1, l1, giou"),
         ({"background_iou": 0.6}, r"background_iou=0\.6, foreground_iou=0\.5: expected 0 < background_iou <="),
         ({"background_iou": 0.0}, r"background_iou=0\.0, foreground_iou=0\.5: expected 0 < background_iou <="),
         ({"foreground_iou": 1.5}, r"foreground_iou=1\.5: expected .* foreground_iou <= 1"),
@@ -221,6 +226,21 @@ def test_every_knob_of_the_assignment_is_used() -> None:
 def test_impossible_knobs_are_refused(knobs: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RetinaNetLoss(**knobs)
+
+
+def test_an_unknown_box_loss_names_the_choices() -> None:
+    loss = RetinaNetLoss()
+    object.__setattr__(loss, "box_loss", "diou")  # which the tests' type checker would refuse sooner
+    with pytest.raises(ValueError, match="box_loss=diou: expected one of smooth_l1, l1, giou"):
+        loss.__post_init__()
+
+
+def test_a_decoder_of_other_box_weights_than_the_losss_is_refused() -> None:
+    check_same_weights(RetinaNetLoss(), RetinaNetDecoder())
+    check_same_weights(RetinaNetLoss(box_weights=[1.0] * 4), RetinaNetDecoder(box_weights=(1.0,) * 4))
+    check_same_weights(object(), RetinaNetDecoder())
+    with pytest.raises(ValueError, match=r"box_weights=\[10\.0, .* of the decoder: expected \[1\.0, 1\.0, "):
+        check_same_weights(RetinaNetLoss(box_weights=[1.0] * 4), RetinaNetDecoder())
 
 
 # Devices and compilers
@@ -272,7 +292,7 @@ def test_no_shape_depends_on_the_targets() -> None:
         from detectors.backbones import ResNet
         from detectors.retinanet import RetinaNet, RetinaNetLoss, RetinaNetOutputs
 
-        for options in ({}, {"box_loss": "giou", "low_quality": False}):
+        for options in ({}, {"box_loss": "giou", "allow_low_quality": False}):
             outputs, (boxes, labels) = random_outputs(2, 3), random_truth(2, 5, 3)
             loss = RetinaNetLoss(**options)
             compiled = torch.compile(loss, fullgraph=True, backend="eager")

@@ -101,7 +101,7 @@ def test_losses_and_gradients_equal_the_original_of_zgcr_without_its_faults(gold
     outputs = outputs_on(given["anchors"], logits, reg)
     padding = given["annotations"][..., 4] < 0
     boxes = given["annotations"][..., :4].masked_fill(padding[..., None], 0.0)
-    ours = RetinaNetLoss(low_quality=False)(outputs, boxes, given["annotations"][..., 4].long())
+    ours = RetinaNetLoss(allow_low_quality=False)(outputs, boxes, given["annotations"][..., 4].long())
     without = of_zgcr(given, logits.sigmoid(), reg, size, legacy=False)
     torch.testing.assert_close(ours, without, rtol=1e-4, atol=1e-6)
     of_class, of_box = gradients(ours, outputs)

@@ -155,7 +155,7 @@ def test_batched_equals_single_on_the_same_canvas(fast: bool) -> None:
         for layer in (network.head.logits, network.head.deltas):
             nn.init.normal_(layer.weight, std=0.3)
         together = network(images, sizes)
-        decode = RetinaNetDecoder(score_threshold=0.02, fast_decode=fast)
+        decode = RetinaNetDecoder(score_threshold=0.02, top_class_only=fast)
         detections = decode(together, sizes)
         assert (detections.labels >= 0).any(dim=1).all()
         for i in range(3):

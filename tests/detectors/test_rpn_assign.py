@@ -71,11 +71,11 @@ def test_images_are_assigned_alone_and_padded_truth_is_nothing(inside_only: bool
         assert all(torch.equal(a[0], b[i]) for a, b in zip(alone, together, strict=True))
 
 
-@pytest.mark.parametrize("low_quality", [True, False])
-def test_each_images_own_anchors_are_matched_as_shared_ones_are(low_quality: bool) -> None:
+@pytest.mark.parametrize("allow_low_quality", [True, False])
+def test_each_images_own_anchors_are_matched_as_shared_ones_are(allow_low_quality: bool) -> None:
     anchors = FASTER_RCNN_FPN.grid((128, 128))
     boxes, _ = random_truth(3, 6, 9)
-    settings = {"background_iou": 0.3, "foreground_iou": 0.5, "low_quality": low_quality}
+    settings = {"background_iou": 0.3, "foreground_iou": 0.5, "allow_low_quality": allow_low_quality}
     shared = match_anchors(anchors, boxes, **settings)
     assert torch.equal(match_anchors(anchors.expand(3, -1, -1), boxes, **settings), shared)
     order = torch.stack([torch.randperm(len(anchors), generator=torch.Generator().manual_seed(i)) for i in range(3)])

@@ -74,7 +74,7 @@ def test_its_maps_are_those_of_torchvision(plain: models.VGG, whole: VGG16, canv
 @torch.no_grad()
 def test_regions_are_what_fc6_and_fc7_make_of_them(plain: models.VGG, whole: VGG16) -> None:
     x = torch.randn(3, 512, 7, 7, generator=torch.Generator().manual_seed(0))
-    ours = whole.eval().regions(x)
+    ours = whole.eval().region_head(x)
     assert ours.shape == (3, whole.region_channels)
     torch.testing.assert_close(ours, plain.classifier[:6](x.flatten(1)), rtol=1e-4, atol=1e-4)
     assert (ours > 0).any()
@@ -84,8 +84,8 @@ def test_regions_are_what_fc6_and_fc7_make_of_them(plain: models.VGG, whole: VGG
 @torch.no_grad()
 def test_dropout_is_off_in_evaluation_and_by_default(whole: VGG16) -> None:
     x = torch.randn(1, 512, 7, 7)
-    assert torch.equal(whole.eval().regions(x), whole.regions(x))
-    assert not torch.equal(whole.train().regions(x), whole.regions(x))
+    assert torch.equal(whole.eval().region_head(x), whole.region_head(x))
+    assert not torch.equal(whole.train().region_head(x), whole.region_head(x))
     with torch.device("meta"):
         layers = VGG16(weights=None, fully_connected=True).modules()
     assert [layer.p for layer in layers if isinstance(layer, nn.Dropout)] == [0.0, 0.0]

@@ -1,8 +1,7 @@
 """Records the runs of this folder with the version that it is started in: python tests/earlier_runs/record.py
 
-Runs in a temporary folder, kills them at the moments below, stores what is left of them, and what this version makes of
-it. README.md says which version did; a later one would record what it makes of its own runs, which tests nothing. So
-do this in a folder of another name, to add the runs of another version.
+Runs in a temporary folder, kills them at the moments below, stores what is left of them and what this version makes of
+it. It replaces what is here; README.md says which version that is of, and why not to do so.
 """
 
 import json
@@ -69,7 +68,7 @@ RUNS: dict[str, tuple[list[str], dict[str, Any] | None]] = {
     ),
     "classifier": (
         ["model=classifier", "data=imagefolder", "data.root=data/classes", "data.num_classes=3",
-         "data.eval_batch_size=2", "model.lr=1.0e-3", *every(4),
+         "data.eval_batch_size=2", "model.lr=1.0e-3", *every(4), "trainer.max_steps=6",
          "callbacks.checkpoints.monitor=val/top5", "~callbacks.report"],
         {"at": "batch_end", "batch": 5},
     ),

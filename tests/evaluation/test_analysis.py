@@ -136,3 +136,20 @@ def test_a_class_of_which_nothing_was_found_shows_nothing():
 def test_a_crowd_swallows_the_boxes_that_lie_in_it():
     overlaps = iou(np.array([[0, 0, 5, 10.0]]), np.array([BOX, BOX]), np.array([False, True]))
     assert overlaps == pytest.approx(np.array([[0.5, 1.0]]))
+
+
+def test_boxes_of_an_image_carry_their_marks_and_its_mistakes_are_marked():
+    truth = truth_of((0, BOX, 0, "crowd", "difficult"), (0, FAR, 1), (1, BOX, 0), (1, FAR, 0), images=2)
+    predictions = predictions_of((0, BOX, 0, 0.9), (1, NEAR, 0, 0.8), (1, BOX, 0, 0.7), (1, FAR, 0, 0.4))
+    analysis = analysed(truth, predictions)
+    true, predicted = analysis.boxes(0)
+    assert [(box.label, box.score, box.marks, box.is_mistake) for box in true] == [
+        (0, None, ("crowd", "difficult"), False),
+        (1, None, ("missed",), True),
+    ]
+    assert [(box.label, box.marks, box.is_mistake) for box in predicted] == [(0, ("ignored",), False)]
+    true, predicted = analysis.boxes(1)
+    assert [box.xyxy.tolist() for box in true] == [BOX, FAR]
+    assert [box.xyxy.tolist() for box in predicted] == [NEAR, BOX]  # the third is under the threshold
+    assert [box.score for box in predicted] == pytest.approx([0.8, 0.7])
+    assert [box.marks for box in predicted] == [(), ("duplicate",)]

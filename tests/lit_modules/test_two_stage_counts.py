@@ -35,7 +35,8 @@ def small(model: str, *overrides: str) -> DetectionModule:
 
 @pytest.fixture(scope="module")
 def two_stages() -> FasterRCNNModule:
-    overrides = ("head_channels=64", f"rpn_samples={SAMPLED}", f"roi_samples={SAMPLED}", "proposals=50")
+    samples = (f"anchor_sampler.num_samples={SAMPLED}", f"region_sampler.num_samples={SAMPLED}")
+    overrides = ("head_channels=64", *samples, "proposer.max_proposals=50")
     module = small("faster_rcnn", *(f"model.{override}" for override in overrides))
     assert isinstance(module, FasterRCNNModule)
     return module
@@ -123,7 +124,7 @@ def test_training_counts_nothing(two_stages, shapes) -> None:
 
 
 def test_the_proposal_network_alone_counts_its_anchors(shapes) -> None:
-    module = small("rpn", "data.num_classes=1", f"model.num_samples={SAMPLED}")
+    module = small("rpn", "data.num_classes=1", f"model.anchor_sampler.num_samples={SAMPLED}")
     assert isinstance(module, RPNModule)
     batches = [batch._replace(labels=batch.labels.clamp(max=0)) for batch in shapes.val_dataloader()]
     (part,) = evaluated(module, batches).confusions(module.confusion_matrices(["object"])).values()

@@ -172,10 +172,10 @@ def test_the_size_is_on_the_x_axis_and_each_rule_is_a_series():
 def test_without_sizes_the_swept_numbers_are_on_the_x_axis_and_words_in_the_legend():
     numbers = compare([result(changes={"model.lr": lr}) for lr in (0.1, 0.01)])
     assert _swept(numbers, numbers.rows) == "model.lr"
-    words = compare([result(changes={"model.box_loss": loss}) for loss in ("iou", "giou")])
+    words = compare([result(changes={"model.loss.box_loss": loss}) for loss in ("iou", "giou")])
     assert _swept(words, words.rows) is None
     names = [one.name for one in _series(words, words.rows, None)]
-    assert names == ["short_side 400 model.box_loss=giou", "short_side 400 model.box_loss=iou"]
+    assert names == ["short_side 400 model.loss.box_loss=giou", "short_side 400 model.loss.box_loss=iou"]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_without_sizes_the_swept_numbers_are_on_the_x_axis_and_words_in_the_lege
         [result(changes={"data.resize": size, "seed": seed}, ms_per_image=9.0, train_seconds=90.0)
          for size in (400, 500) for seed in (0, 1)],
         [result(changes={"model.lr": lr}) for lr in (1e-4, 1e-1)],
-        [result(changes={"model.box_loss": loss}, ms_per_image=3.0) for loss in ("iou", "giou")],
+        [result(changes={"model.loss.box_loss": loss}, ms_per_image=3.0) for loss in ("iou", "giou")],
         [result(state="failed")],
     ],
     ids=["sizes", "rates", "words", "nothing finished"],

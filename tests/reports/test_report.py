@@ -14,6 +14,7 @@ from evaluation.truth import Predictions, Truth
 from reports import plots
 from reports.plots import Line
 from reports.report import About, report
+from reports.report_pictures import pictures
 
 NASTY = ("<script>alert(1)</script>", "كرة الدم", "赤血球", 'it\'s & "so"')
 ABOUT = About(
@@ -240,6 +241,23 @@ def test_the_page_stays_under_five_megabytes_whatever_the_pictures():
     html = report(ABOUT, made_up(40, ("cat",)), lambda _: noise, num_pictures=40)
     assert len(html.encode()) < 5_000_000
     assert len(checked(html).with_class("picture")) >= 10
+
+
+def test_each_image_is_read_once_however_often_it_is_encoded():
+    noise, read = np.random.default_rng(0).integers(0, 256, (640, 640, 3), dtype=np.uint8), []
+
+    def image(image_id: int | str) -> np.ndarray:
+        read.append(image_id)
+        return noise
+
+    page = checked(report(ABOUT, made_up(40, ("cat",)), image, num_pictures=40))
+    assert 10 <= len(page.with_class("picture")) < 40  # they didn't fit at once
+    assert len(read) == len(set(read))
+
+
+def test_a_page_without_room_for_any_picture_says_so():
+    html = pictures(made_up(3, ("cat",)), grey, 24, room=100)
+    assert "no room left for pictures" in html
 
 
 def test_a_thousand_boxes_on_an_image_are_drawn_in_part():

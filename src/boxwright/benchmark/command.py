@@ -10,8 +10,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from boxwright.config.compatible import refuse_uneven_batch
 from boxwright.config.errors import ConfigError
-from boxwright.config.files import is_group, origin
+from boxwright.config.files import followers, is_group, origin
 from boxwright.runs.folder import resolved
+
+_LENGTH = (
+    "max_time", "val_check_interval", "limit_train_batches", "limit_val_batches", "limit_test_batches",
+    "log_every_n_steps", "enable_progress_bar",
+)  # fmt: skip
+UNUSED_OF_TRAINER = tuple(f"trainer.{name}" for name in _LENGTH)
+"""Settings of a run that no part of a measurement depends on."""
 
 
 def refuse_unmeasurable(cfg: DictConfig) -> None:
@@ -59,6 +66,8 @@ def of_checkpoint(cfg: DictConfig, stored: Mapping[str, Any]) -> DictConfig:
     config = cast(DictConfig, OmegaConf.merge(command, OmegaConf.create(dict(stored))))
     for override in OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task)):
         _take(config, command, override)
+        for key in followers(cfg, override.key_or_group):
+            OmegaConf.update(config, key, OmegaConf.select(command, key))
     config.model.optimizer, config.model.schedule = config.optimizer, config.schedule
     config.init_from = None
     return config

@@ -32,7 +32,7 @@ def measure_inference(
     device = trainer.strategy.root_device
     clock, precision = Clock(device), _precision(trainer)
     module.to(device).eval()
-    batches = [b._replace(images=b.images.to(device), sizes=b.sizes.to(device)) for b in batches]
+    batches = [batch.to(device) for batch in batches]
 
     def once(at: int) -> _Round:
         clock.wait()

@@ -1,9 +1,10 @@
-"""From a config to its figures."""
+"""Builds what is measured, measures its parts, and saves the figures."""
 
 import json
 import logging
 import warnings
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,21 +18,20 @@ from omegaconf import DictConfig, OmegaConf
 from boxwright.benchmark import command, tables
 from boxwright.benchmark.clock import Limit, matrix_rate
 from boxwright.benchmark.data import KEPT, first_batches, measure_data
-from boxwright.benchmark.fresh import settle
+from boxwright.benchmark.fresh import set_frozen_norms
 from boxwright.benchmark.inference import measure_inference
 from boxwright.benchmark.step import StepTimer, measure_step
-from boxwright.build import check_compiler, make_datamodule
+from boxwright.build import make_datamodule, make_trainer
 from boxwright.checkpoints.init_from import start_from
 from boxwright.checkpoints.reading import load_module, read_checkpoint
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import plain
-from boxwright.frame import quieten
 from boxwright.runs.folder import resolved
 from boxwright.runs.scaling import scaled
+from datamodules.base import DetectionDataModule
 from datamodules.batch import Batch
-from datamodules.dataset import val_batches
+from datamodules.dataset import spaced_batches
 from evaluation.files import write_text
-from lit_modules.callbacks.compiled import Compiled
 from lit_modules.flops import gflops
 from lit_modules.machine import choose_precision, device_name, environment
 from lit_modules.training_module import TrainingModule
@@ -39,9 +39,29 @@ from lit_modules.training_module import TrainingModule
 log = logging.getLogger(__name__)
 
 
-def measure(cfg: DictConfig) -> dict[str, Any]:
-    """Print the figures, write benchmark.json and benchmark.md to the output folder, and return them."""
-    quieten()
+@dataclass
+class Bench:
+    """What is measured, with all that it takes: the objects of a training run, without its loggers and validations."""
+
+    cfg: DictConfig
+    """Of benchmark.py."""
+    config: DictConfig
+    """Of the run that would train, scaled."""
+    folder: Path
+    timer: StepTimer
+    trainer: pl.Trainer
+    datamodule: DetectionDataModule
+    module: TrainingModule
+    batches: list[Batch]
+    """On which the step is measured."""
+
+    @property
+    def limit(self) -> Limit:
+        return Limit(self.cfg.rounds, self.cfg.seconds)
+
+
+def set_up(cfg: DictConfig) -> Bench:
+    """Builds what would be trained, or what a checkpoint's run has trained."""
     warnings.filterwarnings("ignore", ".*have no `val_dataloader`.*")
     folder = Path(HydraConfig.get().runtime.output_dir)
     checkpoint = None if cfg.checkpoint is None else read_checkpoint(cfg.checkpoint)
@@ -50,52 +70,74 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
     config.trainer.precision = choose_precision(config.trainer.precision, config.trainer.accelerator)
     config = scaled(config, quiet=True)
     pl.seed_everything(config.seed, verbose=False)
-    parts, limit = list(cfg.parts), Limit(cfg.rounds, cfg.seconds)
-    timer = StepTimer(cfg.warmup, limit, config.compile)
+    timer = StepTimer(cfg.warmup, Limit(cfg.rounds, cfg.seconds), config.compile)
     trainer = _trainer(config, timer, folder)
-    datamodule: Any = make_datamodule(config)
+    datamodule = make_datamodule(config)
     datamodule.trainer = trainer  # loaders ask it for its device and its micro-batches
     module = _module(config, checkpoint, datamodule)
     module.attach(folder, datamodule.seed)
-    device = trainer.strategy.root_device
-
     log.info("%s on %s, %s", tables.named(config), device_name(trainer), trainer.precision)
-    figures: dict[str, Any] = {
+    return Bench(cfg, config, folder, timer, trainer, datamodule, module, [])
+
+
+def describe(bench: Bench) -> dict[str, Any]:
+    """Command, versions, device, size of the network: what figures mean nothing without."""
+    device, precision = bench.trainer.strategy.root_device, str(bench.trainer.precision)
+    is_new = bench.cfg.checkpoint is None
+    return {
         "command": list(HydraConfig.get().overrides.task),
         "versions": environment(),
-        "device": device_name(trainer),
+        "device": device_name(bench.trainer),
         "threads": torch.get_num_threads(),
-        "precision": str(trainer.precision),
-        "weights": cfg.checkpoint or config.init_from or "fresh",
-        "trunk_weights": None if checkpoint is not None else config.model.backbone.weights,
-        "network": _size(module, datamodule),
-        "matrix_rate": matrix_rate(device, str(trainer.precision)),
+        "precision": precision,
+        "weights": bench.cfg.checkpoint or bench.config.init_from or "fresh",
+        "trunk_weights": bench.config.model.backbone.weights if is_new else None,
+        "network": _size(bench.module, bench.datamodule),
+        "matrix_rate": matrix_rate(device, precision),
     }
-    batches: list[Batch] = []
-    if "data" in parts:
-        log.info("measuring the loader")
-        figures["data"], batches = measure_data(datamodule, cfg.warmup, limit)
-    elif "step" in parts:
-        batches = first_batches(datamodule)
-    if figures["weights"] == "fresh" and figures["trunk_weights"] is None:
-        settle(module, batches[0] if batches else next(val_batches(datamodule, 1)), device)
-    if "step" in parts:
-        log.info("measuring the training step")
-        figures["step"] = measure_step(module, trainer, timer, batches)
-    if "inference" in parts:
-        log.info("measuring inference")
-        several = list(val_batches(datamodule, KEPT, single=False))
-        if not several:
-            raise ConfigError("none of the validation images chosen could be read; see inspect_data.py")
-        ways = [several] if len(several[0].images) > 1 else []
-        ways.append(list(val_batches(datamodule, 2 * KEPT)))
-        figures["inference"] = [measure_inference(module, trainer, way, cfg.warmup, limit) for way in ways]
-    figures = tables.with_shares(figures) | {"config": plain(config)}
-    write_text(folder / "benchmark.json", json.dumps(figures, indent=1))
-    write_text(folder / "benchmark.md", tables.as_markdown(figures))
-    log.info("%s", tables.as_text(figures))
-    log.info("saved in %s", folder)
+
+
+def measure_loader(bench: Bench) -> dict[str, Any]:
+    """Times loading, and keeps the first batches for the step."""
+    log.info("measuring the loader")
+    figures, bench.batches = measure_data(bench.datamodule, bench.cfg.warmup, bench.limit)
     return figures
+
+
+def prepare_weights(bench: Bench) -> None:
+    """Gives the frozen batch norms of a random network statistics, without which its activations overflow."""
+    if "step" in bench.cfg.parts and not bench.batches:
+        bench.batches = first_batches(bench.datamodule)
+    is_random = bench.config.init_from is None and bench.config.model.backbone.weights is None
+    if bench.cfg.checkpoint is None and is_random:
+        batch = bench.batches[0] if bench.batches else next(spaced_batches(bench.datamodule.val_dataloader(), 1))
+        set_frozen_norms(bench.module, batch, bench.trainer.strategy.root_device)
+
+
+def measure_training(bench: Bench) -> dict[str, Any]:
+    """Times whole optimizer steps and their parts."""
+    log.info("measuring the training step")
+    return measure_step(bench.module, bench.trainer, bench.timer, bench.batches)
+
+
+def measure_validation(bench: Bench) -> list[dict[str, Any]]:
+    """Times network and decoder on validation images, in batches where there are any, and one at a time."""
+    log.info("measuring inference")
+    several = list(spaced_batches(bench.datamodule.val_dataloader(), KEPT, single=False))
+    if not several:
+        raise ConfigError("none of the validation images chosen could be read; see inspect_data.py")
+    ways = [several] if len(several[0].images) > 1 else []
+    ways.append(list(spaced_batches(bench.datamodule.val_dataloader(), 2 * KEPT)))
+    return [measure_inference(bench.module, bench.trainer, way, bench.cfg.warmup, bench.limit) for way in ways]
+
+
+def save(bench: Bench, figures: dict[str, Any]) -> None:
+    """Prints the table, and writes benchmark.json and benchmark.md."""
+    figures = tables.with_shares(figures) | {"config": plain(bench.config)}
+    write_text(bench.folder / "benchmark.json", json.dumps(figures, indent=1))
+    write_text(bench.folder / "benchmark.md", tables.as_markdown(figures))
+    log.info("%s", tables.as_text(figures))
+    log.info("saved in %s", bench.folder)
 
 
 def _trainer(config: DictConfig, timer: StepTimer, folder: Path) -> pl.Trainer:
@@ -103,25 +145,21 @@ def _trainer(config: DictConfig, timer: StepTimer, folder: Path) -> pl.Trainer:
     for problem in command.several_devices(config):  # of a checkpoint's run
         raise ConfigError(problem)
     averaging: Any = OmegaConf.select(config, "callbacks.averaging")
-    callbacks: list[pl.Callback] = [Compiled()] if config.compile else []
-    callbacks += [*([] if averaging is None else [instantiate(averaging)]), timer]
+    callbacks: list[pl.Callback] = [*([] if averaging is None else [instantiate(averaging)]), timer]
     timer.num_batches = KEPT
     passes = timer.most_passes(config.trainer.accumulate_grad_batches)
     try:
-        trainer: pl.Trainer = instantiate(
-            config.trainer,
+        trainer = make_trainer(
+            config,
+            folder,
+            callbacks,
             max_steps=max(config.trainer.max_steps, passes) if config.trainer.max_steps > 0 else -1,
             max_time=None,
             limit_train_batches=1.0,
             limit_val_batches=0,
             val_check_interval=1.0,
             enable_progress_bar=False,
-            enable_model_summary=False,
             enable_checkpointing=False,
-            use_distributed_sampler=False,
-            num_sanity_val_steps=0,
-            default_root_dir=str(folder),
-            callbacks=callbacks,
             logger=False,
         )
     except InstantiationException as error:
@@ -129,12 +167,10 @@ def _trainer(config: DictConfig, timer: StepTimer, folder: Path) -> pl.Trainer:
         raise ConfigError(f"{key}: {error.__cause__}") from error
     for problem in command.several_devices(config, trainer.world_size):
         raise ConfigError(problem)
-    if config.compile:
-        check_compiler(trainer.strategy.root_device)
     return trainer
 
 
-def _module(config: DictConfig, checkpoint: dict[str, Any] | None, datamodule: Any) -> TrainingModule:
+def _module(config: DictConfig, checkpoint: dict[str, Any] | None, datamodule: DetectionDataModule) -> TrainingModule:
     """The network that would be trained; a trunk from ImageNet is random, since its weights change no time."""
     if checkpoint is not None:
         stored = checkpoint["boxwright"]
@@ -153,12 +189,11 @@ def _module(config: DictConfig, checkpoint: dict[str, Any] | None, datamodule: A
     module: TrainingModule = instantiate(config.model)
     if config.init_from is not None:
         start_from(module, config.init_from, datamodule.class_names)
-    if config.channels_last:
-        module.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    module.lay_out(config.channels_last)
     return module
 
 
-def _size(module: TrainingModule, datamodule: Any) -> dict[str, Any]:
+def _size(module: TrainingModule, datamodule: DetectionDataModule) -> dict[str, Any]:
     """Parameters, and the operations of an image of the commonest canvas of validation."""
     loader: Any = datamodule.val_dataloader()
     canvases = Counter(cast("tuple[int, int]", key.canvas) for batch in loader.batch_sampler for key in batch)

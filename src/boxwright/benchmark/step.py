@@ -17,7 +17,7 @@ from lit_modules.machine import memory_mb
 from lit_modules.training_module import TrainingModule
 
 
-class Again:
+class RepeatedBatches:
     """A loader that delivers the same batches over and over, as one epoch of so many."""
 
     def __init__(self, batches: Sequence[Batch], number: int) -> None:
@@ -134,7 +134,7 @@ def measure_step(module: TrainingModule, trainer: pl.Trainer, timer: StepTimer, 
     module.train()
     module.lr = 0.0
     accumulate = trainer.accumulate_grad_batches
-    trainer.fit(module, train_dataloaders=Again(batches, timer.most_passes(accumulate)))
+    trainer.fit(module, train_dataloaders=RepeatedBatches(batches, timer.most_passes(accumulate)))
     device = trainer.strategy.root_device
     ends = {"forward": ("start", "forward"), "backward": ("forward", "backward"), "optimizer": ("backward", "end")}
     times = {part: timer.ms(*moments) for part, moments in (ends | {"total": ("start", "end")}).items()}

@@ -124,12 +124,12 @@ class Detector:
         sized = self.resize.apply(image, (height, width))
         nothing = np.zeros((0, 4)), np.zeros(0, np.int64)
         info = ImageInfo(image_id, before, sized.scale)
-        return Sample(sized.image, sized.size, *nothing, info, (height, width))
+        return Sample(sized, *nothing, info, (height, width))
 
     def detect(self, samples: Sequence[Sample]) -> list[ImagePredictions]:
         """One forward pass over samples of one canvas, and all that validation would score."""
         batch = collate(list(samples))
-        moved = batch._replace(images=batch.images.to(self.device), sizes=batch.sizes.to(self.device))
+        moved = batch.to(self.device)
         half = torch.float16 if self.precision == "16-mixed" else torch.bfloat16
         with (
             torch.inference_mode(),

@@ -22,12 +22,16 @@ from torch import Tensor
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from boxwright.checkpoints.trust import refuse_foreign, refuse_overgrown
+from boxwright.config.earlier import NODES, translated
 from boxwright.config.errors import ConfigError
 from evaluation.files import write_whole
 from lit_modules.training_module import TrainingModule
 
-FORMAT = 1
-"""Of `boxwright` in a checkpoint; to be raised when an older version of this file would misread a newer one."""
+FORMAT = 2
+"""Version of `boxwright` in a checkpoint: raised when an older version of this file would misread a newer one.
+
+1 (version 0.1.0) has no nodes for loss and decoder in `config`; it is translated when it is read.
+"""
 _NEEDED = {
     "model": ("_target_",),
     "data": ("_target_", "rule", "resize", "eval_batch_size"),
@@ -142,10 +146,12 @@ def _reason(error: Exception) -> str:
 def _check(contents: dict[str, Any]) -> None:
     """ValueError unless a checkpoint is complete and consistent."""
     stored = _mapping(contents, "boxwright")
-    if (number := stored.get("format", 1)) != FORMAT:
-        raise ValueError(f"it has format {number!r}, and this version reads format {FORMAT}")
+    if (number := stored.get("format", 1)) not in (1, FORMAT):
+        raise ValueError(f"it has format {number!r}, and this version reads formats 1 to {FORMAT}")
+    refuse_overgrown(_mapping(stored, "config"))
+    if number == 1:
+        stored |= {"config": translated(stored["config"]), "format": FORMAT}
     config = _mapping(stored, "config")
-    refuse_overgrown(config)
     absent = [f"{part}.{key}" for part, keys in _NEEDED.items() for key in keys if key not in _mapping(config, part)]
     if absent or not isinstance(config.get("channels_last"), bool):
         raise ValueError(f"its config lacks {', '.join(absent) or 'channels_last'}")
@@ -162,6 +168,9 @@ def _check(contents: dict[str, Any]) -> None:
         raise ValueError(f"{len(strays)} entries of its state_dict are not tensors: {_some(strays)}")
     with torch.device("meta"), _at_most(2 * len(state) + 100):  # takes no memory, however large the numbers
         expected = build_module(without_weights(config["model"])).state_dict()
+    for name in NODES.get(config["model"]["_target_"], ()):
+        if "_target_" not in _mapping(config["model"], name):
+            raise ValueError(f"its model.{name} names no class")
     _refuse_misfit(state, expected)
 
 
@@ -243,8 +252,7 @@ def load_module(checkpoint: Mapping[str, Any]) -> TrainingModule:
     """The module of a checkpoint with its weights (the averaged ones where the run averaged), in eval mode."""
     module = build_module(without_weights(checkpoint["boxwright"]["config"]["model"]))
     module.load_state_dict(checkpoint["state_dict"])
-    if checkpoint["boxwright"]["config"]["channels_last"]:  # convolutions round differently in each layout
-        module.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    module.lay_out(checkpoint["boxwright"]["config"]["channels_last"])
     module.run = dict(checkpoint["boxwright"])
     return module.eval()
 

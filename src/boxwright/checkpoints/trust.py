@@ -58,8 +58,8 @@ def _check_call(node: Mapping[Any, Any], key: str) -> None:
         if isinstance(target, str) and re.fullmatch(r"[\w.]{1,80}", target) and not is_trusted(target):
             advice = f"; {explain_untrusted(target)}"
         raise ValueError(
-            f"{key}._target_ is {_shown(target)}: a checkpoint may only name networks, data modules, optimizers and "
-            f"schedules in {', '.join((*OURS, *users_packages()))}{advice}"
+            f"{key}._target_ is {_shown(target)}: a checkpoint may only name networks, losses, decoders, data modules, "
+            f"optimizers and schedules in {', '.join((*OURS, *users_packages()))}{advice}"
         )
     kinds = parameters(target)
     if kinds is None:  # torch's own
@@ -81,7 +81,13 @@ def _makes_part_of_a_run(target: Any) -> bool:
     except (ImportError, AttributeError):
         return False
     made = found if isinstance(found, type) else get_type_hints(found).get("return") if callable(found) else None
-    return isinstance(made, type) and issubclass(made, _KINDS)
+    return isinstance(made, type) and (issubclass(made, _KINDS) or _is_loss_or_decoder(cast("type[Any]", made)))
+
+
+def _is_loss_or_decoder(made: type[Any]) -> bool:
+    """Whether a class with `__call__` is defined in `detectors` or in a package that the user trusts."""
+    places = tuple(f"{package}." for package in ("detectors", *users_packages()))
+    return f"{made.__module__}.".startswith(places) and any("__call__" in vars(base) for base in made.__mro__)
 
 
 def _shown(value: object) -> str:

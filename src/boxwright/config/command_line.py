@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
@@ -31,6 +30,7 @@ from boxwright.config.files import (
     unknown,
     use_folder,
 )
+from boxwright.config.hydra_internals import get_args_parser
 
 # The command line, before Hydra's main
 

@@ -7,20 +7,18 @@ from omegaconf import DictConfig
 
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import nearest, options, origin
-from boxwright.config.signatures import constant, inherits
+from boxwright.config.signatures import class_constant, constant, inherits
 
 
 def scored(data: str) -> tuple[str, ...]:
-    """What an evaluation on a data set of this `_target_` gives, the number to compare by first."""
-    if has_whole_images(data):
-        return constant("evaluation.truth", "CLASSIFICATION_METRICS")
-    coco, voc = (constant("evaluation.truth", name) for name in ("COCO_METRICS", "VOC_METRICS"))
-    return coco + voc if inherits(data, "datamodules.voc.VocDataModule") else coco
+    """Metrics of an evaluation on a data set of this `_target_`, the number to compare by first."""
+    groups: tuple[str, ...] = class_constant(data, "metrics", ("coco",))
+    return tuple(name for group in groups for name in constant("evaluation.truth", f"{group.upper()}_METRICS"))
 
 
 def has_whole_images(data: str) -> bool:
     """Whether it has a class for each image, and no boxes."""
-    return inherits(data, "datamodules.imagefolder.ImageFolderDataModule")
+    return class_constant(data, "whole_images", False)
 
 
 def match_problems(cfg: DictConfig) -> Iterator[str]:

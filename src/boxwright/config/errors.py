@@ -54,7 +54,7 @@ def clear_errors(main: Callable[P, R]) -> Callable[P, R]:
 
 
 def listed(problems: list[str]) -> str:
-    return "\n".join(["The config is not right:", *(f"  - {problem}" for problem in problems)])
+    return "\n".join(["Invalid config:", *(f"  - {problem}" for problem in problems)])
 
 
 def few(names: Sequence[str], count: int = 10) -> str:

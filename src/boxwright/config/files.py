@@ -13,6 +13,8 @@ from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from boxwright.config.earlier import MOVED, moved_to
+
 CONF = Path(__file__).parents[3] / "conf"
 
 _users: list[Path] = []
@@ -40,7 +42,9 @@ def name_file(file: Path) -> str:
 
 
 def groups() -> list[str]:
-    return sorted({str(group.relative_to(folder)) for folder in folders() for group in folder.rglob("*/")})
+    """All that a command line can choose a file of, so without Hydra's own."""
+    every = {str(group.relative_to(folder)) for folder in folders() for group in folder.rglob("*/")}
+    return sorted(group for group in every if group.split("/")[0] != "hydra")
 
 
 def is_group(key: str) -> bool:
@@ -66,6 +70,8 @@ def unknown(key: str, origin: str, known: dict[str, Any]) -> str:
     """The message on a key that a config has and `known` has not."""
     if key == "experiment":
         return f"{key} ({origin}): a recipe must begin with the line `# @package _global_`"
+    if moved := _moved(key, at(known, "model._target_")):
+        return f"{key} ({origin}): {moved}"
     if owners := _owners(key):
         return f"{key} ({origin}): not with the choice that was made; it is a setting of {', '.join(owners)}"
     parent, _, name = key.rpartition(".")
@@ -73,6 +79,14 @@ def unknown(key: str, origin: str, known: dict[str, Any]) -> str:
     elsewhere = [other for other in keys(known) if other.rpartition(".")[2] == name]
     near = nearest(key, siblings) or nearest(key, elsewhere) or nearest(key, keys(known))
     return f"{key} ({origin}): no such setting{near or (elsewhere and f'; nearest is {elsewhere[0]}') or ''}"
+
+
+def _moved(key: str, model: object) -> str:
+    """That a key of an earlier version is elsewhere today, of the chosen model or else of others."""
+    if now := moved_to(model, key):
+        return f"is now {now}"
+    elsewhere = dict.fromkeys(now for other in MOVED if (now := moved_to(other, key)))
+    return " or ".join(f"is now {now} of {', '.join(_owners(now))}" for now in elsewhere)
 
 
 def _owners(key: str) -> list[str]:
@@ -177,6 +191,11 @@ def keys(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
         yield prefix + name
         if isinstance(value, dict):
             yield from keys(cast(dict[str, Any], value), f"{prefix}{name}.")
+
+
+def followers(cfg: DictConfig, key: str) -> list[str]:
+    """Settings of a model that are interpolations of another one, in a config that is not resolved."""
+    return [name for name, value in flat(cfg).items() if key.startswith("model.") and value == f"${{{key}}}"]
 
 
 def flat(cfg: DictConfig) -> dict[str, Any]:

@@ -6,12 +6,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import nearest, origin
-from boxwright.config.signatures import inherits
+from boxwright.config.signatures import class_constant
 
 
 def refuse_missing_paths(cfg: DictConfig) -> None:
     """Said here, before the imports take their seconds, of what would be opened only after them."""
-    makes_root = inherits(str(OmegaConf.select(cfg, "data._target_")), "datamodules.shapes.ShapesDataModule")
+    makes_root = class_constant(str(OmegaConf.select(cfg, "data._target_")), "makes_root", False)
     replaced = OmegaConf.select(cfg, "init_from") is not None
     for key, opened in (("data.root", not makes_root), ("init_from", True), ("model.backbone.weights", not replaced)):
         value: str | None = OmegaConf.select(cfg, key)

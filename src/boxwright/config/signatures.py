@@ -103,6 +103,38 @@ def inherits(target: str, base: str) -> bool:
     return any(inherits(f"{found[0]}.{ast.unparse(node)}", base) for node in found[1].bases)
 
 
+def class_constant(target: str, name: str, default: Any) -> Any:
+    """The literal that a class of this project or of the user's, or the nearest of its bases, assigns to `name` in its
+    body; `default` where none does, or the source is not at hand."""
+    module, _, class_name = target.rpartition(".")
+    found = _find(module, class_name)
+    if found is None or not isinstance(found[1], ast.ClassDef):
+        return default
+    for node in found[1].body:
+        match node:
+            case ast.AnnAssign(ast.Name(assigned), _, ast.expr() as value) if assigned == name:
+                return _literal(value, f"{target}.{name}")
+            case ast.Assign([ast.Name(assigned)], value) if assigned == name:
+                return _literal(value, f"{target}.{name}")
+            case _:
+                pass
+    for base in found[1].bases:
+        inherited = class_constant(f"{found[0]}.{ast.unparse(base)}", name, None)
+        if inherited is not None:
+            return inherited
+    return default
+
+
+def _literal(value: ast.expr, where: str) -> Any:
+    try:
+        return ast.literal_eval(value)
+    except ValueError as error:
+        raise ValueError(
+            f"{where} = {ast.unparse(value)}: it is read from the source, before anything is imported; "
+            "write it as a literal"
+        ) from error
+
+
 def is_ours(target: str) -> bool:
     return (SOURCE / target.partition(".")[0]).is_dir()
 

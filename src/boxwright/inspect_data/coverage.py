@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from detectors.anchors import FASTER_RCNN_FPN, FASTER_RCNN_VGG16, RETINANET, Anchors, best_ious
-from detectors.fcos import SIZE_RANGES, FCOSLoss, assign_fcos, grid_points
+from detectors.fcos import SIZE_RANGES, FCOSLoss, SizeRanges, assign_fcos, grid_points
 from reports.inspection_tables import OWN, RECALL_IOU, Alternative, Coverage
 
 ANCHORS = {"RetinaNet": RETINANET, "Faster R-CNN, FPN": FASTER_RCNN_FPN, "Faster R-CNN, VGG16": FASTER_RCNN_VGG16}
 ASSIGNMENTS = {"anywhere inside": None, "centre sampling 1.5": 1.5}
-"""Of FCOS's locations, by `model.center_sampling`."""
+"""Of FCOS's locations, by `model.loss.center_sampling`."""
 _STRIDES = RETINANET.strides  # FCOS has the same pyramid
 _WIDER = (1 / 3, 0.5, 1.0, 2.0, 3.0)
 _RESIZES = (0.5, 1.5, 2.0)
@@ -33,18 +33,21 @@ class Targets:
 
     anchors: dict[str, Anchors]
     assignments: dict[str, float | None]
+    size_ranges: SizeRanges = SIZE_RANGES
+    """Distances that each level of FCOS regresses."""
 
     @classmethod
     def of(cls, model: Any = None) -> "Targets":
         """`model`: a LightningModule; anchors are those of its network."""
-        anchors, assignments = ANCHORS, ASSIGNMENTS
+        anchors, assignments, size_ranges = ANCHORS, ASSIGNMENTS, SIZE_RANGES
         own, loss = getattr(getattr(model, "network", None), "anchors", None), getattr(model, "loss", None)
         if isinstance(own, Anchors):
             anchors = _own_first(own, ANCHORS, _equal_anchors)
         if isinstance(loss, FCOSLoss):
             names = {f"centre sampling {loss.center_sampling:g}": loss.center_sampling} if loss.center_sampling else {}
+            size_ranges = loss.size_ranges
             assignments = _own_first(loss.center_sampling, ASSIGNMENTS | names, lambda one, other: one == other)
-        return cls(anchors, assignments)
+        return cls(anchors, assignments, size_ranges)
 
 
 def _own_first(own: T, known: dict[str, T], equal: Callable[[T, T], bool]) -> dict[str, T]:
@@ -107,8 +110,9 @@ def cover(
     if sample is not None and sample < len(images):
         images = np.sort(np.random.default_rng(seed).permutation(images)[:sample])
     members: list[np.ndarray] = [np.arange(a, b) for a, b in zip(starts[images], ends[images], strict=True)]
-    kinds = targets.assignments.values()
-    unassigned: list[Tensor] = [_unassigned(boxes, members[i], kinds) for i in track(range(len(members)), len(members))]
+    unassigned: list[Tensor] = [
+        _unassigned(boxes, members[i], targets) for i in track(range(len(members)), len(members))
+    ]
     together = torch.cat(unassigned, dim=1).numpy()
     return Coverage(
         role=role,
@@ -122,7 +126,7 @@ def cover(
         sampled_images=len(images),
         level_ranges=[
             (f"P{level + 3}", max(low, 0.0), high if high < 1e8 else math.inf)
-            for level, (low, high) in enumerate(SIZE_RANGES)
+            for level, (low, high) in enumerate(targets.size_ranges)
         ],
         alternatives=_alternatives(survey, rule, boxes, targets.anchors),
     )
@@ -136,17 +140,17 @@ def locations_inside(boxes: NetworkBoxes, stride: int = _STRIDES[0]) -> np.ndarr
     return (last_inside - first_inside + 1).clamp(min=0).prod(dim=1).long().numpy()
 
 
-def _unassigned(boxes: NetworkBoxes, members: np.ndarray, assignments: Iterable[float | None]) -> Tensor:
+def _unassigned(boxes: NetworkBoxes, members: np.ndarray, targets: Targets) -> Tensor:
     """Which of the boxes of one image no location answers for: bool (assignments, G)."""
     height, width = (int(side) for side in boxes.canvases[members[0]])
     maps = [torch.empty(math.ceil(height / stride), math.ceil(width / stride)) for stride in _STRIDES]
     points, strides = grid_points(maps, _STRIDES)
     numbers = torch.arange(len(members))[None]  # in the place of labels: each location names its box
     found: list[Tensor] = []
-    for center_sampling in assignments:
+    for center_sampling in targets.assignments.values():
         chosen, _ = assign_fcos(
             points, strides, tuple(level.numel() for level in maps), boxes.boxes[members][None], numbers,
-            center_sampling=center_sampling,
+            center_sampling=center_sampling, size_ranges=targets.size_ranges,
         )  # fmt: skip
         found.append(torch.bincount(chosen[chosen >= 0], minlength=len(members)) == 0)
     return torch.stack(found)

@@ -51,7 +51,7 @@ class Found:
 def inspect(cfg: DictConfig) -> int:
     """Print the tables, write inspection.html, return the number of problems."""
     quieten()
-    warnings.filterwarnings("ignore", ".*(left out|filled in|missing image files):.*")  # it is all in `Found`
+    warnings.filterwarnings("ignore", ".*(skipped|filled in|missing image files):.*")  # it is all in `Found`
     folder = Path(HydraConfig.get().runtime.output_dir)
     if cfg.sample is not None and cfg.sample < 1:
         raise ConfigError(f"sample={cfg.sample}: expected a number of images, or null for all")

@@ -4,8 +4,8 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +22,6 @@ from rich.table import Column, Table
 
 from boxwright.checkpoints.detector import Detector, equal_canvases, load_detector
 from boxwright.config.errors import ConfigError, few
-from boxwright.frame import quieten
 from boxwright.predict.media import Film, Media, Pictures, Read, Reading, Unread
 from boxwright.predict.sources import DRAWN, Source
 from boxwright.predict.threads import Behind, ahead
@@ -39,15 +38,14 @@ _THRESHOLD = 0.3
 _DEVICES = {"auto": None, "cpu": "cpu", "gpu": "cuda", "cuda": "cuda", "mps": "mps"}
 
 
-def predict(cfg: DictConfig, source: Source) -> None:
-    """Write predictions.json and what is drawn to the output folder; ends with status 1 where nothing could be read."""
-    quieten()
+@contextmanager
+def open_job(cfg: DictConfig, source: Source, detector: Detector) -> Generator["Job"]:
+    """The source, drawn/ and predictions.json, opened; what is half written is removed unless the job is closed.
+
+    Ends with status 1 where the source can't be opened.
+    """
     cv2.setNumThreads(0)  # pictures are read side by side instead
     folder = Path(HydraConfig.get().runtime.output_dir)
-    for name in ("batch_size", "num_workers"):
-        if cfg[name] is not None and cfg[name] < 1:
-            raise ConfigError(f"{name}={cfg[name]}: expected 1 or more")
-    detector = make_detector(cfg)
     if source.passed_over:
         log.info("passed over, not being pictures: %d (%s)", len(source.passed_over), few(source.passed_over))
     with ExitStack() as stack:
@@ -60,14 +58,7 @@ def predict(cfg: DictConfig, source: Source) -> None:
         info = {"checkpoint": cfg.checkpoint, "source": cfg.source, "score_thresholds": detector.thresholds}
         path = folder / "predictions.json"
         file = stack.enter_context(CocoFile(path, info, detector.category_ids, detector.class_names))
-        job = Job(detector, media, file)
-        job.run(cfg.batch_size or detector.batch_size, cfg.draw)
-        if not file.num_images:
-            log.error("nothing could be read of source=%s", cfg.source)
-            sys.exit(1)
-        media.close()
-    job.sum_up(source)
-    log.info("saved in %s", folder)
+        yield Job(detector, media, file)
 
 
 def open_media(source: Source, drawn: Path, num_workers: int) -> Media:
@@ -76,6 +67,9 @@ def open_media(source: Source, drawn: Path, num_workers: int) -> Media:
 
 def make_detector(cfg: DictConfig) -> Detector:
     """The checkpoint's, with the score thresholds asked for; those of the best F1 where none are and it has them."""
+    for name in ("batch_size", "num_workers"):
+        if cfg[name] is not None and cfg[name] < 1:
+            raise ConfigError(f"{name}={cfg[name]}: expected 1 or more")
     if cfg.accelerator not in _DEVICES:
         raise ConfigError(f"accelerator={cfg.accelerator}: expected one of {', '.join(_DEVICES)}")
     device = _DEVICES[cfg.accelerator]
@@ -189,6 +183,13 @@ class Job:
             f"score_threshold={math.floor(100 * score) / 100:g}"
         )
 
+    def close(self, source: str) -> None:
+        """Completes what was drawn; ends with status 1 where nothing could be read."""
+        if not self.file.num_images:
+            log.error("nothing could be read of source=%s", source)
+            sys.exit(1)
+        self.media.close()
+
     def sum_up(self, source: Source) -> None:
         """What was found, and what could not be read."""
         count = self.file.num_images
@@ -211,3 +212,4 @@ class Job:
         stated = self.media.total or 0
         if source.is_video and count < stated:
             log.warning("the video states %d frames; %d could be read", stated, count)
+        log.info("saved in %s", self.file.path.parent)

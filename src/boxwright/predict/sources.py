@@ -10,9 +10,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from boxwright.config.errors import ConfigError, few
+from datamodules.endings import PICTURES
 
-_COMMON = (".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-PICTURES = frozenset((*_COMMON, ".pbm", ".pgm", ".pnm", ".ppm"))
 VIDEOS = frozenset((".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"))
 DRAWN = "drawn"
 """Folder in the output folder for what is drawn."""

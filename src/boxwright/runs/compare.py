@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
+from boxwright.config.earlier import renamed_line
 from boxwright.config.files import flat
 from boxwright.runs.folder import load_config
 from boxwright.runs.scaling import scaled
@@ -79,8 +80,9 @@ def read(folder: Path, start: Path) -> Result | None:
         raise ValueError(f"{folder / 'config.yaml'} is damaged ({' '.join(str(error).split())})") from error
     if any(part not in config for part in _PARTS):
         return None
-    told, finished, failed = (_json(folder / f"{name}.json") for name in ("overrides", "finished", "failed"))
-    overridden = (line.lstrip("+~").partition("=")[0] for line in told.get("overrides", ()))
+    given, finished, failed = (_json(folder / f"{name}.json") for name in ("overrides", "finished", "failed"))
+    lines = (renamed_line(config.model.get("_target_"), line) for line in given.get("overrides", ()))
+    overridden = (line.lstrip("+~").partition("=")[0] for line in lines)
     curves = _curves(folder / "metrics.csv")
     best = _best(curves, config, finished.get("best_step"))
     metrics: dict[str, float] = finished.get("val") or _metrics(best)
@@ -92,7 +94,7 @@ def read(folder: Path, start: Path) -> Result | None:
     return Result(
         folder=os.path.relpath(folder, start),
         settings=flat(config),
-        choices=told.get("choices", {}),
+        choices=given.get("choices", {}),
         overridden=frozenset(overridden),
         state="finished" if finished else "failed" if failed else "unfinished",
         step=int(finished.get("step", max((row["step"] for row in curves), default=0))),
@@ -114,7 +116,7 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _curves(file: Path) -> list[dict[str, float]]:
-    """Rows of metrics.csv with what there is of each; what a crash has cut is left out."""
+    """Rows of metrics.csv with what there is of each; a row that a crash has cut is skipped."""
     if not file.exists():
         return []
     with file.open(newline="", encoding="utf-8", errors="replace") as opened:
@@ -141,6 +143,6 @@ def _best(curves: list[dict[str, float]], config: DictConfig, step: int | None) 
 
 
 def _metrics(row: dict[str, float]) -> dict[str, float]:
-    """Of a validation, without its losses and what it tells of single classes."""
+    """Of a validation, without its losses and scores of single classes."""
     named = {name.removeprefix("val/"): value for name, value in row.items() if name.startswith("val/")}
     return {name: value for name, value in named.items() if "/" not in name and not name.startswith("loss")}

@@ -8,7 +8,7 @@ report.html      the run on one page
 pictures/        validation images with their boxes
 checkpoints/     step_N.ckpt, and best.ckpt and last.ckpt pointing at two of them
 finished.json    the results; its absence makes the run one that can be resumed
-failed.json      why it ended before, unless it was told to
+failed.json      why it failed
 """
 
 import json
@@ -28,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from boxwright.config.check import check
 from boxwright.config.compatible import refuse_uneven_batch
+from boxwright.config.earlier import renamed_line, translated
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import plain
 from boxwright.config.paths import refuse_missing_paths
@@ -70,7 +71,7 @@ class Run:
 
 
 def failure_reason(error: BaseException) -> str:
-    """Of a failure, for who looks at the run later; what an error says that is meant for users needs no class."""
+    """The reason of a failure, as it is kept with the run; an error meant for users needs no name of its class."""
     cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
     return str(cause) if isinstance(cause, ValueError) and str(cause) else f"{type(cause).__name__}: {cause}"
 
@@ -86,7 +87,7 @@ def keep_failure(folder: Path, reason: str) -> str:
 
 
 def open_run(cfg: DictConfig) -> Run:
-    """Check the config, or take the stored one when the folder has a run to go on with.
+    """Check the config, or take the stored one where the folder holds a run to continue.
 
     Every rank comes to the same answer by itself, since not all launchers let rank 0 go first.
     """
@@ -116,17 +117,19 @@ def open_run(cfg: DictConfig) -> Run:
     if results is None and is_rank_zero():
         folder.mkdir(parents=True, exist_ok=True)
         write_text(file, OmegaConf.to_yaml(config))
-        _remember_command(folder / "overrides.json", hydra, resumed=cfg.resume is not None)
+        _remember_command(folder, config, hydra, resumed=cfg.resume is not None)
         for ended in ("finished.json", "failed.json"):
             (folder / ended).unlink(missing_ok=True)
-    if results is not None and is_rank_zero() and hydra.mode == RunMode.RUN:  # a sweep says it in its own way
+    if results is not None and is_rank_zero() and hydra.mode == RunMode.RUN:  # a sweep prints it in its own way
         log.info("the run in %s is finished already: %s", folder, json.dumps(results))
     return Run(folder, config, checkpoint, results, is_new)
 
 
-def _remember_command(file: Path, hydra: Any, resumed: bool) -> None:
+def _remember_command(folder: Path, config: DictConfig, hydra: Any, resumed: bool) -> None:
     """The overrides of every command that the run was started or resumed with, and the first one's choices of files."""
+    file = folder / "overrides.json"
     stored: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"overrides": [], "choices": {}}
+    stored["overrides"] = [renamed_line(config.model._target_, line) for line in stored["overrides"]]
     given: list[str] = [line for line in plain(hydra.overrides)["task"] if not line.startswith("resume=")]
     if not resumed:
         choices = {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra/")}
@@ -149,7 +152,9 @@ def resolved(cfg: DictConfig) -> DictConfig:
 
 
 def load_config(file: Path) -> DictConfig:
-    return cast(DictConfig, OmegaConf.load(file))
+    """The config of a run, in today's keys where an earlier version wrote it."""
+    config = cast(DictConfig, OmegaConf.load(file))
+    return OmegaConf.create(translated(plain(config))) if OmegaConf.is_dict(config) else config
 
 
 def leave_no_trace(folder: Path) -> None:
@@ -167,9 +172,8 @@ def _remove(folder: Path) -> None:
 
 
 def is_untouched(folder: Path) -> bool:
-    """Whether nothing but an empty log lies in it, as Hydra makes it."""
-    file = folder / "log.txt"
-    return list(folder.iterdir()) == [file] and file.stat().st_size == 0
+    """Whether it is as Hydra makes it: empty, but for an empty log."""
+    return all(file.name == "log.txt" and file.stat().st_size == 0 for file in folder.iterdir())
 
 
 def last_checkpoint(folder: Path) -> Path | None:

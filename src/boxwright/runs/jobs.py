@@ -12,32 +12,40 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from boxwright.config.hydra_internals import get_args_parser, is_basic
 from boxwright.runs.folder import keep_failure, open_run
 from boxwright.runs.log import is_rank_zero
 
 Main = Callable[[DictConfig], float | None]
-LEFT_OUT = "hydra.job.config.override_dirname.exclude_keys"
-_OF_THE_SWEEP = ("hydra.mode", "hydra.run.dir", "hydra.sweep", "hydra/sweep", "hydra.launch", "hydra/launch", LEFT_OUT)
-"""What a job's own command is not told."""
+EXCLUDED = "hydra.job.config.override_dirname.exclude_keys"
+_OF_THE_SWEEP = (
+    "hydra.mode",
+    "hydra.run.dir",
+    "hydra.sweep",
+    "hydra/sweep",
+    "hydra.launch",
+    "hydra/launch",
+    EXCLUDED,
+)
+"""Hydra's settings that a job's own command does not get."""
 _TERMINATED = (75, -signal.SIGTERM)
 _INTERRUPTED = (130, -signal.SIGINT)
-"""Exit codes of a job that was told to end, after it has saved and before."""
+"""Exit codes of a job that a signal ended, after it has saved and before."""
 
 
 class JobError(RuntimeError):
-    """A job of a sweep failed, and has said so itself."""
+    """A job of a sweep failed, and has printed its reason itself."""
 
 
 def is_of_a_sweep(hydra: Any) -> bool:
     return hydra.mode == RunMode.MULTIRUN
 
 
-def say(text: str) -> None:
+def print_once(text: str) -> None:
     if is_rank_zero():
         print(text, flush=True)
 
@@ -59,13 +67,13 @@ def each_in_a_process(main: Main) -> Main:
     @functools.wraps(main)
     def job(cfg: DictConfig) -> float | None:
         hydra: Any = HydraConfig.get()
-        if not is_of_a_sweep(hydra) or not hydra.launcher._target_.endswith(".BasicLauncher"):
+        if not is_of_a_sweep(hydra) or not is_basic(hydra.launcher._target_):
             return main(cfg)
         run = open_run(cfg)
         results = run.results
         if results is None:
-            code, told = _follow(_command(hydra, run.folder))
-            _end_if_told(code, told)
+            code, received = _follow(_command(hydra, run.folder))
+            _end_if_signalled(code, received)
             results = _results(run.folder, code)
         return results["score"]
 
@@ -90,14 +98,14 @@ def _follow(command: list[str]) -> tuple[int, int | None]:
     """The exit code of a command that gets Ctrl-C and SIGTERM in place of this process, and which of them it got.
 
     It has a process group of its own, so that nothing of a failed job stays behind, such as a rank that waits for
-    another, and it is told to end when this process dies.
+    another, and it gets SIGTERM when this process dies.
     """
-    told: int | None = None
+    received: int | None = None
     job: subprocess.Popen[bytes] | None = None
 
     def pass_on(signum: int, _: object) -> None:
-        nonlocal told
-        told = signum
+        nonlocal received
+        received = signum
         if job is not None:
             with suppress(ProcessLookupError):  # a terminal sends Ctrl-C to every process
                 (os.killpg if signum == signal.SIGINT else os.kill)(job.pid, signum)
@@ -108,8 +116,8 @@ def _follow(command: list[str]) -> tuple[int, int | None]:
             signal.signal(signum, pass_on)
     try:
         job = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=_end_with_parent)
-        if told is not None:  # while it was started
-            pass_on(told, None)
+        if received is not None:  # while it was started
+            pass_on(received, None)
         code = job.wait()
     finally:
         for signum, handler in kept.items():
@@ -117,7 +125,7 @@ def _follow(command: list[str]) -> tuple[int, int | None]:
     if code not in (0, *_TERMINATED, *_INTERRUPTED):
         with suppress(ProcessLookupError):
             os.killpg(job.pid, signal.SIGKILL)
-    return code, told
+    return code, received
 
 
 def _end_with_parent() -> None:
@@ -125,15 +133,15 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
-def _end_if_told(code: int, told: int | None) -> None:
-    interrupted = code in _INTERRUPTED or told == signal.SIGINT
-    if interrupted or code in _TERMINATED or told is not None:
-        say(f"the sweep ends ({'Ctrl-C' if interrupted else 'SIGTERM'}); the same command goes on with it")
+def _end_if_signalled(code: int, received: int | None) -> None:
+    interrupted = code in _INTERRUPTED or received == signal.SIGINT
+    if interrupted or code in _TERMINATED or received is not None:
+        print_once(f"{'Ctrl-C' if interrupted else 'SIGTERM'}: the sweep ends; repeat the command to continue it")
         sys.exit(_INTERRUPTED[0] if interrupted else _TERMINATED[0])
 
 
 def _results(folder: Path, code: int) -> dict[str, Any]:
-    """Of a job that has ended; JobError with its reason if it failed."""
+    """The results of a job that has ended; raises JobError with its reason if it failed."""
     if code == 0:
         return json.loads((folder / "finished.json").read_text())
     reason = f"it ended with status {code}; see {folder / 'log.txt'}"

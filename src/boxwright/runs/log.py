@@ -36,7 +36,7 @@ class LogFile(logging.FileHandler):
         if not isinstance(error, OSError):
             super().handleError(record)
         elif not self._failed:
-            print(f"{self.baseFilename} can't be written ({error.strerror}); the rest goes on", file=sys.stderr)
+            print(f"{self.baseFilename} can't be written ({error.strerror}); the run continues", file=sys.stderr)
         self._failed = True
 
 

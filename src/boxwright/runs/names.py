@@ -48,12 +48,12 @@ def has_begun(folder: Path) -> bool:
     return (folder / "checkpoints").is_dir()
 
 
-def job_folder(overrides: Iterable[str], left_out: Iterable[str]) -> str:
-    """Of a sweep's job in the sweep's folder: its overrides by key, without those of the keys in `left_out`.
+def job_folder(overrides: Iterable[str], excluded: Iterable[str]) -> str:
+    """The folder of a job within its sweep: its overrides by key, without those of the keys in `excluded`.
 
     `data.resize=667,model.backbone=resnet18`, the `/` of a group being a dot; see `safe_name`.
     """
-    parsed = [o for o in OverridesParser.create().parse_overrides(list(overrides)) if o.key_or_group not in left_out]
+    parsed = [o for o in OverridesParser.create().parse_overrides(list(overrides)) if o.key_or_group not in excluded]
     if not parsed:
         return "defaults"
     pairs = sorted((o.get_key_element().replace("/", "."), o.get_value_element_as_str()) for o in parsed)
@@ -68,6 +68,6 @@ def safe_name(text: str) -> str:
     return f"{name.strip('-.,=+')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def output_folder(kind: str, output: str | None, now: str) -> str:
-    """Of what is no run: `output`, or a folder of its own under runs/KIND."""
-    return output or f"runs/{kind}/{now}"
+def output_folder(script: str, output: str | None, now: str) -> str:
+    """The folder of what is not a run: `output`, or one of its own in runs/evaluate and the like."""
+    return output or f"runs/{script.removesuffix('_data')}/{now}"

@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from boxwright.config.errors import ConfigError
-from boxwright.config.files import flat, is_group, reference
+from boxwright.config.files import flat, followers, is_group, reference
 from boxwright.runs.log import is_rank_zero
 from boxwright.runs.scaling import scaled
 
@@ -55,7 +55,7 @@ def with_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) ->
             continue
         if key == "init_from" and before != chosen:
             raise ConfigError(
-                f"{override.input_line}: the run to resume goes on from its own last checkpoint; leave it out, "
+                f"{override.input_line}: a resumed run continues from its own last checkpoint; leave it out, "
                 "or leave resume out to start a new run"
             )
         if before is None and key not in flat(stored) and not (key in flat(cfg) and key in flat(reference())):
@@ -65,7 +65,7 @@ def with_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) ->
         if key in _STREAM or (key.startswith("data.") and key not in _STREAM_FREE):
             raise ConfigError(
                 f"{key}: {before} in the run to resume, {chosen} on the command line. It changes the data stream, "
-                "so that the run could not go on exactly; leave it out, or start a new run"
+                "so that the run could not continue exactly; leave it out, or start a new run"
             )
         if key.startswith(_IN_CHECKPOINT):
             raise ConfigError(
@@ -75,7 +75,8 @@ def with_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) ->
             )
         if is_rank_zero():
             log.info("resumed with a difference: %s %s -> %s", key, before, chosen)
-        OmegaConf.update(stored, key, chosen, force_add=True)  # a key that an earlier version did not have
+        for changed in (key, *followers(cfg, key)):
+            OmegaConf.update(stored, changed, chosen, force_add=True)  # a key that an earlier version did not have
         if key.startswith(("optimizer.", "schedule.")):
             OmegaConf.update(stored, f"model.{key}", chosen)
     return stored

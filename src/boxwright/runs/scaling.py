@@ -20,10 +20,10 @@ def scaled(cfg: DictConfig, quiet: bool = False) -> DictConfig:
     if not cfg.scale_schedule or factor == 1:
         return cfg
     new = OmegaConf.create(plain(cfg))
-    told: list[str] = []
+    changes: list[str] = []
 
     def change(key: str, value: Any) -> None:
-        told.append(f"{key} {OmegaConf.select(new, key)} -> {value}")
+        changes.append(f"{key} {OmegaConf.select(new, key)} -> {value}")
         OmegaConf.update(new, key, value)
 
     change("model.lr", cfg.model.lr * factor)
@@ -42,7 +42,7 @@ def scaled(cfg: DictConfig, quiet: bool = False) -> DictConfig:
         log.info(
             "%d images a step, stated for 16: %s (scale_schedule=false keeps them)",
             cfg.data.batch_size,
-            "; ".join(told),
+            "; ".join(changes),
         )
     return new
 

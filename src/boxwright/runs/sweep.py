@@ -1,4 +1,4 @@
-"""A sweep (`train.py -m`) as Hydra calls it: names, folders, and what is said of all its jobs.
+"""A sweep (`train.py -m`) as Hydra calls it: names, folders, and what is printed about all its jobs.
 
 Hydra makes the jobs and calls `Sweep` (conf/train.yaml, `hydra.callbacks`). Imports nothing heavy.
 """
@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -25,8 +23,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import is_group
+from boxwright.config.hydra_internals import LAUNCHER_LOG, is_basic, returned, split_jobs
 from boxwright.runs.folder import failure_reason
-from boxwright.runs.jobs import LEFT_OUT, JobError, is_of_a_sweep, quoted, say
+from boxwright.runs.jobs import EXCLUDED, JobError, is_of_a_sweep, print_once, quoted
 from boxwright.runs.log import is_rank_zero
 from boxwright.runs.names import safe_name
 
@@ -40,8 +39,8 @@ class Sweep(Callback):
         self._failed: list[str] = []
 
     def on_multirun_start(self, config: DictConfig, config_name: str | None = None, **_: Any) -> None:
-        """Fix the name that the jobs share, and by which of their overrides they are told apart."""
-        logging.getLogger(BasicLauncher.__module__).setLevel(logging.WARNING)  # what it says, `on_job_start` says
+        """Fix the name that the jobs share, and which of their overrides tell them apart."""
+        logging.getLogger(LAUNCHER_LOG).setLevel(logging.WARNING)  # `on_job_start` prints the same
         hydra: Any = config.hydra
         overrides = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(
             list(hydra.overrides.task)
@@ -53,37 +52,37 @@ class Sweep(Callback):
         swept = {o.key_or_group for o in overrides if o.is_sweep_override()} | in_config.keys()
         name = _name(str(config_name), overrides)
         with read_write(config), open_dict(config):
-            if swept and not any(line.startswith(LEFT_OUT) for line in hydra.overrides.hydra):
+            if swept and not any(line.startswith(EXCLUDED) for line in hydra.overrides.hydra):
                 shared = ["name", *(o.key_or_group for o in overrides if o.key_or_group not in swept)]
-                hydra.overrides.hydra.append(f"{LEFT_OUT}=[{','.join(map(quoted, dict.fromkeys(shared)))}]")
+                hydra.overrides.hydra.append(f"{EXCLUDED}=[{','.join(map(quoted, dict.fromkeys(shared)))}]")
             if name != config.name:
                 config.name = name
                 hydra.overrides.task.append(f"name={quoted(name)}")
-        if hydra.sweeper._target_.endswith(".BasicSweeper") and not in_config:
-            self._total = len(BasicSweeper.split_arguments(overrides, None)[0])
+        if is_basic(hydra.sweeper._target_) and not in_config:
+            self._total = len(split_jobs(overrides))
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         if is_of_a_sweep(config.hydra):
             self._was_finished = Path(config.hydra.runtime.output_dir, "finished.json").exists()
             if not self._was_finished:
-                say(self._name(config))
+                print_once(self._name(config))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
-        """Tell of a failure, and keep it from Hydra, which would end with a traceback of the first one."""
+        """Prints a failure, and keeps it from Hydra, which would end with a traceback of the first one."""
         if not is_of_a_sweep(config.hydra):
             return
-        result: Any = job_return._return_value  # pyright: ignore[reportPrivateUsage]
+        result: Any = returned(job_return)
         if job_return.status == JobStatus.FAILED:
-            if not isinstance(result, JobError | ConfigError):  # which were told by whom they struck
+            if not isinstance(result, JobError | ConfigError):  # printed where they were raised
                 traceback.print_exception(result)
             reason = str(result) if isinstance(result, JobError) else failure_reason(result)
             self._failed.append(f"{' '.join(_apart(config.hydra))} failed: {reason}")
-            say(f"{self._name(config)} failed: {reason}")
+            print_once(f"{self._name(config)} failed: {reason}")
             job_return.return_value, job_return.status = math.nan, JobStatus.COMPLETED
         elif self._was_finished:
             monitor = str(OmegaConf.select(config, "callbacks.checkpoints.monitor"))
             score = f"{result:.4f}" if monitor.startswith("val/loss") else f"{100 * result:.2f} %"
-            say(f"{self._name(config)} is finished already: {monitor} {score}")
+            print_once(f"{self._name(config)} is finished already: {monitor} {score}")
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """The table and the plot of what lies in the sweep's folder; status 1 where a job of this command failed."""
@@ -117,7 +116,7 @@ def _problem(overrides: Iterable[Override]) -> str:
         return "-m: a sweep starts the processes of its jobs itself; start it without torchrun"
     for override in overrides:
         if override.key_or_group == "resume":
-            return f"{override.input_line}: a sweep goes on when its command is given again; leave it out"
+            return f"{override.input_line}: a sweep continues when its command is repeated; leave it out"
         if override.key_or_group == "name" and override.is_sweep_override():
             return f"{override.input_line}: the jobs of a sweep have their name in common; give one name, or none"
     return ""

@@ -13,7 +13,8 @@ from boxwright.checkpoints.reading import (
     read_checkpoint,
 )
 from boxwright.runs.folder import Run
-from datamodules.dataset import val_batches
+from datamodules.base import DetectionDataModule
+from datamodules.dataset import spaced_batches
 from evaluation.metrics import Metrics, headline
 from lit_modules.callbacks import report
 from lit_modules.callbacks.checkpoints import Checkpoints
@@ -26,7 +27,7 @@ from reports.terminal import metrics_text
 log = logging.getLogger(__name__)
 
 
-def finish(run: Run, module: TrainingModule, datamodule: Any, trainer: pl.Trainer) -> float:
+def finish(run: Run, module: TrainingModule, datamodule: DetectionDataModule, trainer: pl.Trainer) -> float:
     """Score the best checkpoint where the test split is another than the validated one, and sum the run up."""
     best = cast(Checkpoints, trainer.checkpoint_callback)
     is_val = datamodule.test_is_val and not is_limited(trainer.limit_val_batches)
@@ -61,7 +62,7 @@ def finish(run: Run, module: TrainingModule, datamodule: Any, trainer: pl.Traine
     return best.best_score
 
 
-def timed(module: TrainingModule, trainer: pl.Trainer, datamodule: Any) -> dict[str, Any]:
+def timed(module: TrainingModule, trainer: pl.Trainer, datamodule: DetectionDataModule) -> dict[str, Any]:
     """`ms_per_image` of the best weights and how it was taken, for finished.json and the loggers; on rank 0."""
     best = cast(Checkpoints, trainer.checkpoint_callback)
     try:
@@ -88,7 +89,7 @@ _WARM_UP = 3
 
 
 def ms_per_image(
-    module: TrainingModule, trainer: pl.Trainer, datamodule: Any, most: int = 32, seconds: float = 3.0
+    module: TrainingModule, trainer: pl.Trainer, datamodule: DetectionDataModule, most: int = 32, seconds: float = 3.0
 ) -> dict[str, Any]:
     """Times a forward pass and `module.evaluate_batch` over validation images, one at a time; the median, and how.
 
@@ -103,15 +104,14 @@ def ms_per_image(
     begin = time.perf_counter()
     precision: Any = trainer.precision_plugin
     with torch.inference_mode(), precision.forward_context():
-        for batch in val_batches(datamodule, most):
-            batch = batch._replace(images=batch.images.to(device), sizes=batch.sizes.to(device))
+        for batch in spaced_batches(datamodule.val_dataloader(), most):
+            batch = batch.to(device)
             for _ in range(0 if batch.images.shape in canvases else 1 if canvases else _WARM_UP):
                 module.evaluate_batch(module.forward_batch(batch), batch)
             canvases.add(batch.images.shape)
             start = time.perf_counter()
-            module.evaluate_batch(
-                module.forward_batch(batch), batch
-            )  # on the host when it returns, so that nothing is left to wait for
+            # Its entries are on the host, so that nothing is left to wait for.
+            module.evaluate_batch(module.forward_batch(batch), batch)
             times.append(time.perf_counter() - start)
             if len(times) >= 3 and time.perf_counter() - begin > seconds:
                 break

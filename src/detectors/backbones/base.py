@@ -18,13 +18,13 @@ from detectors.weights import load_backbone, load_published
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Of RGB in 0-1: what torchvision's weights were trained with."""
+"""Mean and deviation of RGB in 0-1 that torchvision's weights were trained with."""
 CAFFE_MEAN = (122.7717, 115.9465, 102.9801)
-"""Of RGB in 0-255, with a deviation of 1: what Caffe's weights were trained with, though on BGR."""
+"""Mean of RGB in 0-255, with a deviation of 1, that Caffe's weights were trained with, though on BGR."""
 
 
 def refuse_region_head(backbone: "Backbone") -> None:
-    """Where it would lie idle: parameters without a gradient, in every checkpoint."""
+    """Raises ValueError where the head would not be used: its parameters would have no gradient."""
     if backbone.region_size is not None:
         raise ValueError(
             "model.backbone.fully_connected=true: fc6 and fc7 are of use to model=faster_rcnn "
@@ -39,12 +39,12 @@ class Backbone(nn.Module, ABC):
     """
 
     channels: dict[int, int]
-    """Of the feature map at each stride from 4 to 32."""
+    """Number of channels of the feature map at each stride from 4 to 32."""
     pixel_mean: Tensor
     pixel_std: Tensor
     frozen_stages: int = 0
     region_size: int | None = None
-    """Cells in x and in y that layers behind all stages need in `regions`; None where there are none."""
+    """Cells in x and in y that `region_head` needs; None where any number will do."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,10 +53,10 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def stages(self) -> list[list[nn.Module]]:
-        """The layers up to stride 2, those that follow up to stride 4, then 8, 16 and 32."""
+        """Layers by stride: those up to stride 2, those that follow up to stride 4, then 8, 16 and 32."""
 
     def forward(self, x: Float[Tensor, "B 3 H W"], strides: tuple[int, ...] = (8, 16, 32)) -> list[Tensor]:
-        """Feature maps of normalised images, the finest first; what lies behind the last of them is not run."""
+        """Feature maps of normalised images, the finest first; layers after the last of them are not run."""
         maps: list[Tensor] = []
         for stage, stride in zip(self.stages(), (2, 4, 8, 16, 32), strict=True):
             if stride > max(strides):
@@ -69,17 +69,17 @@ class Backbone(nn.Module, ABC):
 
     @property
     def region_channels(self) -> int:
-        """Of what `regions` returns."""
+        """Number of channels that `region_head` returns."""
         return self.channels[32]
 
-    def regions(self, x: Float[Tensor, "N C h w"]) -> Float[Tensor, "N D"]:
-        """What the layers behind stride 16 make of regions cut out of that map (arXiv 1512.03385, appendix A)."""
+    def region_head(self, x: Float[Tensor, "N C h w"]) -> Float[Tensor, "N D"]:
+        """Features of regions pooled from the map of stride 16: the last stage as a head (1512.03385, appendix A)."""
         for layer in self.stages()[-1]:
             x = layer(x)
         return x.mean(dim=(2, 3))
 
     def normalize(self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"]) -> Float[Tensor, "B 3 H W"]:
-        """Pixels as the weights expect them, in the parameters' precision and memory layout; the padding becomes zero.
+        """Normalises pixels as the weights expect them, in the parameters' precision and layout; padding becomes zero.
 
         Zero *after* normalisation, so that a convolution sees the padding as it sees its own.
         """
@@ -94,7 +94,7 @@ class Backbone(nn.Module, ABC):
         return (pixels - self.pixel_mean[:, None, None]) / self.pixel_std[:, None, None] * inside
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Training mode for all but the frozen stages, whose statistics must not move."""
+        """Sets training mode for all but the frozen stages, whose statistics must not change."""
         super().train(mode)
         for layer in chain(*self.stages()[: self.frozen_stages]):
             layer.eval()
@@ -103,7 +103,7 @@ class Backbone(nn.Module, ABC):
     def _load_and_freeze(
         self, weights: str | Path | None, published: models.WeightsEnum, frozen_stages: int
     ) -> Set[str]:
-        """The names of the tensors that the weights had."""
+        """Loads weights and freezes stages; returns the names of the loaded tensors."""
         fold_frozen_norms(self)
         stages = self.stages()
         if not 0 <= frozen_stages <= len(stages):

@@ -31,7 +31,7 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 class FrozenBatchNorm(FrozenBatchNorm2d):
-    """torchvision's; where it follows a convolution it is part of that, see `fold_frozen_norms`."""
+    """torchvision's frozen batch norm, folded into the convolution before it (see `fold_frozen_norms`)."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -44,8 +44,8 @@ class FrozenBatchNorm(FrozenBatchNorm2d):
 
 
 class ConvolutionWithNorm(nn.Conv2d):
-    """A convolution that does what the frozen batch norm behind it would: w x + b, then scale and shift, is
-    (scale w) x + (scale b + shift). Its weights are scaled anew in each pass, so that they train as before.
+    """A convolution that applies the frozen batch norm that follows it: w x + b, then scale and shift, is
+    (scale w) x + (scale b + shift). Its weights are scaled in each pass, so that they train as before.
     """
 
     def follow_by(self, norm: FrozenBatchNorm) -> None:
@@ -61,7 +61,7 @@ class ConvolutionWithNorm(nn.Conv2d):
 
 
 def fold_frozen_norms(network: nn.Module) -> None:
-    """Make each frozen batch norm part of the convolution that its parent lists before it; names of weights stay.
+    """Folds each frozen batch norm into the convolution that its parent lists before it; names of weights stay.
 
     As passes of their own they take up to a fifth of a training step, and under autocast make float32 maps of bf16
     ones, which the next convolution casts back.
@@ -98,12 +98,12 @@ class SyncBatchNorm(nn.BatchNorm2d):
 
 
 def sync_batch_norm(num_channels: int) -> nn.Module:
-    """torch's own where there are GPUs, which DistributedDataParallel refuses to wrap on a CPU."""
+    """Returns torch's synchronised batch norm where there are GPUs; DistributedDataParallel refuses it on a CPU."""
     return (nn.SyncBatchNorm if torch.cuda.is_available() else SyncBatchNorm)(num_channels)
 
 
 class GroupNorm(nn.GroupNorm):
-    """In the input's precision under autocast, with sums in float32 as ever.
+    """Group norm in the input's precision under autocast; sums stay in float32.
 
     On CUDA autocast would make float32 maps of bf16 ones, which the next convolution would cast back.
     """

@@ -38,14 +38,14 @@ class ResNet(Backbone):
     ) -> None:
         super().__init__()
         build, published = RESNETS[depth]
-        trunk = build(weights=None, norm_layer=NORMS[norm])
+        network = build(weights=None, norm_layer=NORMS[norm])
         self.channels = {stride: stride * (16 if depth < 50 else 64) for stride in (4, 8, 16, 32)}
-        self.conv1, self.bn1, self.relu, self.maxpool = trunk.conv1, trunk.bn1, trunk.relu, trunk.maxpool
+        self.conv1, self.bn1, self.relu, self.maxpool = network.conv1, network.bn1, network.relu, network.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = (
-            trunk.layer1,
-            trunk.layer2,
-            trunk.layer3,
-            trunk.layer4,
+            network.layer1,
+            network.layer2,
+            network.layer3,
+            network.layer4,
         )
         self._load_and_freeze(weights, published, frozen_stages)
 

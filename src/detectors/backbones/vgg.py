@@ -20,11 +20,11 @@ VGG16S: dict[bool, tuple[Callable[..., models.VGG], models.WeightsEnum]] = {
     False: (models.vgg16, models.VGG16_Weights.IMAGENET1K_V1),
     True: (models.vgg16_bn, models.VGG16_BN_Weights.IMAGENET1K_V1),
 }
-"""Without a norm, and with one."""
+"""Networks and weights without a norm, and with one."""
 
 
 class VGG16(Backbone):
-    """VGG-16 (arXiv 1409.1556): conv3_3, conv4_3, conv5_3 and what pooling makes of that; `norm` as in torchvision's
+    """VGG-16 (arXiv 1409.1556): conv3_3, conv4_3, conv5_3 and its pooling; `norm` as in torchvision's
     `vgg16_bn`, behind each convolution, or none as published.
 
     A stage begins with the pooling that leads to its stride. So `frozen_stages=1` keeps conv1 and conv2 as they are,
@@ -40,7 +40,7 @@ class VGG16(Backbone):
         dropout: float = 0.0,
         caffe: bool = False,
     ) -> None:
-        """`fully_connected` keeps fc6 and fc7 of the weights for `regions`, with `dropout` behind each.
+        """Builds the network; `fully_connected` keeps fc6 and fc7 for `region_head`, with `dropout` behind each.
 
         `caffe` says that the file is Caffe's: its first filters, which were trained on BGR, are turned to RGB, and
         pixels are scaled as there. A checkpoint of ours holds both already.
@@ -82,6 +82,6 @@ class VGG16(Backbone):
             )
         return 4096
 
-    def regions(self, x: Float[Tensor, "N C h w"]) -> Float[Tensor, "N D"]:
-        """fc6 and fc7 of regions pooled to 7 x 7."""
+    def region_head(self, x: Float[Tensor, "N C h w"]) -> Float[Tensor, "N D"]:
+        """Features of regions pooled to 7 x 7, by fc6 and fc7."""
         return cast(nn.Module, self.classifier)(x.flatten(1))

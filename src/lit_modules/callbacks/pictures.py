@@ -150,9 +150,8 @@ def found_on_few(module: DetectionModule, trainer: pl.Trainer, datamodule: DataM
         entries: list[Any] = []
         with precision.forward_context():
             for batch in datamodule.single_images("val", places):
-                if batch.infos:  # else it could not be read
-                    moved = batch._replace(images=batch.images.to(module.device), sizes=batch.sizes.to(module.device))
-                    entries += module.evaluate_batch(module.forward_batch(moved), moved)
+                moved = batch.to(module.device)
+                entries += module.evaluate_batch(module.forward_batch(moved), moved)
         seen = {entry.image_id for entry in entries}
         truth = truth.only(np.array([image_id in seen for image_id in truth.image_ids.tolist()], bool))
         metrics, predictions = module.score(truth, entries)

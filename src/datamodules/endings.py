@@ -1,0 +1,7 @@
+"""The endings of file names that mark pictures; imports nothing, so that a command line can be checked with them."""
+
+PICTURES = (
+    ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp", ".avif", ".gif", ".jfif", ".jp2", ".jpe", ".pbm", ".pgm",
+    ".pnm", ".ppm",
+)  # fmt: skip
+"""Lower case. Of two files with one stem, that of the earlier ending is the picture of an annotation."""
