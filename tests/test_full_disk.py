@@ -110,7 +110,7 @@ def test_curves_on_a_full_disk_cost_one_warning_and_are_whole_again_later(tmp_pa
             logger.log_metrics({"loss": step / 2}, step)
         logger.log_metrics({"loss": 2.0, "AP": 0.5}, 4)  # a new column, for which all is written anew
     (told,) = caplog.messages
-    assert f"can't write {logger.file} (File too large); the run goes on" in told
+    assert f"can't write {logger.file} (File too large); the run continues" in told
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
     assert logger.file.read_bytes() == before
     logger.log_metrics({"loss": 2.5}, 5)

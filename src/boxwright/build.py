@@ -1,4 +1,4 @@
-"""From a config to its objects: data module, module, Trainer."""
+"""Builds the objects of a config: data module, module, Trainer."""
 
 import logging
 from collections.abc import Sequence
@@ -116,7 +116,7 @@ def make_run_trainer(cfg: DictConfig, run: Run) -> pl.Trainer:
         logger=loggers,
     )
     step = step_of(run.checkpoint) if run.checkpoint else 0
-    for logger in loggers:  # only now: what Lightning refuses is no run in a dashboard
+    for logger in loggers:  # only now: what Lightning refuses must not become a run in a dashboard
         logger.log_hyperparams({**plain(run.config), "overrides": given_overrides(run.folder)})
         if hasattr(logger, "drop_after"):
             logger.drop_after(step)

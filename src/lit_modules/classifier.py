@@ -14,7 +14,7 @@ from lit_modules.training_module import MakeOptimizer, MakeSchedule, TrainingMod
 
 
 class ClassifierModule(TrainingModule):
-    """Of each image the first label is its class; the boxes are left alone."""
+    """Trains a classifier: the first label of an image is its class, and its boxes are not used."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What the modules and callbacks of this package ask of a data module."""
+"""The part of a data module that modules and callbacks use."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, cast

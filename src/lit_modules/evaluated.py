@@ -1,4 +1,4 @@
-"""What each rank keeps of an evaluation, and the results of the whole."""
+"""The part of an evaluation that each rank keeps, and the results of the whole."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,7 +47,7 @@ class Evaluated:
 
     @cached_property
     def analysis(self) -> Analysis | None:
-        """What was right and wrong, made when first asked for; None without boxes."""
+        """The right and wrong boxes, made when first asked for; None without boxes."""
         if self.truth is None or self.predictions is None:
             return None
         return analyse(self.truth, self.predictions, self.metrics)
@@ -58,7 +58,7 @@ class Evaluation:
     """One rank's part of an evaluation: an entry for each image, and losses by batch."""
 
     entries: list[Any] = field(default_factory=list[Any])
-    """What the module's `evaluate_batch` made, each with an `image_id`."""
+    """The results of the module's `evaluate_batch`, each with an `image_id`."""
     losses: dict[Any, tuple[int, dict[str, float]]] = field(default_factory=dict[Any, tuple[int, dict[str, float]]])
     """(images, loss by name) of each batch, keyed by the first image's id: batches are never cut."""
     pairs: dict[Any, dict[str, np.ndarray[Any, Any]]] = field(default_factory=dict[Any, dict[str, Any]])

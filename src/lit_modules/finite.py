@@ -22,7 +22,7 @@ class Flags(NamedTuple):
     """float32 (2,): 1 where the loss is not finite, 1 where a rank has to stop."""
     on_host: Tensor
     copied: torch.cuda.Event | None
-    """When `on_host` is there."""
+    """The moment from which `on_host` holds them."""
     parts: dict[str, Tensor]
     batch: Batch
     where: str
@@ -67,7 +67,7 @@ class Flags(NamedTuple):
 def raise_flags(total: Tensor, losses: dict[str, Tensor], batch: Batch, where: str, stop: bool) -> Flags:
     """Agrees over ranks whether the loss is finite and whether to stop, without waiting for the device.
 
-    From a device the flags are copied while the step goes on and read at the start of the next step, the gradients of
+    From a device the flags are copied while the step continues and read at the start of the next step, the gradients of
     this one being masked in the meantime: they are copied before the backward pass, in which the device is still busy
     then.
     """

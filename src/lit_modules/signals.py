@@ -1,4 +1,4 @@
-"""What a run does when it is asked to stop: SIGTERM of a scheduler, or Ctrl-C."""
+"""The signals that ask a run to stop: SIGTERM of a scheduler, and Ctrl-C."""
 
 import os
 import signal
@@ -13,12 +13,12 @@ from lit_modules import lightning_internals
 REQUEUE = 75
 """Exit code of a run that was stopped by SIGTERM and has saved its state: EX_TEMPFAIL, "try again"."""
 INTERRUPTED = 130
-"""The same of a run that Ctrl-C ended (SIGINT): 128 + 2, as a shell has it."""
+"""Exit code of a run that Ctrl-C ended (SIGINT) in the same way: 128 + 2, as a shell has it."""
 
 
 @dataclass
 class Signals:
-    """What a run was asked to do by signals."""
+    """The signals that a run has received."""
 
     received: bool = False
     """This rank has to stop."""
@@ -72,5 +72,5 @@ def give_back_interrupt() -> None:
 
 
 def _is_in_background() -> bool:
-    """Of a shell, which ignores Ctrl-C for such a process."""
+    """Whether the process runs in the background of a shell, which ignores Ctrl-C for it."""
     return signal.getsignal(signal.SIGINT) == signal.SIG_IGN

@@ -40,7 +40,7 @@ MakeSchedule = Callable[[Optimizer, int], LRScheduler]
 
 
 def is_limited(batches: int | float) -> bool:
-    """Whether `trainer.limit_*_batches` leaves any out: 1.0 is all of them, 1 is one."""
+    """Whether `trainer.limit_*_batches` skips any: 1.0 is all of them, 1 is one."""
     return isinstance(batches, int) or batches < 1.0
 
 
@@ -55,16 +55,16 @@ class TrainingModule(pl.LightningModule):
         self.run: dict[str, Any] = {}
         """Config and versions of the run in plain Python, which checkpoints store; see `boxwright.checkpoints`."""
         self.folder = Path()
-        """Where a batch without a finite loss is saved, and what was skipped."""
+        """The run's folder, in which a batch without a finite loss is saved."""
         self.seed = 0
-        """Of the run; every step's and every image's draws follow from it."""
+        """The run's seed, from which every step's and every image's draws follow."""
         self.last = Evaluated()
         """The results of the last evaluation; empty before the first."""
         self.skipped = Skipped()
-        """What the run has skipped so far; complete on rank 0 after each evaluation and at the end."""
+        """The images and annotations skipped so far; complete on rank 0 after each evaluation and at the end."""
         self.signals = Signals()
         self.gradient_norm = torch.tensor(math.nan)
-        """Of the last step, before it was clipped; nan without `trainer.gradient_clip_val`."""
+        """The norm at the last step, before it was clipped; nan without `trainer.gradient_clip_val`."""
         self._evaluation = Evaluation()
         self._pending: Flags | None = None
         self._pairs: dict[str, np.ndarray[Any, Any]] = {}

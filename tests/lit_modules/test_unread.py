@@ -154,7 +154,7 @@ def test_what_was_skipped_is_kept_in_the_folder_and_told_once(tmp_path: Path) ->
     assert (again.images, again.annotations) == (skipped.images, skipped.annotations)
     assert again.news() == []
     again.images["val"] = {"40": "gone"}
-    assert again.news() == ["1 image of val could not be read, left out of everything:\n  '40': gone"]
+    assert again.news() == ["1 image of val could not be read and count for nothing:\n  '40': gone"]
     assert str(again) == (
         "30 images of train could not be read; 1 image of val could not be read; "
         "3 problems in the annotations (a rule: 3)"

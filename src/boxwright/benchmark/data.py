@@ -1,4 +1,4 @@
-"""How fast the training loader delivers, with nothing else running."""
+"""Times the training loader, with nothing else running."""
 
 import time
 from collections.abc import Generator, Iterable

@@ -1,4 +1,4 @@
-"""How fast an evaluation finds its boxes: the network and what turns its outputs into detections, apart."""
+"""Times an evaluation: the network, and what turns its outputs into detections, apart."""
 
 import statistics
 from collections.abc import Callable

@@ -41,19 +41,19 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Bench:
-    """What is measured, with all that it takes: the objects of a training run, without its loggers and validations."""
+    """The objects of a training run, without its loggers and validations, on which parts are measured."""
 
     cfg: DictConfig
-    """Of benchmark.py."""
+    """The config of benchmark.py."""
     config: DictConfig
-    """Of the run that would train, scaled."""
+    """The config of the run that would train, scaled."""
     folder: Path
     timer: StepTimer
     trainer: pl.Trainer
     datamodule: DetectionDataModule
     module: TrainingModule
     batches: list[Batch]
-    """On which the step is measured."""
+    """The batches on which the step is measured."""
 
     @property
     def limit(self) -> Limit:
@@ -171,7 +171,7 @@ def _trainer(config: DictConfig, timer: StepTimer, folder: Path) -> pl.Trainer:
 
 
 def _module(config: DictConfig, checkpoint: dict[str, Any] | None, datamodule: DetectionDataModule) -> TrainingModule:
-    """The network that would be trained; a trunk from ImageNet is random, since its weights change no time."""
+    """The network that would be trained; an ImageNet backbone is random, since its weights change no time."""
     if checkpoint is not None:
         stored = checkpoint["boxwright"]
         if list(stored["class_names"]) != list(datamodule.class_names):

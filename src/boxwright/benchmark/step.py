@@ -1,4 +1,4 @@
-"""How fast a training step is on batches that are there already: the Trainer's own step, timed from a callback."""
+"""Times the Trainer's own step on batches that are there already, from a callback."""
 
 import statistics
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ class RepeatedBatches:
 
 
 class Moments(NamedTuple):
-    """Of a micro-batch, which lies on the device when it starts."""
+    """The moments of a micro-batch, which lies on the device when it starts."""
 
     batch: int
     start: Any
@@ -58,7 +58,7 @@ class StepTimer(pl.Callback):
         self.warmup, self.limit, self.compiles = warmup, limit, compiles
         self.num_batches = 1
         self.work: list[Work] = []
-        """Of each batch."""
+        """The operations of each batch."""
         self.steps: list[list[Moments]] = []
         """The micro-batches of each step that counts."""
         self._passes = self._done = 0
@@ -113,11 +113,11 @@ class StepTimer(pl.Callback):
         self._step = []
 
     def ms(self, first: str, last: str) -> list[float]:
-        """Of each step, the time between two of its moments, summed over its micro-batches."""
+        """The time between two moments of each step, summed over its micro-batches."""
         return [sum(self._clock.ms(getattr(m, first), getattr(m, last)) for m in step) for step in self.steps]
 
     def operations(self, part: str) -> list[int]:
-        """Of each step, of its forward or its backward pass, or of all of it."""
+        """The operations of each step: of its forward pass, its backward pass, or all of it."""
         of_batch = [
             {"forward": work.forward, "backward": work.all - work.forward, "total": work.all} for work in self.work
         ]

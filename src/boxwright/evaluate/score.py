@@ -52,9 +52,9 @@ class Scored:
     """The scores of a results file, or of a checkpoint with its module and the trainer that ran it."""
 
     cfg: DictConfig
-    """With the data set on which was scored."""
+    """The config, with the data set on which was scored."""
     folder: Path
-    """Of the files."""
+    """The folder of all files."""
     datamodule: DetectionDataModule
     results: Evaluated
     checkpoint: dict[str, Any] | None = None

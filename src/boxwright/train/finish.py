@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def finish(run: Run, module: TrainingModule, datamodule: DetectionDataModule, trainer: pl.Trainer) -> float:
-    """Score the best checkpoint where the test split is another than the validated one, and sum the run up."""
+    """Scores the best checkpoint where the test split differs from the validated one, and sums the run up."""
     best = cast(Checkpoints, trainer.checkpoint_callback)
     is_val = datamodule.test_is_val and not is_limited(trainer.limit_val_batches)
     tested = best.best_metrics if is_val else {}
@@ -84,18 +84,19 @@ def timed(module: TrainingModule, trainer: pl.Trainer, datamodule: DetectionData
     return {"ms_per_image": milliseconds, "timed": speed}
 
 
+_MOST = 32
+"""Images that are timed."""
+_SECONDS = 3.0
 _WARM_UP = 3
 """Passes before the first that counts; one for each further canvas, of which cuDNN takes the first slowly."""
 
 
-def ms_per_image(
-    module: TrainingModule, trainer: pl.Trainer, datamodule: DetectionDataModule, most: int = 32, seconds: float = 3.0
-) -> dict[str, Any]:
+def ms_per_image(module: TrainingModule, trainer: pl.Trainer, datamodule: DetectionDataModule) -> dict[str, Any]:
     """Times a forward pass and `module.evaluate_batch` over validation images, one at a time; the median, and how.
 
     That is network, decoder and what validation keeps of it on the host, at the size and in the precision of
-    validation; reading, resizing and the way to the device are left out. The images are `most` evenly spaced ones,
-    or as many as it takes until `seconds` are over, three at least.
+    validation; reading, resizing and the way to the device are not timed. The images are `_MOST` evenly spaced ones,
+    or as many as it takes until `_SECONDS` are over, three at least.
     """
     device = trainer.strategy.root_device
     module.to(device).eval()
@@ -104,7 +105,7 @@ def ms_per_image(
     begin = time.perf_counter()
     precision: Any = trainer.precision_plugin
     with torch.inference_mode(), precision.forward_context():
-        for batch in spaced_batches(datamodule.val_dataloader(), most):
+        for batch in spaced_batches(datamodule.val_dataloader(), _MOST):
             batch = batch.to(device)
             for _ in range(0 if batch.images.shape in canvases else 1 if canvases else _WARM_UP):
                 module.evaluate_batch(module.forward_batch(batch), batch)
@@ -113,7 +114,7 @@ def ms_per_image(
             # Its entries are on the host, so that nothing is left to wait for.
             module.evaluate_batch(module.forward_batch(batch), batch)
             times.append(time.perf_counter() - start)
-            if len(times) >= 3 and time.perf_counter() - begin > seconds:
+            if len(times) >= 3 and time.perf_counter() - begin > _SECONDS:
                 break
     if not times:
         raise ValueError("no validation image could be read")

@@ -1,4 +1,4 @@
-"""When a run's state is saved, also when the run is asked to stop."""
+"""Saves a run's state: every so many steps, around validations, and when the run is asked to stop."""
 
 import logging
 import math
@@ -20,7 +20,7 @@ class Checkpoints(Checkpoint):
     """Saves `checkpoints/step_N.ckpt` and points `last.ckpt` and `best.ckpt` at them.
 
     A file is written every `every_steps` optimizer steps and before and after each validation, never between
-    accumulated micro-batches. What was saved before a validation says that the validation is owed, and a run
+    accumulated micro-batches. A file saved before a validation records that the validation is owed, and a run
     that resumes there validates first: so a kill at any moment loses steps, never a validation.
 
     `keep` counts the newest files beside the best one; -1 keeps all.
@@ -92,17 +92,17 @@ class Checkpoints(Checkpoint):
         cast(TrainingModule, pl_module).signals.take_over(trainer)
         self._saved_step = trainer.global_step
         if trainer.is_global_zero:
-            self.folder.mkdir(exist_ok=True)  # says that the run has begun
+            self.folder.mkdir(exist_ok=True)  # marks that the run has begun
             self._point_best()
         if self._owed:
             self._validate(trainer, pl_module)
 
     def _validate(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """What was owed, before anything else; `on_fit_start` is undone."""
+        """Runs the owed validation before anything else, and undoes `on_fit_start`."""
         loop = trainer.fit_loop.epoch_loop
         if trainer.max_steps > 0:
             loop.max_steps -= 1
-        loop.val_loop.restarting = False  # or it would go on where the validation before this one ended
+        loop.val_loop.restarting = False  # or it would continue where the validation before this one ended
         trainer.validating = True
         loop.val_loop.run()  # pyright: ignore[reportUnknownMemberType]
         trainer.training = True
@@ -113,7 +113,7 @@ class Checkpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if is_within_step(trainer):
-            trainer.should_stop = False  # `trainer.max_time` is up: it will say so again when the step is whole
+            trainer.should_stop = False  # `trainer.max_time` is up: it will be set again when the step is whole
             return
         step = trainer.global_step
         if 0 < trainer.max_steps <= step:
@@ -200,7 +200,7 @@ def saved(folder: Path) -> list[tuple[int, Path]]:
 
 
 def point(link: Path, target: str) -> None:
-    """Make a relative link, replacing an older one in a single step."""
+    """Makes a relative link, replacing an older one in a single step."""
     part = link.with_name(f".{link.name}.{os.getpid()}.part")
     part.unlink(missing_ok=True)
     part.symlink_to(target)

@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 
 _LOSS = "loss (mean)"
 _WIDTHS = {_LOSS: 13, "lr": 8, "eta": 8}
-"""Of columns whose figures are wider than their heading and than 0.123."""
+"""Widths of columns whose figures are wider than their heading and than 0.123."""
 _LINES = 20
-"""Between two headings."""
+"""Lines between two headings."""
 _CLASSES_LISTED = 20
 """Classes of a validation; the curves have all."""
 
@@ -64,7 +64,7 @@ class Log(Callback):
         self._keep_skipped(trainer, cast(TrainingModule, pl_module))  # what comes later, a resumed run meets again
 
     def _read(self) -> None:
-        """Move the losses since the last time off the device, each the mean over ranks."""
+        """Moves the losses since the last time off the device, each the mean over ranks."""
         if not self._window:
             return
         names = list(self._window[0])
@@ -87,7 +87,7 @@ class Log(Callback):
         if trainer.is_global_zero:
             for line in data_of(trainer).describe().splitlines():
                 log.info("data: %s", line)
-            module.skipped = Skipped.read(module.folder)  # what the run left out before it was resumed
+            module.skipped = Skipped.read(module.folder)  # what the run skipped before it was resumed
             module.skipped.add_annotations(data_of(trainer))
         self._keep_skipped(trainer, module)
 
@@ -193,7 +193,7 @@ class Log(Callback):
         self._keep_skipped(trainer, module)
 
     def _keep_skipped(self, trainer: pl.Trainer, module: TrainingModule) -> None:
-        """List what was left out since the last time, and keep all of it in the run's folder."""
+        """Lists what was skipped since the last time, and keeps all of it in the run's folder."""
         module.skipped.gather()
         if trainer.is_global_zero:
             for line in module.skipped.news():
@@ -206,7 +206,7 @@ class Log(Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, Exception):  # before the traceback, and in log.txt
             log.error("stopped after step %d: %s", trainer.global_step, exception)
-            vars(exception)["told"] = True
+            vars(exception)["is_logged"] = True
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._step_times:  # the run ended by time, between two rows
@@ -223,7 +223,7 @@ class Log(Callback):
         module = cast(TrainingModule, pl_module)
         self._keep_skipped(trainer, module)
         if trainer.is_global_zero and module.skipped:
-            log.warning("left out (data.on_error=skip): %s; see %s", module.skipped, module.folder / FILE)
+            log.warning("skipped (data.on_error=skip): %s; see %s", module.skipped, module.folder / FILE)
 
 
 class ProgressBar(RichProgressBar):
@@ -245,5 +245,5 @@ def train_seconds(trainer: pl.Trainer) -> float | None:
 
 
 def epoch(trainer: pl.Trainer) -> int:
-    """Of the last step; Lightning's own counter is one ahead in the validation that a resumed run owes."""
+    """The epoch of the last step; Lightning's own counter is one ahead in the validation that a resumed run owes."""
     return (trainer.global_step * trainer.accumulate_grad_batches - 1) // int(trainer.num_training_batches)

@@ -48,7 +48,7 @@ class Pictures(Callback):
         self.every_steps = every_steps
         self._validations = 0
         self._step = 0
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def state_dict(self) -> dict[str, Any]:
         return {"validations": self._validations}
@@ -60,7 +60,7 @@ class Pictures(Callback):
         self.folder = Path(trainer.default_root_dir, "pictures")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Of a resumed run, drop what came after the checkpoint; it will be made again."""
+        """Drops pictures of a resumed run that came after its checkpoint; they will be made again."""
         if trainer.is_global_zero:
             for folder in step_folders(self.folder):
                 if step_of(folder) > trainer.global_step:
@@ -88,7 +88,7 @@ class Pictures(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """With the weights of the step, also where their average is validated."""
+        """Draws with the weights of the step, also where their average is validated."""
         step, module = trainer.global_step, cast(TrainingModule, pl_module)
         if not (self.every_steps and self.num_fixed and trainer.is_global_zero and isinstance(module, DetectionModule)):
             return
@@ -110,9 +110,9 @@ class Pictures(Callback):
         try:
             yield
         except Exception as error:
-            if what not in self._told:
-                log.warning("%s: %s: %s; the run goes on without", what, type(error).__name__, error)
-            self._told.add(what)
+            if what not in self._warned:
+                log.warning("%s: %s: %s; the run continues without", what, type(error).__name__, error)
+            self._warned.add(what)
 
     def _choose(
         self, datamodule: DataModule, analysis: Analysis, rows: Mapping[str, list[int]]
@@ -140,7 +140,7 @@ class Pictures(Callback):
 
 @torch.no_grad()
 def found_on_few(module: DetectionModule, trainer: pl.Trainer, datamodule: DataModule, count: int) -> Analysis:
-    """What is right and wrong on the fixed images, in the middle of training, which it leaves as it was."""
+    """Analyses the fixed images in the middle of training, which it leaves as it was."""
     truth = datamodule.truth("val")
     places = sample(len(truth.image_ids), count)
     modes = [(part, part.training) for part in module.modules()]

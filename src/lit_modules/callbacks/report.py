@@ -57,7 +57,7 @@ class Report(Callback):
         self._step: int | None = None  # of the evaluation that the page shows
         self._analysis: Analysis | None = None
         self._test: dict[str, float] = {}
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self._trained()}
@@ -121,9 +121,9 @@ class Report(Callback):
             return self._analysis
 
         problem = write(file, about, analysis, lambda image_id: data.image("val", image_id), self.pictures)
-        if problem and problem not in self._told:
+        if problem and problem not in self._warned:
             log.warning("%s", problem)
-            self._told.add(problem)
+            self._warned.add(problem)
         self._due, self._written = False, time.perf_counter()
         self._took = self._written - begin
 
@@ -180,14 +180,14 @@ def write(
     image: Callable[[int | str], np.ndarray],
     pictures: int = 24,
 ) -> str:
-    """What went wrong, empty if nothing did. matplotlib is imported here, and not before."""
+    """Writes the page; gives what went wrong, empty if nothing did. matplotlib is imported here, and not before."""
     try:
         from reports.html import write_page
         from reports.report import report
 
         write_page(file, report(about(), analysis(), image, pictures))
     except Exception as error:
-        return f"{file} could not be written, everything else goes on: {type(error).__name__}: {error}"
+        return f"{file} could not be written, everything else continues: {type(error).__name__}: {error}"
     return ""
 
 
@@ -200,7 +200,7 @@ def history(file: Path) -> list[dict[str, str]]:
 
 
 def weights(config: Mapping[str, Any]) -> str:
-    """Which weights the runs of a config evaluate, in words."""
+    """Names the weights that the runs of a config evaluate."""
     decay = config.get("callbacks", {}).get("averaging", {}).get("decay")
     if decay is None:
         return "weights of that step, not averaged over steps"
