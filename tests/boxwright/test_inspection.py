@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -22,7 +23,7 @@ from boxwright.config.resolvers import register_resolvers
 from boxwright.inspect_data import coverage
 from boxwright.inspect_data.coverage import NetworkBoxes, Targets, cover, locations_inside
 from boxwright.inspect_data.inspection import inspect
-from detectors.fcos import grid_points
+from detectors.fcos import FCOSLoss, grid_points
 
 COCO = ["data=coco", "data.num_classes=2", "data.resize=64", "data.batch_size=2", "data.num_workers=0"]
 COCO += [f"data.{role}_split={split}" for role, split in (("train", "train"), ("val", "val"), ("test", "val"))]
@@ -227,6 +228,13 @@ def test_centre_sampling_can_leave_a_box_without_location_alone() -> None:
     """Both boxes have their centre at (32, 32); the small one takes the four points within 12 pixels of it."""
     boxes = boxes_on((64, 64), [[0, 0, 64, 64], [24, 24, 40, 40]])
     assert coverage._unassigned(boxes, np.arange(2), EVERYWHERE_AND_CENTRE).tolist() == [[False, False], [True, False]]
+
+
+def test_boxes_meet_the_size_ranges_of_the_chosen_model() -> None:
+    module = SimpleNamespace(loss=FCOSLoss(size_ranges=((-1.0, 4.0), (4.0, 5.0), (5.0, 6.0), (6.0, 7.0), (7.0, 8.0))))
+    boxes = boxes_on((64, 64), [[24, 24, 40, 40], [0, 0, 64, 64]])
+    assert coverage._unassigned(boxes, np.arange(2), coverage.Targets.of()).any(dim=1).tolist() == [False, True]
+    assert coverage._unassigned(boxes, np.arange(2), coverage.Targets.of(module)).all()
 
 
 def test_everything_but_the_assignment_is_exact_over_all_boxes(tmp_path: Path) -> None:

@@ -224,6 +224,7 @@ def test_a_folder_that_is_made_and_weights_that_others_replace_may_be_missing(mo
 
 
 def test_a_folder_keeps_the_overrides_of_every_command_and_the_choices_of_the_first(tmp_path):
+    config = OmegaConf.create({"model": {"_target_": "lit_modules.retinanet.RetinaNetModule"}})
     file = tmp_path / "overrides.json"
 
     def command(*overrides: str, resumed: bool, model: str) -> None:
@@ -231,7 +232,7 @@ def test_a_folder_keeps_the_overrides_of_every_command_and_the_choices_of_the_fi
             "overrides": {"task": list(overrides)},
             "runtime": {"choices": {"model": model, "hydra/launcher": "basic"}},
         }
-        _remember_command(file, OmegaConf.create(hydra), resumed)
+        _remember_command(tmp_path, config, OmegaConf.create(hydra), resumed)
 
     command("model=retinanet", "data.resize=400", resumed=False, model="retinanet")
     command("model=retinanet", "data.resize=400", resumed=False, model="retinanet")
@@ -240,6 +241,9 @@ def test_a_folder_keeps_the_overrides_of_every_command_and_the_choices_of_the_fi
         "overrides": ["model=retinanet", "data.resize=400", "trainer.max_steps=9"],
         "choices": {"model": "retinanet"},
     }
+    file.write_text(json.dumps({"overrides": ["model.low_quality=false"], "choices": {"model": "retinanet"}}))
+    command("resume=last", resumed=True, model="fcos")  # a run that an earlier version began
+    assert json.loads(file.read_text())["overrides"] == ["model.loss.allow_low_quality=false"]
 
 
 def test_the_first_reason_of_a_failure_counts_and_users_mistakes_need_no_class(tmp_path):
