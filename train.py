@@ -21,7 +21,7 @@ def main(cfg: DictConfig) -> float | None:
         return run.results["score"]
 
     # Imported only now, since they take seconds: a mistake in the config has been answered before.
-    from boxwright.build import make_datamodule, make_module, make_trainer
+    from boxwright.build import make_datamodule, make_module, make_run_trainer
     from boxwright.train.finish import finish
     from boxwright.train.start import announce, prepare
 
@@ -29,7 +29,7 @@ def main(cfg: DictConfig) -> float | None:
         scaled = prepare(run)
         datamodule = make_datamodule(scaled)
         module = make_module(scaled, run, datamodule)
-        trainer = make_trainer(scaled, run)
+        trainer = make_run_trainer(scaled, run)
         announce(cfg, run, module, trainer)
         trainer.fit(module, datamodule, ckpt_path=run.checkpoint, weights_only=True)
         return finish(run, module, datamodule, trainer)

@@ -28,7 +28,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 def stepper(module: DetectionModule, cfg: DictConfig, bf16: bool):
     module.network.to(memory_format=torch.channels_last)
     module.train()
-    optimizer = module._make_optimizer(module.network, cfg.model.lr)
+    optimizer = module.make_optimizer(module.network, cfg.model.lr)
 
     def step(batch: Batch) -> float:
         start = time.perf_counter()

@@ -38,12 +38,13 @@ def evaluated(checkpoint: Path, precision: str, batch_size: int, folder: str) ->
     index = datamodule.test_dataloader().dataset.index
     paths = {index.image_id(row): index.image_path(row) for row in range(len(index))}
     found: dict[str, Found] = {}
-    for row, image_id in enumerate(module.truth.image_ids.tolist()):
-        here = module.predictions.image_index == row
+    for row, image_id in enumerate(module.last.truth.image_ids.tolist()):
+        here = module.last.predictions.image_index == row
         found[paths[image_id]] = tuple(
-            part[here] for part in (module.predictions.boxes, module.predictions.scores, module.predictions.labels)
+            part[here]
+            for part in (module.last.predictions.boxes, module.last.predictions.scores, module.last.predictions.labels)
         )
-    return found, module.metrics.scalars["AP"]
+    return found, module.last.metrics.scalars["AP"]
 
 
 def compared(one: dict[str, Found], other: dict[str, Found]) -> str:

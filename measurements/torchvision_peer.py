@@ -95,13 +95,13 @@ def in_float(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 class FloatFCOS(InFloat, FCOS):
-    from boxwright.build import make_datamodule, make_trainer
+    from boxwright.build import make_datamodule, make_run_trainer
     from boxwright.train.finish import finish
     from boxwright.train.start import prepare
 
 
 class FloatRetinaNet(InFloat, RetinaNet):
-    from boxwright.build import make_datamodule, make_trainer
+    from boxwright.build import make_datamodule, make_run_trainer
     from boxwright.train.finish import finish
     from boxwright.train.start import prepare
 
@@ -181,7 +181,7 @@ def images_of(batch: Batch) -> list[Tensor]:
 def main(cfg: DictConfig) -> float:
     """As train.py, with another module."""
     run = open_run(cfg)
-    from boxwright.build import make_datamodule, make_trainer
+    from boxwright.build import make_datamodule, make_run_trainer
     from boxwright.train.finish import finish
     from boxwright.train.start import prepare
 
@@ -189,8 +189,8 @@ def main(cfg: DictConfig) -> float:
     datamodule = make_datamodule(cfg)
     module = TorchvisionPeer(cfg.model, cfg.data.resize)
     module.network.to(memory_format=torch.channels_last)
-    module.folder, module.run = run.folder, {"config": plain(run.config), "versions": environment()}
-    trainer = make_trainer(cfg, run)
+    module.attach(run.folder, datamodule.seed, {"config": plain(run.config), "versions": environment()})
+    trainer = make_run_trainer(cfg, run)
     trainer.fit(module, datamodule)
     return finish(run, module, datamodule, trainer)
 

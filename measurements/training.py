@@ -45,7 +45,7 @@ def our_step(
     device = batch.images.device
     module.network.to(device, memory_format=torch.channels_last)
     module.train()
-    optimizer = module._make_optimizer(module.network, RATE)
+    optimizer = module.make_optimizer(module.network, RATE)
     callback = Compiled()
     if compiled:
         callback.on_fit_start(NO_TRAINER, module)

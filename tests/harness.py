@@ -71,14 +71,14 @@ def main(arguments: list[str], script: str = "train.py") -> None:
     if spec is not None and os.environ.get("LOCAL_RANK", "0") == "0":
         if spec["at"] == "saving":
             kill_while_saving(spec["number"])
-        make_trainer = build.make_trainer
+        make_trainer = build.make_run_trainer
 
         def make_killed_trainer(cfg, run):
             trainer = make_trainer(cfg, run)
             trainer.callbacks.insert(0, Kill(**spec))  # before what saves
             return trainer
 
-        build.make_trainer = make_killed_trainer
+        build.make_run_trainer = make_killed_trainer
     sys.argv = [__file__, *arguments]
     runpy.run_path(str(ROOT / script), run_name="__main__")
 

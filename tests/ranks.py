@@ -115,15 +115,16 @@ def evaluated(ranks: int, datamodule: CocoDataModule, blind: set[int]) -> dict[s
     """All that a rank knows after an evaluation."""
     module, ours = Detector(blind), trainer(ranks)
     ours.validate(module, datamodule, verbose=False)
-    found = module.predictions
+    last = module.last
+    found = last.predictions
     return {
-        "scalars": module.metrics.scalars,
-        "per_class": module.metrics.per_class,
-        "losses": module.mean_losses,
+        "scalars": last.metrics.scalars,
+        "per_class": last.metrics.per_class,
+        "losses": last.mean_losses,
         "logged": {name: value.item() for name, value in ours.callback_metrics.items()},
         "seen": module.seen,
         "skipped": module.skipped.images["val"],
-        "scored": None if module.truth is None else module.truth.image_ids.tolist(),
+        "scored": None if last.truth is None else last.truth.image_ids.tolist(),
         "predictions": found and [found.image_index.tolist(), found.boxes.tolist(), found.scores.tolist()],
     }
 
@@ -139,8 +140,9 @@ def classified(ranks: int, root: Path) -> dict[str, Any]:
         cache_dir=str(root.parent / "cache"), val_split="train",
     )  # fmt: skip
     trainer(ranks).validate(module, data, verbose=False)
+    last = module.last
     return {
-        "scalars": module.metrics.scalars, "per_class": module.metrics.per_class, "losses": module.mean_losses,
+        "scalars": last.metrics.scalars, "per_class": last.metrics.per_class, "losses": last.mean_losses,
         "skipped": module.skipped.images["val"],
     }  # fmt: skip
 
@@ -159,9 +161,10 @@ def proposed(ranks: int, root: Path) -> dict[str, Any]:
     torch.nn.init.zeros_(network.rpn.deltas.weight)  # proposals are anchors, some of which fit
     datamodule = coco(root, resize=64, eval_batch_size=BATCH, cache_dir=str(root.parent / "cache"))
     trainer(ranks).validate(module, datamodule, verbose=False)
+    last = module.last
     return {
-        "scalars": module.metrics.scalars, "losses": module.mean_losses,
-        "confusions": {name: part.counts.tolist() for name, part in module.metrics.confusions.items()},
+        "scalars": last.metrics.scalars, "losses": last.mean_losses,
+        "confusions": {name: part.counts.tolist() for name, part in last.metrics.confusions.items()},
     }  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def small_module(model: str) -> DetectionModule:
 
 
 def on_cuda(batch: Batch) -> Batch:
-    return batch._replace(**{name: getattr(batch, name).cuda() for name in ("images", "sizes", "boxes", "labels")})
+    return batch.to(torch.device("cuda"))
 
 
 @pytest.mark.parametrize("model", DETECTORS)
@@ -61,7 +61,7 @@ def test_losses_and_gradients_are_those_of_the_cpu(model: str, monkeypatch: pyte
 def test_a_training_step_of_one_stage_waits_nowhere(model: str, layout: torch.memory_format) -> None:
     module = small_module(model).cuda()
     module.network.to(memory_format=layout)
-    optimizer = module._make_optimizer(module.network, 1e-4)
+    optimizer = module.make_optimizer(module.network, 1e-4)
     batch = on_cuda(random_batch(2, 1, size=128))
 
     def step() -> None:
@@ -93,14 +93,14 @@ class Watch(pl.Callback):
     def on_train_batch_end(self, *_):
         torch.cuda.set_sync_debug_mode("default")
 
-make_trainer = build.make_trainer
+make_trainer = build.make_run_trainer
 
 def make_watched_trainer(cfg, run):
     trainer = make_trainer(cfg, run)
     trainer.callbacks.insert(0, Watch())  # before what reads values
     return trainer
 
-build.make_trainer = make_watched_trainer
+build.make_run_trainer = make_watched_trainer
 sys.argv.pop(0)
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

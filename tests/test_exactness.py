@@ -59,7 +59,7 @@ def test_workers_do_not_change_the_run_nor_its_resumption(train, shapes, uninter
 def test_a_run_told_to_end_saves_at_once_and_goes_on(signal, group, code, train, shapes, uninterrupted, tmp_path):
     kill = {"at": "batch_start", "batch": 5, "sig": signal, "group": group}
     printed = train([*FULL, shapes, *(["data.num_workers=2"] if group else [])], tmp_path, kill=kill, expect=code)
-    assert "told to end" in printed
+    assert "continue with resume=" in printed
     assert state(only_run(tmp_path))["global_step"] == 3  # the accumulated step in flight was finished
     train(["resume=last", "name=t"], tmp_path)
     assert curves(only_run(tmp_path)) == curves(uninterrupted)

@@ -110,7 +110,7 @@ def test_curves_on_a_full_disk_cost_one_warning_and_are_whole_again_later(tmp_pa
             logger.log_metrics({"loss": step / 2}, step)
         logger.log_metrics({"loss": 2.0, "AP": 0.5}, 4)  # a new column, for which all is written anew
     (told,) = caplog.messages
-    assert f"can't write {logger.file} (File too large); the run goes on" in told
+    assert f"can't write {logger.file} (File too large); the run continues" in told
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
     assert logger.file.read_bytes() == before
     logger.log_metrics({"loss": 2.5}, 5)
@@ -188,7 +188,7 @@ def test_a_run_whose_disk_fills_ends_clearly_and_goes_on_as_if_it_had_not(train,
     assert "Traceback" not in printed
     last = printed.splitlines()[-1]
     assert f"can't write {run}/checkpoints/step_" in last
-    assert f"(File too large); free some space on its disk; then resume={run} goes on from step {step}" in last
+    assert f"(File too large); free some space on its disk; then resume={run} continues from step {step}" in last
     assert [path.name for path in run.rglob("*.part")] == []
     assert (run / "checkpoints" / "last.ckpt").resolve() == before
 

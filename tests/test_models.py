@@ -91,8 +91,8 @@ def total(losses: dict[str, Tensor]) -> Tensor:
 
 def train(module: TrainingModule, batch: Batch, steps: int) -> list[dict[str, float]]:
     """Take steps on one batch as the Trainer would, and return their losses."""
-    optimizer = module._make_optimizer(module.network, module.lr)
-    schedule = module._make_schedule(optimizer, steps)
+    optimizer = module.make_optimizer(module.network, module.lr)
+    schedule = module.make_schedule(optimizer, steps)
     trace = []
     module.train()
     for step in range(steps):
@@ -163,7 +163,7 @@ def overfitted(request, smallest_backbone, shapes, things, folder) -> tuple[Trai
         module._evaluation = Evaluation()
         with torch.no_grad():
             module.validation_step(batch, 0)
-        scalars = module.score(data.truth("train"), module._evaluation.entries).scalars
+        scalars = module.score(data.truth("train"), module._evaluation.entries)[0].scalars
         return scalars[MEASURES.get(request.param, "AP50")]
 
     assert score() < (0.1 if detects else 0.5)

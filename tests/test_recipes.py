@@ -171,8 +171,8 @@ def test_a_published_recipe_has_every_setting_of_its_source(recipe):
 def test_a_published_recipe_runs_at_the_rates_of_its_source(recipe):
     cfg = composed(f"experiment={recipe}")
     module = built(cfg, device="meta")
-    optimizer = module._make_optimizer(module.network, module.lr)
-    schedule = module._make_schedule(optimizer, cfg.trainer.max_steps)
+    optimizer = module.make_optimizer(module.network, module.lr)
+    schedule = module.make_schedule(optimizer, cfg.trainer.max_steps)
     assert isinstance(schedule, LambdaLR)
     for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True):
         found = {i: base * factor(i) for i in RATES[recipe]}
@@ -202,8 +202,8 @@ def test_a_recipe_takes_a_real_step(recipe):
     batch = random_batch(2, cfg.data.num_classes)
     trained = {name: parameter for name, parameter in module.network.named_parameters() if parameter.requires_grad}
     before = {name: parameter.detach().clone() for name, parameter in trained.items()}
-    optimizer = module._make_optimizer(module.network, module.lr)
-    schedule = module._make_schedule(optimizer, cfg.trainer.max_steps)
+    optimizer = module.make_optimizer(module.network, module.lr)
+    schedule = module.make_schedule(optimizer, cfg.trainer.max_steps)
 
     losses = module.losses(module.forward_batch(batch), batch)
     torch.stack(list(losses.values())).sum().backward()
@@ -255,8 +255,8 @@ def test_the_pretraining_recipe_has_the_settings_and_rates_of_its_source():
     cfg = composed("experiment=pretrain_r50")
     assert {key: OmegaConf.select(cfg, key) for key in PRETRAINING} == PRETRAINING
     module = built(cfg, device="meta")
-    optimizer = module._make_optimizer(module.network, module.lr)
-    schedule = module._make_schedule(optimizer, cfg.trainer.max_steps)
+    optimizer = module.make_optimizer(module.network, module.lr)
+    schedule = module.make_schedule(optimizer, cfg.trainer.max_steps)
     assert isinstance(schedule, LambdaLR)
     (base,), (factor,) = schedule.base_lrs, schedule.lr_lambdas
     rates = {0: 0.1, 149999: 0.1, 150000: 0.01, 299999: 0.01, 300000: 0.001, 549999: 0.001}

@@ -59,9 +59,9 @@ def test_a_run_skips_lists_and_counts_what_is_broken_also_when_it_was_killed(tra
     assert skipped["test"] == {}
     assert skipped["annotation_counts"] == {"the box has a negative width or height": 1}
     assert "bbox [1" in skipped["annotations"][0]
-    assert first.count("1 image of val could not be read, left out of everything") == 1
+    assert first.count("1 image of val could not be read and count for nothing") == 1
     assert "1 image of val could not be read, left" not in second  # though it was validated again
-    assert "left out (data.on_error=skip): 4 images of train could not be read; 1 image of val could not" in second
+    assert "skipped (data.on_error=skip): 4 images of train could not be read; 1 image of val could not" in second
     assert "1 problem in the annotations (the box has a negative width or height: 1)" in second
     finished = json.loads((folder / "finished.json").read_text())
     assert finished["step"] == 10

@@ -1,6 +1,8 @@
-"""From a config to its objects: data module, module, Trainer."""
+"""Builds the objects of a config: data module, module, Trainer."""
 
 import logging
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,15 +20,18 @@ from boxwright.checkpoints.reading import (
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import plain
 from boxwright.runs.folder import Run, given_overrides, step_of
+from datamodules.base import DetectionDataModule
 from lit_modules.callbacks.compiled import Compiled, compile_options, signals_wait
 from lit_modules.callbacks.log import ProgressBar
 from lit_modules.machine import environment
 from lit_modules.training_module import TrainingModule
 from reports.terminal import show_bar
 
+log = logging.getLogger(__name__)
+
 
 def check_compiler(device: torch.device) -> None:
-    """Raises ConfigError where torch.compile finds no compiler: at the first step that would take a page to say."""
+    """ConfigError where torch.compile finds no compiler, which at the first step would be a page of traceback."""
     try:
         with signals_wait():
             torch.compile(_next, dynamic=False, options=compile_options())(torch.ones(8, device=device))
@@ -42,12 +47,9 @@ def _next(x: torch.Tensor) -> torch.Tensor:
     return x + 1
 
 
-log = logging.getLogger(__name__)
-
-
-def make_datamodule(cfg: DictConfig) -> pl.LightningDataModule:
-    """Opened at once: what is wrong with the data is said before weights are loaded and loggers start."""
-    datamodule: pl.LightningDataModule = instantiate(cfg.data)
+def make_datamodule(cfg: DictConfig) -> DetectionDataModule:
+    """The data module, opened: mistakes in the data are found before weights are loaded and loggers start."""
+    datamodule: DetectionDataModule = instantiate(cfg.data)
     datamodule.prepare_data()
     datamodule.setup("fit")
     if cfg.test:
@@ -55,8 +57,8 @@ def make_datamodule(cfg: DictConfig) -> pl.LightningDataModule:
     return datamodule
 
 
-def make_module(cfg: DictConfig, run: Run, datamodule: Any) -> TrainingModule:
-    """The module with its network; it knows its run, which its checkpoints tell of."""
+def make_module(cfg: DictConfig, run: Run, datamodule: DetectionDataModule) -> TrainingModule:
+    """The module with its network, attached to its run, whose config and versions its checkpoints store."""
     init_from = cfg.get("init_from")  # which runs of an earlier version lack
     replaced = init_from is not None or run.checkpoint is not None
     module: TrainingModule = instantiate(without_weights(plain(cfg.model)) if replaced else cfg.model)
@@ -72,37 +74,49 @@ def make_module(cfg: DictConfig, run: Run, datamodule: Any) -> TrainingModule:
             "random ones set model.backbone.frozen_stages=0 model.backbone.norm=bn",
             backbone.get("frozen_stages"), backbone.get("norm"),
         )  # fmt: skip
-    if cfg.channels_last:
-        module.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    module.folder = run.folder
-    module.run = {"format": FORMAT, "config": plain(run.config), "versions": environment()}
+    module.lay_out(cfg.channels_last)
+    versions = environment()
+    module.attach(run.folder, datamodule.seed, {"format": FORMAT, "config": plain(run.config), "versions": versions})
     return module
 
 
-def make_trainer(cfg: DictConfig, run: Run) -> pl.Trainer:
-    """Lightning's Trainer with what exactness needs; see TrainingModule, Checkpoints and datamodules.sampler."""
-    interval, accumulate = cfg.trainer.val_check_interval, cfg.trainer.accumulate_grad_batches
+def make_trainer(cfg: DictConfig, folder: Path, callbacks: Sequence[pl.Callback] = (), **changes: Any) -> pl.Trainer:
+    """Lightning's Trainer as `cfg.trainer` has it, with what exactness needs, but for `changes`.
+
+    With `compile=true` the network is compiled, and a compiler that does not work is a ConfigError.
+    """
     is_compiled = cfg.get("compile", False)  # which runs of an earlier version lack
-    callbacks: list[pl.Callback] = [*([Compiled()] if is_compiled else []), *instantiate(cfg.callbacks).values()]
-    loggers: list[Any] = [instantiate(node, folder=str(run.folder)) for node in cfg.logger.values()]
-    step = step_of(run.checkpoint) if run.checkpoint else 0
-    bar = cfg.trainer.enable_progress_bar and show_bar()
-    trainer: pl.Trainer = instantiate(
-        cfg.trainer,
-        val_check_interval=1.0 if interval is None else interval * accumulate,
-        check_val_every_n_epoch=1 if interval is None else None,
-        enable_progress_bar=bar,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        default_root_dir=str(run.folder),
-        plugins=[AtomicCheckpointIO()],
-        callbacks=[*callbacks, *([ProgressBar()] if bar else [])],
-        logger=loggers,
-    )
+    bar = cfg.trainer.get("enable_progress_bar", True) and changes.pop("enable_progress_bar", True) and show_bar()
+    settings: dict[str, Any] = {
+        "enable_progress_bar": bar,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+        "num_sanity_val_steps": 0,
+        "default_root_dir": str(folder),
+        "plugins": [AtomicCheckpointIO()],
+        "callbacks": [*([Compiled()] if is_compiled else []), *callbacks, *([ProgressBar()] if bar else [])],
+    }
+    trainer: pl.Trainer = instantiate(cfg.trainer, **settings | changes)
     if is_compiled:
         check_compiler(trainer.strategy.root_device)
-    for logger in loggers:  # only now: what Lightning refuses is no run in a dashboard
+    return trainer
+
+
+def make_run_trainer(cfg: DictConfig, run: Run) -> pl.Trainer:
+    """The Trainer of a run, with its callbacks and loggers; see TrainingModule, Checkpoints and datamodules.sampler."""
+    interval, accumulate = cfg.trainer.val_check_interval, cfg.trainer.accumulate_grad_batches
+    callbacks = list(instantiate(cfg.callbacks).values())
+    loggers: list[Any] = [instantiate(node, folder=str(run.folder)) for node in cfg.logger.values()]
+    trainer = make_trainer(
+        cfg,
+        run.folder,
+        callbacks,
+        val_check_interval=1.0 if interval is None else interval * accumulate,
+        check_val_every_n_epoch=1 if interval is None else None,
+        logger=loggers,
+    )
+    step = step_of(run.checkpoint) if run.checkpoint else 0
+    for logger in loggers:  # only now: what Lightning refuses must not become a run in a dashboard
         if hasattr(logger, "drop_after"):
             logger.drop_after(step)
         logger.log_hyperparams({**plain(run.config), "overrides": given_overrides(run.folder)})

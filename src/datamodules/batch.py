@@ -39,6 +39,15 @@ class Batch(NamedTuple):
     unread: Sequence[ImageInfo] = ()
     """Images that could not be read, and are in no tensor."""
 
+    def to(self, device: torch.device) -> "Batch":
+        """The batch with its tensors on a device, to which the host copies them without waiting, as Lightning does.
+
+        Lightning calls this in place of moving each tensor.
+        """
+        is_async = device.type not in ("cpu", "mps")
+        images, sizes, boxes, labels = (tensor.to(device, non_blocking=is_async) for tensor in self[:4])
+        return Batch(images, sizes, boxes, labels, self.infos, self.unread)
+
 
 def _between_processes(batch: Batch) -> tuple[Callable[..., Batch], tuple[Any, ...]]:
     small = [tensor.numpy() for tensor in (batch.sizes, batch.boxes, batch.labels)]

@@ -1,1 +1,1 @@
-"""Where detectors and data meet: steps, logging, optimizers, schedules, checkpoints, callbacks."""
+"""Detectors and data meet: steps, logging, optimizers, schedules, checkpoints, callbacks."""

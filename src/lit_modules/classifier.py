@@ -14,7 +14,7 @@ from lit_modules.training_module import MakeOptimizer, MakeSchedule, TrainingMod
 
 
 class ClassifierModule(TrainingModule):
-    """Of each image the first label is its class; the boxes are left alone."""
+    """Trains a classifier: the first label of an image is its class, and its boxes are not used."""
 
     def __init__(
         self,
@@ -33,5 +33,5 @@ class ClassifierModule(TrainingModule):
         ranked = top_classes(outputs, TOP).cpu().numpy()
         return [ImageRanking(info.image_id, labels) for info, labels in zip(batch.infos, ranked, strict=True)]
 
-    def score(self, truth: Truth, entries: Sequence[ImageRanking]) -> Metrics:
-        return Metrics(*accuracy(truth, entries))
+    def score(self, truth: Truth, entries: Sequence[ImageRanking]) -> tuple[Metrics, None]:
+        return Metrics(*accuracy(truth, entries)), None

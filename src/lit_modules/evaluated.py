@@ -1,7 +1,8 @@
-"""What an evaluation keeps of each image, whichever rank saw it."""
+"""The part of an evaluation that each rank keeps, and the results of the whole."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,15 @@ from torch import Tensor
 
 from datamodules.batch import Batch
 from detectors.detections import Detections
+from evaluation.analysis import Analysis, analyse
 from evaluation.confusions import Confusion, Matrix, summed
+from evaluation.metrics import Metrics
 from evaluation.results import ImagePredictions
-from evaluation.truth import Truth
+from evaluation.truth import Predictions, Truth
 
 
 def in_original_pixels(batch: Batch, detections: Detections) -> list[ImagePredictions]:
-    """Of each image without padding, mapped back with the scale that it was resized by, and cut at its border."""
+    """Detections of each image without padding, mapped back by the scale of its resizing and clipped to it."""
     boxes = detections.boxes.float().cpu().numpy()
     scores = detections.scores.float().cpu().numpy()
     labels = detections.labels.cpu().numpy()
@@ -29,16 +32,37 @@ def in_original_pixels(batch: Batch, detections: Detections) -> list[ImagePredic
     return entries
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """The results of an evaluation; truth, predictions and their analysis are there on rank 0 alone."""
+
+    metrics: Metrics = field(default_factory=lambda: Metrics({}, {}))
+    mean_losses: dict[str, float] = field(default_factory=dict[str, float])
+    """Each the mean over the images."""
+    thresholds: dict[str, float] = field(default_factory=dict[str, float])
+    """The score of each class with the best F1 at IoU 0.5."""
+    truth: Truth | None = None
+    predictions: Predictions | None = None
+    """In the order of `truth`; None where the model predicts no boxes."""
+
+    @cached_property
+    def analysis(self) -> Analysis | None:
+        """The right and wrong boxes, made when first asked for; None without boxes."""
+        if self.truth is None or self.predictions is None:
+            return None
+        return analyse(self.truth, self.predictions, self.metrics)
+
+
 @dataclass
 class Evaluation:
-    """What one rank saw of a split: what it made of each image, losses by batch."""
+    """One rank's part of an evaluation: an entry for each image, and losses by batch."""
 
     entries: list[Any] = field(default_factory=list[Any])
-    """Each with an `image_id`."""
+    """The results of the module's `evaluate_batch`, each with an `image_id`."""
     losses: dict[Any, tuple[int, dict[str, float]]] = field(default_factory=dict[Any, tuple[int, dict[str, float]]])
     """(images, loss by name) of each batch, keyed by the first image's id: batches are never cut."""
     pairs: dict[Any, dict[str, np.ndarray[Any, Any]]] = field(default_factory=dict[Any, dict[str, Any]])
-    """By name of a confusion matrix, as `evaluation.confusions.pairs` has them, of each batch, keyed as its losses."""
+    """`evaluation.confusions.pairs` of each batch by name of the matrix, keyed as its losses."""
     unread: dict[Any, str] = field(default_factory=dict[Any, str])
     """Images that could not be read, with the reason; they count for nothing."""
 
@@ -49,7 +73,7 @@ class Evaluation:
         entries: Iterable[Any],
         pairs: dict[str, np.ndarray[Any, Any]] | None = None,
     ) -> None:
-        """Take one batch."""
+        """Takes one batch."""
         self.unread |= {info.image_id: str(info.error) for info in batch.unread}
         if not batch.infos:  # none of it could be read
             return
@@ -60,6 +84,7 @@ class Evaluation:
 
     @staticmethod
     def merged(shards: Sequence["Evaluation"]) -> "Evaluation":
+        """The whole evaluation from the parts of all ranks."""
         whole = Evaluation()
         for shard in shards:
             whole.entries += shard.entries

@@ -19,7 +19,7 @@ from evaluation.confusions import Matrix
 from evaluation.metrics import Metrics
 from evaluation.proposals import ImageProposals, proposal_recall
 from evaluation.results import ImagePredictions
-from evaluation.truth import Truth
+from evaluation.truth import Predictions, Truth
 from lit_modules.detection_module import DetectionModule
 from lit_modules.evaluated import in_original_pixels
 from lit_modules.rpn import ANCHOR_CONFUSION, anchor_pairs
@@ -137,10 +137,10 @@ class FasterRCNNModule(DetectionModule):
         regions = torch.empty(self.proposer.max_proposals, self.network.num_channels, cells, cells)
         cast(FasterRCNN, network).classify_regions(regions.to(next(network.parameters()).device))
 
-    def score(self, truth: Truth, entries: Sequence[Entry]) -> Metrics:
-        metrics = super().score(truth, [entry.found for entry in entries])
+    def score(self, truth: Truth, entries: Sequence[Entry]) -> tuple[Metrics, Predictions | None]:
+        metrics, predictions = super().score(truth, [entry.found for entry in entries])
         recall = proposal_recall(truth, [entry.proposals for entry in entries])
-        return replace(metrics, scalars=metrics.scalars | recall)
+        return replace(metrics, scalars=metrics.scalars | recall), predictions
 
 
 def region_pairs(outputs: RegionOutputs, samples: RegionSamples) -> tuple[Tensor, Tensor]:

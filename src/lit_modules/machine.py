@@ -1,4 +1,4 @@
-"""What a run does and says that depends on the machine: precision, devices, versions, memory."""
+"""Precision, devices, versions and memory of the machine that a run is on."""
 
 import platform
 import subprocess

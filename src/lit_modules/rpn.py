@@ -40,8 +40,8 @@ class RPNModule(DetectionModule):
     ) -> None:
         if num_classes != 1:
             raise ValueError(
-                f"model=rpn with {num_classes} classes: it tells objects from background and knows no classes. Give it "
-                "data of one class (data.classes=[NAME] data.other_classes=drop of VOC), or take model=faster_rcnn"
+                f"model=rpn has one class, but num_classes={num_classes}: it separates objects from background. Give "
+                "it data of one class (data.classes=[NAME] data.other_classes=drop of VOC), or take model=faster_rcnn"
             )
         anchors = scaled_anchors(
             map_strides(pyramid_channels),

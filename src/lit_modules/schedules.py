@@ -1,6 +1,7 @@
-"""How the learning rate changes, by iteration: a warm-up, then one of four shapes.
+"""Learning-rate schedules by iteration: a warm-up, then one of four shapes.
 
-Each function returns a scheduler that is stepped once after every optimizer step.
+Each function takes the optimizer and the length of the run, whether its shape depends on it or not, and returns
+a scheduler that is stepped once after every optimizer step.
 """
 
 import math

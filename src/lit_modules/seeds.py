@@ -13,7 +13,7 @@ def step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
 
 
 def image_seeds(seed: int, step: int, batch: Batch) -> list[int | None]:
-    """Of each image, the seed of what is drawn for it in a step: the same on whichever rank it lies.
+    """The seed of what is drawn for each image in a step: the same on whichever rank it lies.
 
     Where none of a batch could be read, None: the image that stands in counts for nothing.
     """

@@ -1,4 +1,4 @@
-"""What a run left out because of `data.on_error=skip`; `skipped.json` in its folder tells of it.
+"""The images and annotations that a run skipped because of `data.on_error=skip`, as `skipped.json` lists them.
 
 {"train": {image id: reason}, "val": .., "test": .., "annotations": [problem, ..], "annotation_counts": {rule: n}}
 """
@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from datamodules.batch import ImageInfo
 from evaluation.files import write_text
+from lit_modules.data import DataModule
 
 FILE = "skipped.json"
 _SPLITS = ("train", "val", "test")
@@ -24,13 +25,13 @@ class Skipped:
     """Images that could not be read, and annotations that break a rule; neither counts for anything."""
 
     images: dict[str, dict[str, str]] = field(default_factory=lambda: {split: {} for split in _SPLITS})
-    """By split, then image id, the reason. Of "train" all that the run met; of "val" and "test" those of the last
+    """The reason by split and image id. Of "train" all that the run met; of "val" and "test" those of the last
     evaluation. On ranks other than 0 only what that rank met."""
     annotations: list[str] = field(default_factory=list[str])
     """The first problems of each split, in words."""
     annotation_counts: dict[str, int] = field(default_factory=dict[str, int])
-    """All of them, by rule."""
-    _told: dict[str, set[str]] = field(default_factory=lambda: {split: set[str]() for split in _SPLITS})
+    """The number of all problems, by rule."""
+    _listed: dict[str, set[str]] = field(default_factory=lambda: {split: set[str]() for split in _SPLITS})
 
     def __bool__(self) -> bool:
         return any(self.images.values()) or bool(self.annotation_counts)
@@ -46,21 +47,21 @@ class Skipped:
     def add(self, split: str, infos: Iterable[ImageInfo]) -> None:
         self.images[split] |= {str(info.image_id): str(info.error) for info in infos}
 
-    def add_annotations(self, datamodule: Any) -> None:
-        """Those of every split that is set up."""
+    def add_annotations(self, datamodule: DataModule) -> None:
+        """Takes the problems of every split that is set up."""
         self.annotations, self.annotation_counts = datamodule.problems, datamodule.problem_counts
 
     def news(self) -> list[str]:
-        """Images that were not told of before, in a paragraph for each split."""
+        """Images that were not listed before, in a paragraph for each split."""
         lines: list[str] = []
         for split, images in self.images.items():
-            new = [image_id for image_id in images if image_id not in self._told[split]]
-            self._told[split].update(new)
+            new = [image_id for image_id in images if image_id not in self._listed[split]]
+            self._listed[split].update(new)
             if new:
-                listed = [f"\n  {image_id!r}: {images[image_id]}" for image_id in new[:_LISTED]]
+                lines_of = [f"\n  {image_id!r}: {images[image_id]}" for image_id in new[:_LISTED]]
                 more = f"\n  ... {len(new) - _LISTED} more in {FILE}" if len(new) > _LISTED else ""
                 lines.append(
-                    f"{_number(new)} of {split} could not be read, left out of everything:{''.join(listed)}{more}"
+                    f"{_number(new)} of {split} could not be read and count for nothing:{''.join(lines_of)}{more}"
                 )
         return lines
 
@@ -74,23 +75,23 @@ class Skipped:
             self.images["train"] |= shard or {}
 
     def content(self) -> dict[str, Any]:
-        """As the file has it."""
+        """The content of the file."""
         return {**self.images, "annotations": self.annotations, "annotation_counts": self.annotation_counts}
 
     def write(self, folder: Path) -> None:
-        """Where nothing was left out, no file is made."""
+        """Writes the file, unless nothing was skipped."""
         if self or (folder / FILE).exists():
             write_text(folder / FILE, json.dumps(self.content(), indent=1))
 
     @classmethod
     def read(cls, folder: Path) -> "Skipped":
-        """Of a run's folder; empty where it has no file."""
+        """Reads the file of a run's folder; empty where there is none."""
         if not (folder / FILE).exists():
             return cls()
         content = json.loads((folder / FILE).read_text())
         images = {split: content[split] for split in _SPLITS}
-        told = {split: set(images[split]) for split in _SPLITS}
-        return cls(images, content["annotations"], content["annotation_counts"], told)
+        listed = {split: set(images[split]) for split in _SPLITS}
+        return cls(images, content["annotations"], content["annotation_counts"], listed)
 
 
 def _number(images: Sized) -> str:

@@ -15,7 +15,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from boxwright.benchmark import clock, data
 from boxwright.benchmark.clock import Clock, Limit, matrix_rate, spread
 from boxwright.benchmark.data import first_batches, measure_data
-from boxwright.benchmark.fresh import settle
+from boxwright.benchmark.fresh import set_frozen_norms
 from boxwright.benchmark.inference import measure_inference
 from boxwright.benchmark.step import StepTimer, measure_step
 from boxwright.config.errors import ConfigError
@@ -289,7 +289,7 @@ def test_a_settled_trunk_keeps_its_activations_where_a_random_one_doubles_them()
             return float(module.network.backbone(pixels)[-1].std())
 
     assert size() > 1000
-    settle(module, random_batch(1, 5), torch.device("cpu"))
+    set_frozen_norms(module, random_batch(1, 5), torch.device("cpu"))
     assert 0.1 < size() < 10
     norms = [part for part in module.network.modules() if isinstance(part, FrozenBatchNorm2d)]
     assert not any(norm._forward_pre_hooks for norm in norms)

@@ -84,8 +84,8 @@ def evaluated(data: Path, checkpoint: Path, batch_size: int, precision: str) -> 
         default_root_dir=data,
     )  # fmt: skip
     trainer.test(module, datamodule, verbose=False)
-    found = module.predictions
-    assert module.truth.image_ids.tolist() == list(range(len(SIZES)))
+    found = module.last.predictions
+    assert module.last.truth.image_ids.tolist() == list(range(len(SIZES)))
     assert len(found.scores) == 100 * len(SIZES)
     rows = [found.image_index == row for row in range(len(SIZES))]
     return [(found.boxes[row], found.scores[row], found.labels[row]) for row in rows]

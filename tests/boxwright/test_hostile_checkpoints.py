@@ -298,7 +298,7 @@ RESUMED: dict[str, tuple[Callable[[Path, Contents], Any], str]] = {
     ),
     "for evaluation alone": (
         lambda file, c: torch.save({key: c[key] for key in ("state_dict", "boxwright")}, file),
-        "no checkpoint that this run can go on from: it lacks epoch, global_step, .*optimizer_states, lr_schedulers",
+        "not a checkpoint that this run can continue from: it lacks epoch, global_step, .*optimizer_states, lr_",
     ),
 }  # fmt: skip
 
@@ -312,7 +312,7 @@ def test_resume_says_it_in_a_line_and_goes_on_from_the_one_before(
     file = last_checkpoint(copy)
     damage(file, torch.load(file, weights_only=True))
     text = train([f"resume={copy}"], tmp_path, expect=2)
-    printed(text, f"{re.escape(str(file))}.*{says}.*Remove it, and resume goes on from the checkpoint before it")
+    printed(text, f"{re.escape(str(file))}.*{says}.*Remove it, and resume continues from the checkpoint before it")
     assert not (file.parent / "ran").exists()
 
 

@@ -47,7 +47,7 @@ def test_heads_of_another_number_of_classes_are_left_out_by_name(checkpoint, cap
     before = {name: tensor.clone() for name, tensor in new.state_dict().items()}
     with caplog.at_level(logging.INFO):
         start_from(new, checkpoint, ["a", "b", "c"])
-    assert "left out, since it has 5 classes and this run 3: head.logits.weight, head.logits.bias" in caplog.text
+    assert "skipped, since it has 5 classes and this run 3: head.logits.weight, head.logits.bias" in caplog.text
     stored = torch.load(checkpoint, weights_only=True)["state_dict"]
     kept = {"network.head.logits.weight", "network.head.logits.bias"}
     for name, tensor in new.state_dict().items():
@@ -56,7 +56,7 @@ def test_heads_of_another_number_of_classes_are_left_out_by_name(checkpoint, cap
 
 def test_as_many_classes_of_other_names_are_told(checkpoint, caplog):
     start_from(module(), checkpoint, ["a", "b", "c", "d", "e"])
-    assert "each head goes on from the class in its place" in caplog.text
+    assert "each head continues from the class in its place" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def of_two_stages(checkpoint, tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_heads_with_a_column_for_background_are_left_out_and_proposals_come_over(of_two_stages, caplog):
     with caplog.at_level(logging.INFO):
         start_from(built(two_stages("data.num_classes=3")), of_two_stages, ["a", "b", "c"])
-    told = caplog.text.partition("left out, since it has 5 classes and this run 3: ")[2].splitlines()[0]
+    told = caplog.text.partition("skipped, since it has 5 classes and this run 3: ")[2].splitlines()[0]
     assert set(told.split(", ")) == {"logits.weight", "logits.bias", "deltas.weight", "deltas.bias"}
 
 

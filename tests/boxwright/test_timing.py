@@ -59,24 +59,27 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def measured(clock: Clock, heights: list[int], **limits: Any) -> dict[str, Any]:
+def measured(clock: Clock, heights: list[int], most: int = 32, seconds: float = 1e6) -> dict[str, Any]:
     trainer: Any = SimpleNamespace(
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
         precision_plugin=SimpleNamespace(forward_context=torch.no_grad),
         precision="32-true",
     )
-    return ms_per_image(clock, trainer, Images(heights), **limits)  # pyright: ignore[reportArgumentType]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finish, "_MOST", most)
+        patch.setattr(finish, "_SECONDS", seconds)
+        return ms_per_image(clock, trainer, Images(heights))  # pyright: ignore[reportArgumentType]
 
 
 def test_it_is_the_median_of_single_images_and_says_how_it_was_taken(clock):
-    speed = measured(clock, [32, 64, 64, 96, 32], seconds=1e6)
+    speed = measured(clock, [32, 64, 64, 96, 32])
     assert speed["ms_per_image"] == 64_000
     assert (speed["images"], speed["batch"], speed["precision"]) == (5, 1, "32-true")
     assert speed["device"].startswith("cpu (")
 
 
 def test_every_canvas_is_run_before_it_counts(clock):
-    measured(clock, [32, 64, 64], seconds=1e6)
+    measured(clock, [32, 64, 64])
     assert [len(batch.images[0, 0]) for batch in clock.batches] == [32] * 4 + [64] * 3  # 3 and 1 to warm up
 
 
@@ -86,11 +89,11 @@ def test_it_ends_after_some_seconds_but_not_before_three_images(clock):
 
 
 def test_it_takes_so_many_images_from_the_whole_split(clock):
-    measured(clock, [*range(1, 11)], most=3, seconds=1e6)
+    measured(clock, [*range(1, 11)], most=3)
     assert list(dict.fromkeys(len(batch.images[0, 0]) for batch in clock.batches)) == [1, 5, 10]
 
 
 def test_what_cannot_be_read_is_left_out(clock):
-    assert measured(clock, [0, 32, 0], seconds=1e6)["images"] == 1
+    assert measured(clock, [0, 32, 0])["images"] == 1
     with pytest.raises(ValueError, match="no validation image"):
         measured(clock, [0, 0])

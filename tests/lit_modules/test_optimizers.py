@@ -54,7 +54,7 @@ def test_the_groups_of_fcos_r50_1x_are_the_originals(original):
     else has its shape. It makes a group of every tensor, ours one of every pair of values.
     """
     module = built(composed("experiment=fcos_r50_1x"), device="meta")
-    optimizer = module._make_optimizer(module.network, module.lr)
+    optimizer = module.make_optimizer(module.network, module.lr)
 
     theirs = Counter(
         (() if group["name"].endswith(".scale") else tuple(group["shape"]), *values(group))
@@ -75,7 +75,7 @@ def test_what_fcos_r50_1x_freezes_is_what_the_original_freezes(original):
     assert frozen == {
         name.replace("backbone.body.", "backbone.").replace("stem.", "") for name in original["frozen_params"]
     }
-    assert not frozen & set(rates_and_decays(module.network, module._make_optimizer(module.network, module.lr)))
+    assert not frozen & set(rates_and_decays(module.network, module.make_optimizer(module.network, module.lr)))
 
 
 def values(group: dict) -> tuple[float, float, float]:

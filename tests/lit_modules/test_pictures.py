@@ -159,7 +159,7 @@ def test_a_full_disk_costs_one_warning_and_leaves_the_pictures_before(tmp_path, 
     assert {path.name: path.read_bytes() for path in (tmp_path / "pictures/step_0000010").iterdir()} == before
     assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["step_0000010"]
     (message,) = [record.getMessage() for record in caplog.records]
-    assert "No space left on device; the run goes on without" in message
+    assert "No space left on device; the run continues without" in message
 
 
 def test_training_is_left_alone(tmp_path):

@@ -40,7 +40,7 @@ class Record(pl.Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
         self.losses.append({name: value.item() for name, value in outputs["losses"].items()})
-        self.norms.append(float(getattr(pl_module, "gradient_norm", torch.nan)))
+        self.norms.append(float(pl_module.gradient_norm))
         self.unread.append([info.image_id for info in batch.unread])
 
 
@@ -51,7 +51,7 @@ def fit(data: DetectionDataModule, folder: Path, steps: int, **options: Any) -> 
         enable_model_summary=False, callbacks=[record, Log()], gradient_clip_val=1.0, limit_val_batches=0, **options,
     )  # fmt: skip
     module = Detector(blind=set())
-    module.folder = folder
+    module.attach(folder, data.seed)
     trainer.fit(module, data)
     return module, record
 
@@ -154,7 +154,7 @@ def test_what_was_skipped_is_kept_in_the_folder_and_told_once(tmp_path: Path) ->
     assert (again.images, again.annotations) == (skipped.images, skipped.annotations)
     assert again.news() == []
     again.images["val"] = {"40": "gone"}
-    assert again.news() == ["1 image of val could not be read, left out of everything:\n  '40': gone"]
+    assert again.news() == ["1 image of val could not be read and count for nothing:\n  '40': gone"]
     assert str(again) == (
         "30 images of train could not be read; 1 image of val could not be read; "
         "3 problems in the annotations (a rule: 3)"

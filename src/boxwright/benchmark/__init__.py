@@ -1,1 +1,1 @@
-"""What benchmark.py is made of."""
+"""The parts of benchmark.py."""

@@ -21,7 +21,7 @@ _WARM_UP = 0.3
 class Clock:
     """Moments in the work of one device.
 
-    On CUDA a moment is an event in its stream, which waits for nothing: work goes on being queued while other is done,
+    On CUDA a moment is an event in its stream, which waits for nothing: more work is queued meanwhile,
     as in training. Elsewhere it is the time when everything before it is done.
     """
 
@@ -37,12 +37,12 @@ class Clock:
         return time.perf_counter()
 
     def wait(self) -> None:
-        """Until the device has done all that it was given."""
+        """Waits until the device has done all that it was given."""
         if self.device.type != "cpu":
             torch.accelerator.synchronize(self.device)
 
     def ms(self, start: Any, end: Any) -> float:
-        """Between two moments; waits for the second."""
+        """Milliseconds between two moments; waits for the second."""
         if self.device.type == "cuda":
             end.synchronize()
             return float(start.elapsed_time(end))
@@ -100,7 +100,7 @@ def matrix_rate(device: torch.device, precision: str) -> dict[str, Any]:
 
 @contextmanager
 def _tf32_as_convolutions(device: torch.device, dtype: torch.dtype) -> Generator[bool]:
-    """Whether matrix products within are in TensorFloat-32."""
+    """Sets matrix products to TensorFloat-32 where convolutions have it; gives whether they are."""
     if device.type != "cuda" or dtype != torch.float32 or not torch.backends.cudnn.allow_tf32:
         yield False
         return

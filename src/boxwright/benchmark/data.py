@@ -1,4 +1,4 @@
-"""How fast the training loader delivers, with nothing else running."""
+"""Times the training loader, with nothing else running."""
 
 import time
 from collections.abc import Generator, Iterable
@@ -7,13 +7,14 @@ from typing import Any
 
 from boxwright.benchmark.clock import Limit, spread
 from boxwright.config.errors import ConfigError
+from datamodules.base import DetectionDataModule
 from datamodules.batch import Batch
 
 KEPT = 4
 """Batches that the step is measured on."""
 
 
-def stream(datamodule: Any) -> Generator[Batch]:
+def stream(datamodule: DetectionDataModule) -> Generator[Batch]:
     """Training batches, epoch after epoch; its workers end with it."""
     loader: Any = datamodule.train_dataloader()
     for epoch in count():
@@ -21,7 +22,7 @@ def stream(datamodule: Any) -> Generator[Batch]:
         yield from loader
 
 
-def first_batches(datamodule: Any) -> list[Batch]:
+def first_batches(datamodule: DetectionDataModule) -> list[Batch]:
     """The first that could be read."""
     batches, kept = stream(datamodule), list[Batch]()
     for _ in range(KEPT):
@@ -30,7 +31,7 @@ def first_batches(datamodule: Any) -> list[Batch]:
     return _not_empty(kept)
 
 
-def measure_data(datamodule: Any, warmup: int, limit: Limit) -> tuple[dict[str, Any], list[Batch]]:
+def measure_data(datamodule: DetectionDataModule, warmup: int, limit: Limit) -> tuple[dict[str, Any], list[Batch]]:
     """Time to the first batch, with the start of the workers, and from batch to batch; and what `first_batches` gives.
 
     Workers deliver by turns, so that the rate is that of all rounds together and no median.

@@ -14,10 +14,10 @@ from detectors.backbones.norms import FrozenBatchNorm
 from lit_modules.training_module import TrainingModule
 
 
-def settle(module: TrainingModule, batch: Batch, device: torch.device) -> None:
-    """Give frozen batch norms what they would have seen in an image: the mean of each channel, and one variance.
+def set_frozen_norms(module: TrainingModule, batch: Batch, device: torch.device) -> None:
+    """Gives frozen batch norms the statistics of one image: the mean of each channel, and one variance.
 
-    Without, a random trunk doubles its activations from block to block, until 16 bits overflow. A variance of each
+    Without, a random backbone doubles its activations from block to block, until 16 bits overflow. A variance of each
     channel would come from four cells where the canvas is small. Fresh norms change nothing, so that it is seen also
     behind a convolution that does its norm's part, and that norm has to do it itself in this one pass.
     """

@@ -1,4 +1,4 @@
-"""How fast an evaluation finds its boxes: the network and what turns its outputs into detections, apart."""
+"""Times an evaluation: the network, and what turns its outputs into detections, apart."""
 
 import statistics
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def measure_inference(
     device = trainer.strategy.root_device
     clock, precision = Clock(device), _precision(trainer)
     module.to(device).eval()
-    batches = [b._replace(images=b.images.to(device), sizes=b.sizes.to(device)) for b in batches]
+    batches = [batch.to(device) for batch in batches]
 
     def once(at: int) -> _Round:
         clock.wait()

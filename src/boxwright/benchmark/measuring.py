@@ -1,4 +1,4 @@
-"""From a config to its figures."""
+"""Builds what is measured, measures its parts, and saves the figures."""
 
 import json
 import logging
@@ -18,20 +18,20 @@ from omegaconf import DictConfig, OmegaConf
 from boxwright.benchmark import command, tables
 from boxwright.benchmark.clock import Limit, matrix_rate
 from boxwright.benchmark.data import KEPT, first_batches, measure_data
-from boxwright.benchmark.fresh import settle
+from boxwright.benchmark.fresh import set_frozen_norms
 from boxwright.benchmark.inference import measure_inference
 from boxwright.benchmark.step import StepTimer, measure_step
-from boxwright.build import check_compiler, make_datamodule
+from boxwright.build import make_datamodule, make_trainer
 from boxwright.checkpoints.init_from import start_from
 from boxwright.checkpoints.reading import load_module, read_checkpoint
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import plain
 from boxwright.runs.folder import resolved
 from boxwright.runs.scaling import scaled
+from datamodules.base import DetectionDataModule
 from datamodules.batch import Batch
 from datamodules.dataset import spaced_batches
 from evaluation.files import write_text
-from lit_modules.callbacks.compiled import Compiled
 from lit_modules.flops import gflops
 from lit_modules.machine import choose_precision, device_name, environment
 from lit_modules.training_module import TrainingModule
@@ -41,19 +41,19 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Bench:
-    """What is measured, with all that it takes: the objects of a training run, without its loggers and validations."""
+    """The objects of a training run, without its loggers and validations, on which parts are measured."""
 
     cfg: DictConfig
-    """Of benchmark.py."""
+    """The config of benchmark.py."""
     config: DictConfig
-    """Of the run that would train, scaled."""
+    """The config of the run that would train, scaled."""
     folder: Path
     timer: StepTimer
     trainer: pl.Trainer
-    datamodule: Any
+    datamodule: DetectionDataModule
     module: TrainingModule
     batches: list[Batch]
-    """On which the step is measured."""
+    """The batches on which the step is measured."""
 
     @property
     def limit(self) -> Limit:
@@ -72,10 +72,10 @@ def set_up(cfg: DictConfig) -> Bench:
     pl.seed_everything(config.seed, verbose=False)
     timer = StepTimer(cfg.warmup, Limit(cfg.rounds, cfg.seconds), config.compile)
     trainer = _trainer(config, timer, folder)
-    datamodule: Any = make_datamodule(config)
+    datamodule = make_datamodule(config)
     datamodule.trainer = trainer  # loaders ask it for its device and its micro-batches
     module = _module(config, checkpoint, datamodule)
-    module.folder = folder
+    module.attach(folder, datamodule.seed)
     log.info("%s on %s, %s", tables.named(config), device_name(trainer), trainer.precision)
     return Bench(cfg, config, folder, timer, trainer, datamodule, module, [])
 
@@ -111,7 +111,7 @@ def prepare_weights(bench: Bench) -> None:
     is_random = bench.config.init_from is None and bench.config.model.backbone.weights is None
     if bench.cfg.checkpoint is None and is_random:
         batch = bench.batches[0] if bench.batches else next(spaced_batches(bench.datamodule.val_dataloader(), 1))
-        settle(bench.module, batch, bench.trainer.strategy.root_device)
+        set_frozen_norms(bench.module, batch, bench.trainer.strategy.root_device)
 
 
 def measure_training(bench: Bench) -> dict[str, Any]:
@@ -145,25 +145,21 @@ def _trainer(config: DictConfig, timer: StepTimer, folder: Path) -> pl.Trainer:
     for problem in command.several_devices(config):  # of a checkpoint's run
         raise ConfigError(problem)
     averaging: Any = OmegaConf.select(config, "callbacks.averaging")
-    callbacks: list[pl.Callback] = [Compiled()] if config.compile else []
-    callbacks += [*([] if averaging is None else [instantiate(averaging)]), timer]
+    callbacks: list[pl.Callback] = [*([] if averaging is None else [instantiate(averaging)]), timer]
     timer.num_batches = KEPT
     passes = timer.most_passes(config.trainer.accumulate_grad_batches)
     try:
-        trainer: pl.Trainer = instantiate(
-            config.trainer,
+        trainer = make_trainer(
+            config,
+            folder,
+            callbacks,
             max_steps=max(config.trainer.max_steps, passes) if config.trainer.max_steps > 0 else -1,
             max_time=None,
             limit_train_batches=1.0,
             limit_val_batches=0,
             val_check_interval=1.0,
             enable_progress_bar=False,
-            enable_model_summary=False,
             enable_checkpointing=False,
-            use_distributed_sampler=False,
-            num_sanity_val_steps=0,
-            default_root_dir=str(folder),
-            callbacks=callbacks,
             logger=False,
         )
     except InstantiationException as error:
@@ -171,13 +167,11 @@ def _trainer(config: DictConfig, timer: StepTimer, folder: Path) -> pl.Trainer:
         raise ConfigError(f"{key}: {error.__cause__}") from error
     for problem in command.several_devices(config, trainer.world_size):
         raise ConfigError(problem)
-    if config.compile:
-        check_compiler(trainer.strategy.root_device)
     return trainer
 
 
-def _module(config: DictConfig, checkpoint: dict[str, Any] | None, datamodule: Any) -> TrainingModule:
-    """The network that would be trained; a trunk from ImageNet is random, since its weights change no time."""
+def _module(config: DictConfig, checkpoint: dict[str, Any] | None, datamodule: DetectionDataModule) -> TrainingModule:
+    """The network that would be trained; an ImageNet backbone is random, since its weights change no time."""
     if checkpoint is not None:
         stored = checkpoint["boxwright"]
         if list(stored["class_names"]) != list(datamodule.class_names):
@@ -195,12 +189,11 @@ def _module(config: DictConfig, checkpoint: dict[str, Any] | None, datamodule: A
     module: TrainingModule = instantiate(config.model)
     if config.init_from is not None:
         start_from(module, config.init_from, datamodule.class_names)
-    if config.channels_last:
-        module.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    module.lay_out(config.channels_last)
     return module
 
 
-def _size(module: TrainingModule, datamodule: Any) -> dict[str, Any]:
+def _size(module: TrainingModule, datamodule: DetectionDataModule) -> dict[str, Any]:
     """Parameters, and the operations of an image of the commonest canvas of validation."""
     loader: Any = datamodule.val_dataloader()
     canvases = Counter(cast("tuple[int, int]", key.canvas) for batch in loader.batch_sampler for key in batch)

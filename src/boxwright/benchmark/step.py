@@ -1,4 +1,4 @@
-"""How fast a training step is on batches that are there already: the Trainer's own step, timed from a callback."""
+"""Times the Trainer's own step on batches that are there already, from a callback."""
 
 import statistics
 from collections.abc import Iterator, Sequence
@@ -12,11 +12,12 @@ from boxwright.benchmark.clock import Clock, Limit, spread
 from boxwright.benchmark.data import canvases
 from datamodules.batch import Batch
 from lit_modules.flops import counter
+from lit_modules.lightning_internals import is_within_step
 from lit_modules.machine import memory_mb
 from lit_modules.training_module import TrainingModule
 
 
-class Again:
+class RepeatedBatches:
     """A loader that delivers the same batches over and over, as one epoch of so many."""
 
     def __init__(self, batches: Sequence[Batch], number: int) -> None:
@@ -30,7 +31,7 @@ class Again:
 
 
 class Moments(NamedTuple):
-    """Of a micro-batch, which lies on the device when it starts."""
+    """The moments of a micro-batch, which lies on the device when it starts."""
 
     batch: int
     start: Any
@@ -57,7 +58,7 @@ class StepTimer(pl.Callback):
         self.warmup, self.limit, self.compiles = warmup, limit, compiles
         self.num_batches = 1
         self.work: list[Work] = []
-        """Of each batch."""
+        """The operations of each batch."""
         self.steps: list[list[Moments]] = []
         """The micro-batches of each step that counts."""
         self._passes = self._done = 0
@@ -103,7 +104,7 @@ class StepTimer(pl.Callback):
             self._counter.__exit__(None, None, None)  # pyright: ignore[reportUnknownMemberType]
             self.work.append(Work(self._forward_work, self._counter.get_total_flops()))
             self._counter = None
-        if trainer.fit_loop._should_accumulate():  # pyright: ignore[reportPrivateUsage]
+        if is_within_step(trainer):
             return
         self._done += 1
         if self._is_warm:
@@ -112,11 +113,11 @@ class StepTimer(pl.Callback):
         self._step = []
 
     def ms(self, first: str, last: str) -> list[float]:
-        """Of each step, the time between two of its moments, summed over its micro-batches."""
+        """The time between two moments of each step, summed over its micro-batches."""
         return [sum(self._clock.ms(getattr(m, first), getattr(m, last)) for m in step) for step in self.steps]
 
     def operations(self, part: str) -> list[int]:
-        """Of each step, of its forward or its backward pass, or of all of it."""
+        """The operations of each step: of its forward pass, its backward pass, or all of it."""
         of_batch = [
             {"forward": work.forward, "backward": work.all - work.forward, "total": work.all} for work in self.work
         ]
@@ -133,7 +134,7 @@ def measure_step(module: TrainingModule, trainer: pl.Trainer, timer: StepTimer, 
     module.train()
     module.lr = 0.0
     accumulate = trainer.accumulate_grad_batches
-    trainer.fit(module, train_dataloaders=Again(batches, timer.most_passes(accumulate)))
+    trainer.fit(module, train_dataloaders=RepeatedBatches(batches, timer.most_passes(accumulate)))
     device = trainer.strategy.root_device
     ends = {"forward": ("start", "forward"), "backward": ("forward", "backward"), "optimizer": ("backward", "end")}
     times = {part: timer.ms(*moments) for part, moments in (ends | {"total": ("start", "end")}).items()}

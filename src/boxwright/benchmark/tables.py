@@ -19,10 +19,10 @@ class _Row(NamedTuple):
 
 
 def named(config: DictConfig) -> str:
-    """Model, data set and trunk."""
-    trunk = config.model.backbone
-    depth = trunk.get("depth", "")
-    return f"{run_name(config.model._target_, config.data._target_)}, {trunk._target_.rpartition('.')[2]}{depth}"
+    """Model, data set and backbone."""
+    backbone = config.model.backbone
+    depth = backbone.get("depth", "")
+    return f"{run_name(config.model._target_, config.data._target_)}, {backbone._target_.rpartition('.')[2]}{depth}"
 
 
 def with_shares(figures: dict[str, Any]) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def with_shares(figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_text(figures: Mapping[str, Any]) -> str:
-    """For a terminal of 110 columns."""
+    """The table for a terminal of 110 columns."""
     first, *others = _HEADING
     table = Table(Column(first, no_wrap=True), *(Column(name, justify="right") for name in others), box=SIMPLE_HEAD)
     for row in _rows(figures):
@@ -51,7 +51,7 @@ def as_text(figures: Mapping[str, Any]) -> str:
 
 
 def as_markdown(figures: Mapping[str, Any]) -> str:
-    """The same as a page."""
+    """The table as a page of Markdown."""
     lines = [*(f"- {fact}" for fact in _facts(figures)), "", f"| {' | '.join(_HEADING)} |"]
     lines.append("|---|" + "---:|" * (len(_HEADING) - 1))
     lines += [f"| {' | '.join((row.name.strip(), *row.cells))} |" for row in _rows(figures)]
@@ -63,11 +63,11 @@ def _facts(figures: Mapping[str, Any]) -> Iterator[str]:
     versions: dict[str, str] = figures["versions"]
     yield f"{figures['device']}, {figures['precision']}; {'  '.join(f'{k} {v}' for k, v in versions.items())}"
     height, width = network["canvas"]
-    trunk = f", of the trunk {figures['trunk_weights']}" if figures["trunk_weights"] else ""
+    backbone = f", of the backbone {figures['trunk_weights']}" if figures["trunk_weights"] else ""
     yield (
         f"network: {network['parameters'] / 1e6:.2f} M parameters, {network['trained'] / 1e6:.2f} M of them trained; "
         f"{_number(network['gflops_per_image'])} GFLOPs for an image of {height} x {width}; "
-        f"weights: {figures['weights']}{trunk}"
+        f"weights: {figures['weights']}{backbone}"
     )
     yield (
         f"matrix rate: {rate['gflops_per_s']:.0f} GFLOP/s, {rate['side']} x {rate['side']} in {rate['dtype']}, the "
@@ -135,8 +135,8 @@ def _remarks(figures: Mapping[str, Any]) -> Iterator[str]:
         found = way["detections_per_image"]
         if found is not None and figures["weights"] == "fresh":
             yield (
-                f"decoding: fresh weights find {found:.0f} boxes an image, so it says little; checkpoint=FILE gives "
-                "trained ones"
+                f"decoding: fresh weights find {found:.0f} boxes an image, so the time means little; checkpoint=FILE "
+                "gives trained ones"
             )
         elif found is not None:
             yield f"decoding: {found:.0f} boxes an image"

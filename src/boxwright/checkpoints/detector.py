@@ -129,7 +129,7 @@ class Detector:
     def detect(self, samples: Sequence[Sample]) -> list[ImagePredictions]:
         """One forward pass over samples of one canvas, and all that validation would score."""
         batch = collate(list(samples))
-        moved = batch._replace(images=batch.images.to(self.device), sizes=batch.sizes.to(self.device))
+        moved = batch.to(self.device)
         half = torch.float16 if self.precision == "16-mixed" else torch.bfloat16
         with (
             torch.inference_mode(),

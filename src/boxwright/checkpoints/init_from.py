@@ -1,4 +1,4 @@
-"""`init_from`: a run that starts from another run's weights."""
+"""Starts a run from another run's weights: `init_from`."""
 
 import logging
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ log = logging.getLogger(__name__)
 
 
 def start_from(module: TrainingModule, path: str, class_names: Sequence[str]) -> None:
-    """Load a checkpoint's weights (the averaged ones where its run averaged); optimizer and schedule begin anew.
+    """Loads a checkpoint's weights (the averaged ones where its run averaged); optimizer and schedule begin anew.
 
     Where the number of classes differs, tensors whose first dimension counts classes keep their new values, and
-    are listed. The pixel mean and deviation that the trunk was trained with come along. ConfigError where anything
+    are listed. The pixel mean and deviation that the backbone was trained with come along. ConfigError where anything
     else differs: an `init_from` that silently loads half a network is worse than none.
     """
     if not Path(path).is_file():
@@ -47,19 +47,19 @@ def start_from(module: TrainingModule, path: str, class_names: Sequence[str]) ->
         relation = "with other settings than this run's" if kind == own else "and this run trains"
         raise ConfigError(
             f"init_from={path}: it holds {kind} {relation} {own}: {len(misfits)} tensors do not fit, such as "
-            f"{misfits[0]}. Give the model settings of its config.yaml, or take its trunk alone with "
+            f"{misfits[0]}. Give the model settings of its config.yaml, or take its backbone alone with "
             "model.backbone.weights=FILE"
         )
     module.load_state_dict({name: ours[name] if name in of_classes else theirs[name] for name in ours})
     log.info("starts from the weights of %s (step %d)", path, checkpoint.get("global_step", 0))
     if of_classes:
         log.info(
-            "left out, since it has %d classes and this run %d: %s",
+            "skipped, since it has %d classes and this run %d: %s",
             len(names), len(class_names), ", ".join(name.removeprefix("network.") for name in of_classes),
         )  # fmt: skip
     elif names != list(class_names):
         log.warning(
-            "the weights of init_from are for the classes %s, this run is for %s: each head goes on from the class "
+            "the weights of init_from are for the classes %s, this run is for %s: each head continues from the class "
             "in its place", names, list(class_names),
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""One checkpoint file is enough: read it safely, rebuild its module.
+"""Reads a checkpoint safely and rebuilds its module; one file is enough.
 
 `boxwright` in a checkpoint is a plain dict: `config` (the run's, resolved), `class_names`, `category_ids`,
 `metrics` and `thresholds` (of the last validation), `versions`, `format`.
@@ -37,9 +37,9 @@ _NEEDED = {
     "data": ("_target_", "rule", "resize", "eval_batch_size"),
     "trainer": ("precision",),
 }
-"""What every user of a checkpoint relies on in its config, beside `channels_last`."""
+"""The keys of a checkpoint's config that everything relies on, beside `channels_last`."""
 _TO_RESUME = ("epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers")
-_BEFORE = "Remove it, and resume goes on from the checkpoint before it, or from the start"
+_BEFORE = "Remove it, and resume continues from the checkpoint before it, or from the start"
 
 
 class CheckpointError(ConfigError):
@@ -110,7 +110,7 @@ def remember(path: str | Path, contents: dict[str, Any]) -> None:
 
 
 def _identity(path: Path) -> object:
-    """What changes with the file that a path leads to; the path itself where there is none."""
+    """A value that changes with the file that a path leads to; the path itself where there is none."""
     try:
         found = path.stat()
     except OSError:
@@ -128,7 +128,7 @@ def _refuse_damaged(path: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """In one line, and without torch's advice to trust the file."""
+    """The error in one line, without torch's advice to trust the file."""
     text = str(error)
     if isinstance(error, BadZipFile):
         return "it is cut short, or of another kind"
@@ -176,7 +176,7 @@ def _check(contents: dict[str, Any]) -> None:
 
 def _mapping(node: dict[str, Any], key: str) -> dict[str, Any]:
     if not isinstance(node.get(key), dict):
-        raise ValueError(f"its {key} is no mapping")
+        raise ValueError(f"its {key} is not a mapping")
     return node[key]
 
 
@@ -233,7 +233,7 @@ def _some(names: list[Any], most: int = 3) -> str:
 
 
 def refuse_unresumable(path: Path, module: TrainingModule) -> None:
-    """CheckpointError unless a run with this module can go on from a checkpoint."""
+    """CheckpointError unless a run with this module can continue from a checkpoint."""
     try:
         contents = read_checkpoint(path)
     except CheckpointError as error:
@@ -245,15 +245,16 @@ def refuse_unresumable(path: Path, module: TrainingModule) -> None:
             _refuse_misfit(contents.get(part, contents["state_dict"]), module.state_dict())
         remember(path, contents)  # Lightning reads it next
     except ValueError as error:
-        raise CheckpointError(f"{path} is no checkpoint that this run can go on from: {error}. {_BEFORE}") from error
+        raise CheckpointError(
+            f"{path} is not a checkpoint that this run can continue from: {error}. {_BEFORE}"
+        ) from error
 
 
 def load_module(checkpoint: Mapping[str, Any]) -> TrainingModule:
     """The module of a checkpoint with its weights (the averaged ones where the run averaged), in eval mode."""
     module = build_module(without_weights(checkpoint["boxwright"]["config"]["model"]))
     module.load_state_dict(checkpoint["state_dict"])
-    if checkpoint["boxwright"]["config"]["channels_last"]:  # convolutions round differently in each layout
-        module.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    module.lay_out(checkpoint["boxwright"]["config"]["channels_last"])
     module.run = dict(checkpoint["boxwright"])
     return module.eval()
 

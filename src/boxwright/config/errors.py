@@ -46,7 +46,7 @@ def clear_errors(main: Callable[P, R]) -> Callable[P, R]:
         except UserError as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
-            if not getattr(error, "told", False):  # by the run's log
+            if not getattr(error, "is_logged", False):  # by the run's log
                 print(error, file=sys.stderr)
             sys.exit(1)
 

@@ -1,1 +1,1 @@
-"""What evaluate.py is made of."""
+"""The parts of evaluate.py."""

@@ -1,4 +1,4 @@
-"""The data set that a checkpoint is scored on: its own, but for what the command line says."""
+"""The data set that a checkpoint is scored on: its own, with the changes of the command line."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ _OF_TRAINING = (
 
 
 def refuse_incomplete(cfg: DictConfig) -> None:
-    """Says, before anything heavy is imported, what is missing to score something."""
+    """ConfigError where something is missing to score anything, before anything heavy is imported."""
     if (cfg.checkpoint is None) == (cfg.predictions is None):
         raise ConfigError("give either checkpoint=FILE.ckpt or predictions=FILE.json")
     if cfg.predictions is not None and cfg.get("data") is None:
@@ -50,21 +50,21 @@ def data_config(cfg: DictConfig, stored: Mapping[str, Any]) -> tuple[dict[str, A
             f"{'classes of whole images: data=imagefolder' if whole else 'boxes, which an image folder has not'}"
         )
     keys = data if data["_target_"] == stored["_target_"] else _OF_ANY_KIND
-    told = {*_OF_THE_MACHINE, *_told(cfg.split)}
-    kept = {key: stored[key] for key in keys if key in stored and key not in told}
+    chosen = {*_OF_THE_MACHINE, *_given_keys(cfg.split)}
+    kept = {key: stored[key] for key in keys if key in stored and key not in chosen}
     silent = {*_OF_TRAINING, "val_split" if cfg.split == "test" else "test_split"}
     changed = {key: value for key, value in kept.items() if value != data[key] and key not in silent}
     return {**data, **kept, "augmentations": None}, changed
 
 
-def _told(split: str) -> set[str]:
+def _given_keys(split: str) -> set[str]:
     """Data settings on the command line, and those that follow from them."""
     given = {line.partition("=")[0].lstrip("+") for line in HydraConfig.get().overrides.task}
-    told = {key.removeprefix("data.") for key in given if key.startswith("data.")}
-    if "classes" in told:
-        told.add("num_classes")
+    chosen = {key.removeprefix("data.") for key in given if key.startswith("data.")}
+    if "classes" in chosen:
+        chosen.add("num_classes")
     if "seed" in given:
-        told.add("seed")
-    if "val_split" in told or (split == "test" and "test_split" in told):
-        told.add("val_fraction")  # which would score a part of the training split instead
-    return told
+        chosen.add("seed")
+    if "val_split" in chosen or (split == "test" and "test_split" in chosen):
+        chosen.add("val_fraction")  # which would score a part of the training split instead
+    return chosen

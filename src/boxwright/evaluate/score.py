@@ -1,10 +1,9 @@
-"""Score a checkpoint or a results file, outside of a run."""
+"""Scores a checkpoint or a results file, outside of a run."""
 
 import json
 import logging
 import math
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,27 +11,28 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
+from boxwright.build import make_trainer
 from boxwright.checkpoints.reading import load_module, read_checkpoint
 from boxwright.config.errors import ConfigError, few
 from boxwright.config.files import plain
 from boxwright.evaluate.data import data_config
-from evaluation.analysis import Analysis, analyse
+from datamodules.base import DetectionDataModule
 from evaluation.files import write_text
 from evaluation.metrics import Metrics, evaluate, headline
 from evaluation.results import read_predictions, write_predictions
 from evaluation.truth import Predictions, Truth
 from lit_modules.callbacks import report
-from lit_modules.callbacks.log import ProgressBar
 from lit_modules.detection_module import DetectionModule
+from lit_modules.evaluated import Evaluated
 from lit_modules.machine import choose_precision, device_name, environment
 from lit_modules.skipped import Skipped
 from lit_modules.training_module import TrainingModule
 from reports.commands import shown, use_command
-from reports.terminal import metrics_text, show_bar
+from reports.terminal import metrics_text
 
 if TYPE_CHECKING:
     from reports.report import About
@@ -52,12 +52,11 @@ class Scored:
     """The scores of a results file, or of a checkpoint with its module and the trainer that ran it."""
 
     cfg: DictConfig
-    """With the data set on which was scored."""
+    """The config, with the data set on which was scored."""
     folder: Path
-    """Of the files."""
-    datamodule: Any
-    metrics: Metrics
-    analysis: Callable[[], Analysis | None]
+    """The folder of all files."""
+    datamodule: DetectionDataModule
+    results: Evaluated
     checkpoint: dict[str, Any] | None = None
     module: TrainingModule | None = None
     trainer: pl.Trainer | None = None
@@ -65,7 +64,7 @@ class Scored:
     @property
     def main_score(self) -> float:
         """AP, or top-1 of a classifier."""
-        return next(iter(self.metrics.scalars.values()))
+        return next(iter(self.results.metrics.scalars.values()))
 
 
 def score_results(cfg: DictConfig) -> Scored:
@@ -75,9 +74,9 @@ def score_results(cfg: DictConfig) -> Scored:
     datamodule.setup("test" if cfg.split == "test" else "validate")
     truth = datamodule.truth(cfg.split)
     predictions = _read(Path(cfg.predictions), truth)
-    _tell_data(datamodule, cfg.split)
-    metrics = evaluate(truth, predictions)
-    return Scored(cfg, _folder(), datamodule, metrics, lambda: analyse(truth, predictions, metrics))
+    _announce_data(datamodule, cfg.split)
+    results = Evaluated(evaluate(truth, predictions), truth=truth, predictions=predictions)
+    return Scored(cfg, _folder(), datamodule, results)
 
 
 def score_checkpoint(cfg: DictConfig) -> Scored:
@@ -91,26 +90,27 @@ def score_checkpoint(cfg: DictConfig) -> Scored:
     trainer = _trainer(cfg, stored["config"], _folder())
     _refuse_other_classes(datamodule, stored, cfg)
     _announce(cfg.checkpoint, checkpoint, trainer, datamodule, taken)
-    _tell_data(datamodule, cfg.split)
+    _announce_data(datamodule, cfg.split)
+    module.attach(_folder(), datamodule.seed)
     run = trainer.test if cfg.split == "test" else trainer.validate
     run(module, datamodule, verbose=False)
     for line in module.skipped.news():
         log.warning("%s", line)
-    return Scored(cfg, _folder(), datamodule, module.metrics, lambda: module.analysis, checkpoint, module, trainer)
+    return Scored(cfg, _folder(), datamodule, module.last, checkpoint, module, trainer)
 
 
 def save(scored: Scored) -> None:
     """Writes metrics.json, and of a checkpoint with boxes predictions.json."""
-    module = scored.module
-    if isinstance(module, DetectionModule) and module.truth is not None and module.predictions is not None:
-        write_predictions(scored.folder / "predictions.json", module.truth, module.predictions)
-    write_text(scored.folder / "metrics.json", json.dumps(_content(scored.metrics), indent=1))
+    results = scored.results
+    if scored.checkpoint is not None and results.truth is not None and results.predictions is not None:
+        write_predictions(scored.folder / "predictions.json", results.truth, results.predictions)
+    write_text(scored.folder / "metrics.json", json.dumps(_content(results.metrics), indent=1))
 
 
 def show(scored: Scored) -> None:
     """Prints the tables."""
-    log.info("%s split\n%s", scored.cfg.split, metrics_text(scored.metrics))
-    log.info("%s: %s", scored.cfg.split, headline(scored.metrics.scalars))
+    log.info("%s split\n%s", scored.cfg.split, metrics_text(scored.results.metrics))
+    log.info("%s: %s", scored.cfg.split, headline(scored.results.metrics.scalars))
     log.info("saved in %s", scored.folder)
 
 
@@ -139,7 +139,7 @@ def write_report(scored: Scored) -> None:
             state_remark=file.name,
             split=cfg.split,
             step=None if scored.checkpoint is None else scored.checkpoint.get("global_step"),
-            scores={} if scored.module is None else scored.module.metrics.scalars,
+            scores={} if scored.module is None else scored.results.metrics.scalars,
             weights=report.weights(config) if config else "",
             commands=[]
             if scored.checkpoint is None
@@ -153,25 +153,25 @@ def write_report(scored: Scored) -> None:
     def image(image_id: int | str) -> np.ndarray:
         return datamodule.image(cfg.split, image_id)
 
-    if problem := report.write(folder / report.FILE, about, scored.analysis, image):
+    if problem := report.write(folder / report.FILE, about, lambda: scored.results.analysis, image):
         log.warning("%s", problem)
     else:
         log.info("report: %s", folder / report.FILE)
 
 
 def _announce(
-    file: str, checkpoint: dict[str, Any], trainer: pl.Trainer, datamodule: Any, taken: dict[str, Any]
+    file: str, checkpoint: dict[str, Any], trainer: pl.Trainer, datamodule: DetectionDataModule, taken: dict[str, Any]
 ) -> None:
     step, weights = checkpoint.get("global_step", "unknown"), report.weights(checkpoint["boxwright"]["config"])
     device = f"{trainer.precision} on {device_name(trainer)}"
     log.info("%s: step %s, %s; %s; %s", file, step, weights, datamodule.rule_name, device)
     if taken:
-        told = ", ".join(f"{key}={_short(value)}" for key, value in taken.items())
-        log.info("data settings of the checkpoint: %s (data.KEY=VALUE changes one)", told)
+        kept = ", ".join(f"{key}={_short(value)}" for key, value in taken.items())
+        log.info("data settings of the checkpoint: %s (data.KEY=VALUE changes one)", kept)
 
 
-def _tell_data(datamodule: Any, split: str) -> None:
-    truth: Truth = datamodule.truth(split)
+def _announce_data(datamodule: DetectionDataModule, split: str) -> None:
+    truth = datamodule.truth(split)
     is_val = split == "val" or datamodule.test_is_val
     name = datamodule.val_split if is_val else datamodule.test_split
     if is_val and datamodule.val_fraction is not None:
@@ -189,7 +189,7 @@ def _short(value: Any) -> str:
 
 
 def _content(metrics: Metrics) -> dict[str, Any]:
-    """Of metrics.json; confusions where a model counts them."""
+    """The content of metrics.json, with confusions where a model counts them."""
     content: dict[str, Any] = {"scalars": _valid(metrics.scalars), "per_class": _valid(metrics.per_class)}
     confusions = {
         name: {"names": list(part.matrix.names), "counts": part.counts.tolist()}
@@ -199,33 +199,26 @@ def _content(metrics: Metrics) -> dict[str, Any]:
 
 
 def _valid(scores: Any) -> Any:
-    """With null for nan, which JSON does not know."""
+    """The same with null for nan, which JSON does not know."""
     if isinstance(scores, dict):
         return {name: _valid(value) for name, value in cast("dict[str, Any]", scores).items()}
     return None if math.isnan(scores) else scores
 
 
 def _trainer(cfg: DictConfig, stored: dict[str, Any], folder: Path) -> pl.Trainer:
-    precision = choose_precision(cfg.precision or stored["trainer"]["precision"], cfg.accelerator)
-    bar = show_bar()
+    trainer = {
+        "_target_": "pytorch_lightning.Trainer",
+        "accelerator": cfg.accelerator,
+        "devices": cfg.devices,
+        "precision": choose_precision(cfg.precision or stored["trainer"]["precision"], cfg.accelerator),
+    }
     try:
-        return pl.Trainer(
-            accelerator=cfg.accelerator,
-            devices=cfg.devices,
-            precision=precision,  # pyright: ignore[reportArgumentType]
-            default_root_dir=folder,
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=bar,
-            callbacks=[ProgressBar()] if bar else [],
-            use_distributed_sampler=False,
-        )
-    except (MisconfigurationException, ValueError) as error:
-        raise ConfigError(f"accelerator={cfg.accelerator}, devices={cfg.devices}: {error}") from error
+        return make_trainer(OmegaConf.create({"trainer": trainer}), folder, logger=False, enable_checkpointing=False)
+    except InstantiationException as error:
+        raise ConfigError(f"accelerator={cfg.accelerator}, devices={cfg.devices}: {error.__cause__}") from error
 
 
-def _refuse_other_classes(datamodule: Any, stored: dict[str, Any], cfg: DictConfig) -> None:
+def _refuse_other_classes(datamodule: DetectionDataModule, stored: dict[str, Any], cfg: DictConfig) -> None:
     datamodule.prepare_data()
     datamodule.setup("test" if cfg.split == "test" else "validate")
     ours, theirs = list(stored["class_names"]), list(datamodule.class_names)

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.survey import Survey
+from datamodules.transforms import Resize
 from detectors.anchors import FASTER_RCNN_FPN, FASTER_RCNN_VGG16, RETINANET, Anchors, best_ious
 from detectors.fcos import SIZE_RANGES, FCOSLoss, SizeRanges, assign_fcos, grid_points
 from reports.inspection_tables import OWN, RECALL_IOU, Alternative, Coverage
@@ -78,7 +80,7 @@ class NetworkBoxes:
     labels: np.ndarray
 
 
-def network_boxes(survey: Any, rule: Any) -> NetworkBoxes:
+def network_boxes(survey: Survey, rule: Resize) -> NetworkBoxes:
     """Of a `datamodules.survey.Survey`, by a `datamodules.transforms.Resize`."""
     truth, used = survey.truth, survey.used
     originals = truth.sizes.astype(np.int64)
@@ -91,8 +93,8 @@ def network_boxes(survey: Any, rule: Any) -> NetworkBoxes:
 
 
 def cover(
-    survey: Any,
-    rule: Any,
+    survey: Survey,
+    rule: Resize,
     role: str,
     sample: int | None,
     seed: int,
@@ -162,7 +164,7 @@ def _best(anchors: Anchors, boxes: NetworkBoxes) -> np.ndarray:
     return torch.cat([best_ious(anchors, *portion) for portion in portions]).double().numpy()
 
 
-def _alternatives(survey: Any, rule: Any, boxes: NetworkBoxes, anchors: dict[str, Anchors]) -> list[Alternative]:
+def _alternatives(survey: Survey, rule: Resize, boxes: NetworkBoxes, anchors: dict[str, Anchors]) -> list[Alternative]:
     """Other anchors, then other sizes of the network's input."""
 
     def recall(boxes: NetworkBoxes, change: Callable[[Anchors], Anchors]) -> dict[str, float]:

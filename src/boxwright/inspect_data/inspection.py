@@ -23,6 +23,7 @@ from boxwright.config.errors import ConfigError
 from boxwright.frame import quieten
 from boxwright.inspect_data.coverage import Targets, cover
 from boxwright.inspect_data.terminal import tell
+from datamodules.survey import Survey
 from evaluation.truth import Truth
 from reports.inspection_tables import Inspection, SplitCounts
 from reports.terminal import show_bar
@@ -127,7 +128,7 @@ def _model(cfg: DictConfig) -> Any:
         return instantiate(without_weights(model))
 
 
-def _collect(survey: Any, found: Found) -> None:
+def _collect(survey: Survey, found: Found) -> None:
     """What the reader of the annotations found."""
     found.problems += survey.findings.problems
     found.counts.update(survey.findings.counts)
@@ -136,7 +137,7 @@ def _collect(survey: Any, found: Found) -> None:
         found.warnings.append(f"{survey.name}, keys that were missing and are filled in: {filled}")
 
 
-def _warn_of_boxes(role: str, survey: Any, min_box: float, names: tuple[str, ...], found: Found) -> None:
+def _warn_of_boxes(role: str, survey: Survey, min_box: float, names: tuple[str, ...], found: Found) -> None:
     """Legal boxes that may not be meant: left out by their class, of a pixel, or there twice."""
     truth: Truth = survey.truth
     if survey.others:
@@ -167,12 +168,12 @@ def _warn_of_boxes(role: str, survey: Any, min_box: float, names: tuple[str, ...
         found.warnings.append(f"{role}, boxes that repeat another of their class exactly: {told(twice)}")
 
 
-def _too_small(survey: Any) -> np.ndarray:
+def _too_small(survey: Survey) -> np.ndarray:
     truth: Truth = survey.truth
     return ~(survey.used | truth.crowd | truth.difficult)
 
 
-def _count(role: str, survey: Any, num_classes: int) -> SplitCounts:
+def _count(role: str, survey: Survey, num_classes: int) -> SplitCounts:
     """Training leaves out crowds, difficult and small boxes; evaluation crowds and difficult ones."""
     truth: Truth = survey.truth
     small = _too_small(survey)

@@ -13,6 +13,7 @@ from boxwright.checkpoints.reading import (
     read_checkpoint,
 )
 from boxwright.runs.folder import Run
+from datamodules.base import DetectionDataModule
 from datamodules.dataset import spaced_batches
 from evaluation.metrics import Metrics, headline
 from lit_modules.callbacks import report
@@ -26,15 +27,15 @@ from reports.terminal import metrics_text
 log = logging.getLogger(__name__)
 
 
-def finish(run: Run, module: TrainingModule, datamodule: Any, trainer: pl.Trainer) -> float:
-    """Score the best checkpoint where the test split is another than the validated one, and sum the run up."""
+def finish(run: Run, module: TrainingModule, datamodule: DetectionDataModule, trainer: pl.Trainer) -> float:
+    """Scores the best checkpoint where the test split differs from the validated one, and sums the run up."""
     best = cast(Checkpoints, trainer.checkpoint_callback)
     is_val = datamodule.test_is_val and not is_limited(trainer.limit_val_batches)
     tested = best.best_metrics if is_val else {}
     if run.config.test and not is_val and best.best_step >= 0:
         module.load_state_dict(read_checkpoint(best.best_path)["state_dict"])
         trainer.test(module, datamodule, verbose=False)
-        tested = module.metrics.scalars
+        tested = module.last.metrics.scalars
     results = {
         "step": trainer.global_step,
         "epoch": trainer.current_epoch,
@@ -50,7 +51,7 @@ def finish(run: Run, module: TrainingModule, datamodule: Any, trainer: pl.Traine
     if run.config.test and tested is best.best_metrics:
         text = metrics_text(Metrics(best.best_metrics, best.best_per_class))
         log.info("test is the validation of the best checkpoint\n%s", text)
-    log.info("best: %s at step %d", best.best_told, best.best_step)
+    log.info("best: %s at step %d", best.best_text, best.best_step)
     if run.config.test and tested:
         log.info("test: %s", headline(tested))
     if trainer.is_global_zero:
@@ -61,7 +62,7 @@ def finish(run: Run, module: TrainingModule, datamodule: Any, trainer: pl.Traine
     return best.best_score
 
 
-def timed(module: TrainingModule, trainer: pl.Trainer, datamodule: Any) -> dict[str, Any]:
+def timed(module: TrainingModule, trainer: pl.Trainer, datamodule: DetectionDataModule) -> dict[str, Any]:
     """`ms_per_image` of the best weights and how it was taken, for finished.json and the loggers; on rank 0."""
     best = cast(Checkpoints, trainer.checkpoint_callback)
     try:
@@ -83,18 +84,19 @@ def timed(module: TrainingModule, trainer: pl.Trainer, datamodule: Any) -> dict[
     return {"ms_per_image": milliseconds, "timed": speed}
 
 
+_MOST = 32
+"""Images that are timed."""
+_SECONDS = 3.0
 _WARM_UP = 3
 """Passes before the first that counts; one for each further canvas, of which cuDNN takes the first slowly."""
 
 
-def ms_per_image(
-    module: TrainingModule, trainer: pl.Trainer, datamodule: Any, most: int = 32, seconds: float = 3.0
-) -> dict[str, Any]:
+def ms_per_image(module: TrainingModule, trainer: pl.Trainer, datamodule: DetectionDataModule) -> dict[str, Any]:
     """Times a forward pass and `module.evaluate_batch` over validation images, one at a time; the median, and how.
 
     That is network, decoder and what validation keeps of it on the host, at the size and in the precision of
-    validation; reading, resizing and the way to the device are left out. The images are `most` evenly spaced ones,
-    or as many as it takes until `seconds` are over, three at least.
+    validation; reading, resizing and the way to the device are not timed. The images are `_MOST` evenly spaced ones,
+    or as many as it takes until `_SECONDS` are over, three at least.
     """
     device = trainer.strategy.root_device
     module.to(device).eval()
@@ -103,17 +105,16 @@ def ms_per_image(
     begin = time.perf_counter()
     precision: Any = trainer.precision_plugin
     with torch.inference_mode(), precision.forward_context():
-        for batch in spaced_batches(datamodule.val_dataloader(), most):
-            batch = batch._replace(images=batch.images.to(device), sizes=batch.sizes.to(device))
+        for batch in spaced_batches(datamodule.val_dataloader(), _MOST):
+            batch = batch.to(device)
             for _ in range(0 if batch.images.shape in canvases else 1 if canvases else _WARM_UP):
                 module.evaluate_batch(module.forward_batch(batch), batch)
             canvases.add(batch.images.shape)
             start = time.perf_counter()
-            module.evaluate_batch(
-                module.forward_batch(batch), batch
-            )  # on the host when it returns, so that nothing is left to wait for
+            # Its entries are on the host, so that nothing is left to wait for.
+            module.evaluate_batch(module.forward_batch(batch), batch)
             times.append(time.perf_counter() - start)
-            if len(times) >= 3 and time.perf_counter() - begin > seconds:
+            if len(times) >= 3 and time.perf_counter() - begin > _SECONDS:
                 break
     if not times:
         raise ValueError("no validation image could be read")

@@ -1,4 +1,4 @@
-"""What a run says before it starts, and what it fixes for its whole length."""
+"""The start of a run: what it fixes for its whole length, and what it logs."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ _WIDTH = 110
 
 
 def prepare(run: Run) -> DictConfig:
-    """Choose the precision, store it with the run, seed the weights, and fit rates and iterations to the batch."""
+    """Chooses the precision, stores it with the run, seeds the weights, and fits rates and iterations to the batch."""
     quieten()
     trainer = run.config.trainer
     trainer.precision = choose_precision(trainer.precision, trainer.accelerator)
@@ -36,12 +36,12 @@ def prepare(run: Run) -> DictConfig:
 
 
 def announce(composed: DictConfig, run: Run, module: TrainingModule, trainer: pl.Trainer) -> None:
-    """Log environment, config and the network's size: what one wants to know of a run years later."""
+    """Logs environment, config and the network's size: what one wants to know of a run years later."""
     if not trainer.is_global_zero:
         return
     cfg = run.config
     log.info("run folder %s", trainer.default_root_dir)
-    if composed.resume is None:  # else the run's own, from which differences were told
+    if composed.resume is None:  # else the run's own, whose differences were logged
         log.info("config (all of it is in config.yaml):\n%s", chosen(composed))
         log.info("config:\n%s", whole(cfg), extra=FILE_ONLY)
     log.info("environment: %s", "  ".join(f"{name} {value}" for name, value in environment().items()))
@@ -78,7 +78,7 @@ def chosen(cfg: DictConfig) -> str:
 
 
 def whole(cfg: DictConfig) -> str:
-    """As YAML, where what is there twice once refers to the other."""
+    """The config as YAML; model.optimizer and model.schedule appear as interpolations."""
     config = plain(cfg)
     same = [key for key in ("optimizer", "schedule") if config["model"].get(key) == config[key]]
     config["model"] |= {key: f"${{{key}}}" for key in same}

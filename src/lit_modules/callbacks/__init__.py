@@ -1,1 +1,1 @@
-"""What happens around the steps: checkpoints, averaged weights, the log, pictures."""
+"""Callbacks around the steps: checkpoints, averaged weights, the log, pictures."""

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class BackToBest(pl.Callback):
-    """Before the first step after `at`, takes the weights of the best checkpoint so far and multiplies every rate.
+    """Takes the weights of the best checkpoint so far and multiplies every rate, before the first step after `at`.
 
     `at` is a number of steps, or a fraction of the run (0.714); null switches all of this off. Where the run averages,
     weights and average become those of the checkpoint. The optimizer's moments stay as they are: as in the original,
@@ -49,7 +49,7 @@ class BackToBest(pl.Callback):
             end = trainer.estimated_stepping_batches
             self._step = self.at if isinstance(self.at, int) else round(self.at * end)
             if self._step >= end:
-                log.warning("callbacks.back_to_best.at=%s is no step before the run's end at %d", self.at, end)
+                log.warning("callbacks.back_to_best.at=%s is not before the run's end at step %d", self.at, end)
         if trainer.global_step < self._step:
             return
         self._done = True
@@ -66,14 +66,14 @@ class BackToBest(pl.Callback):
         if not file.exists():
             raise UserError(
                 f"{file} is gone, the best checkpoint so far, to which callbacks.back_to_best.at={self.at} goes back; "
-                "restore it, or go on without: callbacks.back_to_best.at=null"
+                "restore it, or continue without: callbacks.back_to_best.at=null"
             )
         checkpoint = trainer.strategy.load_checkpoint(file)
         module.load_state_dict(checkpoint["state_dict"])
         for callback in cast(Any, trainer).callbacks:
             if isinstance(callback, Averaging):
                 callback.on_load_checkpoint(trainer, module, checkpoint)
-        return f"back to the weights of {file.name} ({checkpoints.best_told}, the best so far)"
+        return f"back to the weights of {file.name} ({checkpoints.best_text}, the best so far)"
 
     def _change_rate(self, trainer: pl.Trainer) -> tuple[float, float]:
         """Largest rate before and after. Base rates are part of a schedule's state, so that a resumed run has them."""

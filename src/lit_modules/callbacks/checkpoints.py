@@ -1,31 +1,26 @@
-"""When a run's state is saved, and what happens when the run is told to end."""
+"""Saves a run's state: every so many steps, around validations, and when the run is asked to stop."""
 
 import logging
 import math
 import os
-import signal
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
+from lit_modules.lightning_internals import is_validation_due, is_within_step
+from lit_modules.signals import give_back_interrupt
 from lit_modules.training_module import TrainingModule
 
 log = logging.getLogger(__name__)
-
-REQUEUE = 75
-"""Exit code of a run that was told to end (SIGTERM) and has saved its state: EX_TEMPFAIL, "try again"."""
-INTERRUPTED = 130
-"""The same of a run that Ctrl-C ended (SIGINT): 128 + 2, as a shell has it."""
 
 
 class Checkpoints(Checkpoint):
     """Saves `checkpoints/step_N.ckpt` and points `last.ckpt` and `best.ckpt` at them.
 
     A file is written every `every_steps` optimizer steps and before and after each validation, never between
-    accumulated micro-batches. What was saved before a validation says that the validation is owed, and a run
+    accumulated micro-batches. A file saved before a validation records that the validation is owed, and a run
     that resumes there validates first: so a kill at any moment loses steps, never a validation.
 
     `keep` counts the newest files beside the best one; -1 keeps all.
@@ -57,7 +52,7 @@ class Checkpoints(Checkpoint):
         return self.folder / "best.ckpt"
 
     @property
-    def best_told(self) -> str:
+    def best_text(self) -> str:
         """Metric and score of the best checkpoint, in percent unless it is a loss."""
         is_loss = self.monitor.startswith("val/loss")
         return f"{self.monitor} " + (f"{self.best_score:.4f}" if is_loss else f"{100 * self.best_score:.2f} %")
@@ -90,25 +85,24 @@ class Checkpoints(Checkpoint):
                 trainer.fit_loop.epoch_loop.max_steps += 1
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        give_back_interrupt()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         refuse_cut_steps(trainer)
-        take_sigterm(trainer, cast(TrainingModule, pl_module))
+        cast(TrainingModule, pl_module).signals.take_over(trainer)
         self._saved_step = trainer.global_step
         if trainer.is_global_zero:
-            self.folder.mkdir(exist_ok=True)  # says that the run has begun
+            self.folder.mkdir(exist_ok=True)  # marks that the run has begun
             self._point_best()
         if self._owed:
             self._validate(trainer, pl_module)
 
     def _validate(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """What was owed, before anything else; `on_fit_start` is undone."""
+        """Runs the owed validation before anything else, and undoes `on_fit_start`."""
         loop = trainer.fit_loop.epoch_loop
         if trainer.max_steps > 0:
             loop.max_steps -= 1
-        loop.val_loop.restarting = False  # or it would go on where the validation before this one ended
+        loop.val_loop.restarting = False  # or it would continue where the validation before this one ended
         trainer.validating = True
         loop.val_loop.run()  # pyright: ignore[reportUnknownMemberType]
         trainer.training = True
@@ -118,21 +112,21 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.fit_loop._should_accumulate():  # pyright: ignore[reportPrivateUsage]
-            trainer.should_stop = False  # `trainer.max_time` is up: it will say so again when the step is whole
+        if is_within_step(trainer):
+            trainer.should_stop = False  # `trainer.max_time` is up: it will be set again when the step is whole
             return
         step = trainer.global_step
         if 0 < trainer.max_steps <= step:
             trainer.should_stop = True  # makes Lightning validate the last weights too
-        self._owed = validation_due(trainer)
+        self._owed = is_validation_due(trainer)
         if self._owed or step % self.every_steps == 0 or trainer.should_stop:
             self._save(trainer)
-        self._end_if_told(trainer, cast(TrainingModule, pl_module))
+        self._stop_if_asked(trainer, cast(TrainingModule, pl_module))
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any) -> None:
-        module = cast(TrainingModule, pl_module)
-        if module.sigterm and trainer.world_size == 1:  # the state from before this validation is saved
-            raise SystemExit(exit_code(module))
+        signals = cast(TrainingModule, pl_module).signals
+        if signals.received and trainer.world_size == 1:  # the state from before this validation is saved
+            raise SystemExit(signals.exit_code)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
@@ -146,18 +140,18 @@ class Checkpoints(Checkpoint):
         better = score.item() < self.best_score if self.mode == "min" else score.item() > self.best_score
         if better or self.best_step < 0:
             self.best_score, self.best_step = score.item(), trainer.global_step
-            metrics = cast(TrainingModule, pl_module).metrics
+            metrics = cast(TrainingModule, pl_module).last.metrics
             self.best_metrics, self.best_per_class = dict(metrics.scalars), dict(metrics.per_class)
         self._owed = False
         self._save(trainer)
-        self._end_if_told(trainer, cast(TrainingModule, pl_module))
+        self._stop_if_asked(trainer, cast(TrainingModule, pl_module))
 
     def _save(self, trainer: pl.Trainer) -> None:
         try:
             self._write(trainer)
         except OSError as error:
             steps = [f"step {step}" for step, _ in saved(self.folder)] or ["the start"]
-            reason = f"{error.strerror or error}; then resume={self.folder.parent} goes on from {steps[-1]}"
+            reason = f"{error.strerror or error}; then resume={self.folder.parent} continues from {steps[-1]}"
             raise OSError(error.errno, reason) from error
 
     def _write(self, trainer: pl.Trainer) -> None:
@@ -179,19 +173,15 @@ class Checkpoints(Checkpoint):
         if (self.folder / target).exists():
             point(self.best_path, target)
 
-    def _end_if_told(self, trainer: pl.Trainer, module: TrainingModule) -> None:
-        if not (module.stop_requested or (module.sigterm and trainer.world_size == 1)):
+    def _stop_if_asked(self, trainer: pl.Trainer, module: TrainingModule) -> None:
+        signals = module.signals
+        if not signals.stops(trainer):
             return
         if self._saved_step != trainer.global_step:
             self._save(trainer)
-        reason = "Ctrl-C" if module.interrupted else "SIGTERM"
-        log.info("told to end (%s): saved step %d; resume=%s goes on", reason, trainer.global_step, self.folder.parent)
+        log.info("%s: saved step %d; continue with resume=%s", signals.reason, trainer.global_step, self.folder.parent)
         # Children end quietly: the launcher kills everybody when one of them reports a failure.
-        raise SystemExit(exit_code(module) if trainer.local_rank == 0 else 0)
-
-
-def exit_code(module: TrainingModule) -> int:
-    return INTERRUPTED if module.interrupted else REQUEUE
+        raise SystemExit(signals.exit_code if trainer.local_rank == 0 else 0)
 
 
 def refuse_cut_steps(trainer: pl.Trainer) -> None:
@@ -204,50 +194,13 @@ def refuse_cut_steps(trainer: pl.Trainer) -> None:
         )
 
 
-def take_sigterm(trainer: pl.Trainer, module: TrainingModule) -> None:
-    """Note SIGTERM and pass it on to the ranks that this one started; Ctrl-C too, whose second press ends at once.
-
-    In place of Lightning's handler of SIGTERM, which communicates between ranks from inside the signal, and ends the
-    run between accumulated micro-batches too. Its flag is broadcast and waited for at every step of several
-    ranks; ours travels with the loss.
-    """
-    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # pyright: ignore[reportPrivateUsage]
-
-    def note(signum: int, _: FrameType | None) -> None:
-        if not module.sigterm and trainer.strategy.launcher is not None:
-            trainer.strategy.launcher.kill(cast(Any, signum))
-        module.sigterm = True
-
-    def interrupt(_: int, __: FrameType | None) -> None:  # a terminal sends it to every process by itself
-        if module.interrupted:
-            raise KeyboardInterrupt
-        module.interrupted = module.sigterm = True
-        if trainer.is_global_zero:  # not by a logger, which may be in the middle of a line
-            os.write(2, b"\nCtrl-C: finishes this step and saves; once more ends at once\n")
-
-    signal.signal(signal.SIGTERM, note)
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is in the background of a shell
-        signal.signal(signal.SIGINT, interrupt)
-    connector = trainer._signal_connector  # pyright: ignore[reportPrivateUsage]
-    module.sigterm |= connector.received_sigterm  # what came during the set-up
-    connector.received_sigterm = False
-
-
-def validation_due(trainer: pl.Trainer) -> bool:
-    """Whether Lightning is about to validate after this training batch."""
-    loop = trainer.fit_loop.epoch_loop
-    fetcher = trainer.fit_loop._data_fetcher  # pyright: ignore[reportPrivateUsage]
-    assert fetcher is not None
-    return loop._should_check_val_fx(fetcher)  # pyright: ignore[reportPrivateUsage]
-
-
 def saved(folder: Path) -> list[tuple[int, Path]]:
     """(step, file) of the checkpoints in a folder, oldest first."""
     return sorted((int(file.stem.removeprefix("step_")), file) for file in folder.glob("step_*.ckpt"))
 
 
 def point(link: Path, target: str) -> None:
-    """Make a relative link, replacing an older one in a single step."""
+    """Makes a relative link, replacing an older one in a single step."""
     part = link.with_name(f".{link.name}.{os.getpid()}.part")
     part.unlink(missing_ok=True)
     part.symlink_to(target)

@@ -19,15 +19,15 @@ from datamodules.batch import Batch
 log = logging.getLogger(__name__)
 
 _MOST_KINDS = 1000
-"""Of inputs that a part is compiled for; beyond torch's limit of 8 it would go on uncompiled, with other rounding."""
+"""Kinds of inputs that a part is compiled for; beyond torch's limit of 8 it would run uncompiled, rounded otherwise."""
 
 
 class Compiled(pl.Callback):
-    """Each part of the network (trunk, pyramid, heads) is compiled for the forward pass of training steps.
+    """Each part of the network (backbone, pyramid, heads) is compiled for the forward pass of training steps.
 
     All else runs as it is: validation, pictures, timing, so that `evaluate.py` finds a run's own numbers. Each size of
     batches is compiled for itself, whatever came before it, and no kernel is chosen by its time, so that a resumed run
-    goes on with the same kernels and the same bits. Losses and targets stay uncompiled, as they are in a paper's file.
+    continues with the same kernels and the same bits. Losses and targets stay uncompiled, as in a paper's file.
     """
 
     def __init__(self, backend: str = "inductor") -> None:

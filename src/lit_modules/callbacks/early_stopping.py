@@ -41,12 +41,12 @@ class EarlyStopping(LightningEarlyStopping):
         self.best_score = torch.tensor(-sign * math.inf)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """All but the patience, which is the config's."""
+        """Takes all but the patience, which is the config's."""
         super().load_state_dict({**state_dict, "patience": self.patience})
 
     @property
     def reason(self) -> str:
-        """Why the run ended, or will before its next step; empty where it goes on."""
+        """Why the run ended, or will before its next step; empty where it continues."""
         if not self.is_on or self.wait_count < self.patience:
             return ""
         times = "1 validation" if self.patience == 1 else f"{self.patience} validations"

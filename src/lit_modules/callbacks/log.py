@@ -1,4 +1,4 @@
-"""What a run says while it goes: a bar, a line every few steps, a table after each validation, the curves."""
+"""The log of a run: a bar, a line every few steps, a table after each validation, the curves."""
 
 import logging
 import statistics
@@ -12,6 +12,8 @@ from pytorch_lightning.callbacks import Callback, RichProgressBar
 from torch import Tensor
 
 from datamodules.batch import Batch
+from lit_modules.data import data_of
+from lit_modules.lightning_internals import is_within_step
 from lit_modules.machine import memory_mb
 from lit_modules.skipped import FILE, Skipped
 from lit_modules.training_module import TrainingModule
@@ -21,9 +23,9 @@ log = logging.getLogger(__name__)
 
 _LOSS = "loss (mean)"
 _WIDTHS = {_LOSS: 13, "lr": 8, "eta": 8}
-"""Of columns whose figures are wider than their heading and than 0.123."""
+"""Widths of columns whose figures are wider than their heading and than 0.123."""
 _LINES = 20
-"""Between two headings."""
+"""Lines between two headings."""
 _CLASSES_LISTED = 20
 """Classes of a validation; the curves have all."""
 
@@ -62,7 +64,7 @@ class Log(Callback):
         self._keep_skipped(trainer, cast(TrainingModule, pl_module))  # what comes later, a resumed run meets again
 
     def _read(self) -> None:
-        """Move the losses since the last time off the device, each the mean over ranks."""
+        """Moves the losses since the last time off the device, each the mean over ranks."""
         if not self._window:
             return
         names = list(self._window[0])
@@ -83,10 +85,10 @@ class Log(Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = cast(TrainingModule, pl_module)
         if trainer.is_global_zero:
-            for line in cast(Any, trainer).datamodule.describe().splitlines():
+            for line in data_of(trainer).describe().splitlines():
                 log.info("data: %s", line)
-            module.skipped = Skipped.read(module.folder)  # what the run left out before it was resumed
-            module.skipped.add_annotations(cast(Any, trainer).datamodule)
+            module.skipped = Skipped.read(module.folder)  # what the run skipped before it was resumed
+            module.skipped.add_annotations(data_of(trainer))
         self._keep_skipped(trainer, module)
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
@@ -102,7 +104,7 @@ class Log(Callback):
         self._window.append(outputs["losses"])
         self._images += len(batch.infos) * trainer.world_size
         now = self._batch_end = time.perf_counter()
-        if trainer.fit_loop._should_accumulate():  # pyright: ignore[reportPrivateUsage]
+        if is_within_step(trainer):
             return
         self._step_times.append(now - self._last_step)
         self.seconds += now - self._last_step
@@ -138,7 +140,7 @@ class Log(Callback):
         self._columns, self._step_times, self._data_times, self._images = {}, [], [], 0
 
     def _line(self, trainer: pl.Trainer, metrics: dict[str, float]) -> dict[str, str]:
-        """By the heading of its column."""
+        """The figures by the headings of their columns."""
         medians = {name.removeprefix("loss_"): statistics.median(column) for name, column in self._columns.items()}
         self._sum += sum(self._columns["loss"])
         self._count += len(self._columns["loss"])
@@ -166,7 +168,7 @@ class Log(Callback):
         if trainer.sanity_checking:
             return
         module = cast(TrainingModule, pl_module)
-        self._tell("val", trainer, module, time.perf_counter() - self._validation_started)
+        self._report_evaluation("val", trainer, module, time.perf_counter() - self._validation_started)
         self._validated, self._lines = True, 0
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -174,22 +176,24 @@ class Log(Callback):
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = cast(TrainingModule, pl_module)
-        self._tell("test", trainer, module, time.perf_counter() - self._validation_started)
+        self._report_evaluation("test", trainer, module, time.perf_counter() - self._validation_started)
 
-    def _tell(self, split: str, trainer: pl.Trainer, module: TrainingModule, seconds: float) -> None:
-        values = module.metrics.scalars | module.mean_losses
+    def _report_evaluation(self, split: str, trainer: pl.Trainer, module: TrainingModule, seconds: float) -> None:
+        values = module.last.metrics.scalars | module.last.mean_losses
         metrics = {f"{split}/{name}": value for name, value in values.items()}
-        metrics |= {f"{split}/AP_class/{name}": v["AP"] for name, v in module.metrics.per_class.items() if "AP" in v}
+        metrics |= {
+            f"{split}/AP_class/{name}": v["AP"] for name, v in module.last.metrics.per_class.items() if "AP" in v
+        }
         for logger in trainer.loggers:
             logger.log_metrics(metrics | {"epoch": epoch(trainer)}, step=trainer.global_step)
         if trainer.is_global_zero:
             what = f"val at step {trainer.global_step}" if split == "val" else "test of the best checkpoint"
             listed = _CLASSES_LISTED if split == "val" else None
-            log.info("%s took %.1f s\n%s", what, seconds, metrics_text(module.metrics, listed))
+            log.info("%s took %.1f s\n%s", what, seconds, metrics_text(module.last.metrics, listed))
         self._keep_skipped(trainer, module)
 
     def _keep_skipped(self, trainer: pl.Trainer, module: TrainingModule) -> None:
-        """List what was left out since the last time, and keep all of it in the run's folder."""
+        """Lists what was skipped since the last time, and keeps all of it in the run's folder."""
         module.skipped.gather()
         if trainer.is_global_zero:
             for line in module.skipped.news():
@@ -202,7 +206,7 @@ class Log(Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, Exception):  # before the traceback, and in log.txt
             log.error("stopped after step %d: %s", trainer.global_step, exception)
-            vars(exception)["told"] = True
+            vars(exception)["is_logged"] = True
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._step_times:  # the run ended by time, between two rows
@@ -219,7 +223,7 @@ class Log(Callback):
         module = cast(TrainingModule, pl_module)
         self._keep_skipped(trainer, module)
         if trainer.is_global_zero and module.skipped:
-            log.warning("left out (data.on_error=skip): %s; see %s", module.skipped, module.folder / FILE)
+            log.warning("skipped (data.on_error=skip): %s; see %s", module.skipped, module.folder / FILE)
 
 
 class ProgressBar(RichProgressBar):
@@ -241,5 +245,5 @@ def train_seconds(trainer: pl.Trainer) -> float | None:
 
 
 def epoch(trainer: pl.Trainer) -> int:
-    """Of the last step; Lightning's own counter is one ahead in the validation that a resumed run owes."""
+    """The epoch of the last step; Lightning's own counter is one ahead in the validation that a resumed run owes."""
     return (trainer.global_step * trainer.accumulate_grad_batches - 1) // int(trainer.num_training_batches)

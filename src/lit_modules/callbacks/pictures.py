@@ -14,7 +14,8 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from evaluation.analysis import Analysis, analyse, sample
-from evaluation.truth import Predictions, Truth
+from evaluation.truth import Predictions
+from lit_modules.data import DataModule, data_of
 from lit_modules.detection_module import DetectionModule
 from lit_modules.training_module import TrainingModule
 from reports.validation_pictures import Picture, as_jpeg, caption, drawn, file_stem, resized
@@ -48,7 +49,7 @@ class Pictures(Callback):
         self.every_steps = every_steps
         self._validations = 0
         self._step = 0
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def state_dict(self) -> dict[str, Any]:
         return {"validations": self._validations}
@@ -60,7 +61,7 @@ class Pictures(Callback):
         self.folder = Path(trainer.default_root_dir, "pictures")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Of a resumed run, drop what came after the checkpoint; it will be made again."""
+        """Drops pictures of a resumed run that came after its checkpoint; they will be made again."""
         if trainer.is_global_zero:
             for folder in step_folders(self.folder):
                 if step_of(folder) > trainer.global_step:
@@ -75,11 +76,11 @@ class Pictures(Callback):
         if ((self._validations - 1) % self.every and not last) or not (self.num_fixed or self.num_worst or dashboards):
             return
         with self._forgiven("pictures and tables of validation images"):
-            analysis = cast(TrainingModule, pl_module).analysis
+            analysis = cast(TrainingModule, pl_module).last.analysis
             if analysis is None:  # there are no boxes to draw
                 return
             rows = {"fixed": analysis.sample(self.num_fixed), "worst": analysis.worst(self.num_worst)}
-            shown = self._choose(cast(Any, trainer).datamodule, analysis, rows)
+            shown = self._choose(data_of(trainer), analysis, rows)
             with self._forgiven("pictures in the run's folder"):
                 self._write(trainer.global_step, analysis, shown)
             for dashboard in dashboards:
@@ -88,7 +89,7 @@ class Pictures(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """With the weights of the step, also where their average is validated."""
+        """Draws with the weights of the step, also where their average is validated."""
         step, module = trainer.global_step, cast(TrainingModule, pl_module)
         if not (self.every_steps and self.num_fixed and trainer.is_global_zero and isinstance(module, DetectionModule)):
             return
@@ -96,7 +97,7 @@ class Pictures(Callback):
             return
         self._step = step
         with self._forgiven("pictures between validations"):
-            datamodule = cast(Any, trainer).datamodule
+            datamodule = data_of(trainer)
             analysis = found_on_few(module, trainer, datamodule, self.num_fixed)
             rows = list(range(len(analysis.truth.image_ids)))
             shown = self._choose(datamodule, analysis, {"fixed": rows, "worst": []})
@@ -110,11 +111,13 @@ class Pictures(Callback):
         try:
             yield
         except Exception as error:
-            if what not in self._told:
-                log.warning("%s: %s: %s; the run goes on without", what, type(error).__name__, error)
-            self._told.add(what)
+            if what not in self._warned:
+                log.warning("%s: %s: %s; the run continues without", what, type(error).__name__, error)
+            self._warned.add(what)
 
-    def _choose(self, datamodule: Any, analysis: Analysis, rows: Mapping[str, list[int]]) -> dict[str, list["Picture"]]:
+    def _choose(
+        self, datamodule: DataModule, analysis: Analysis, rows: Mapping[str, list[int]]
+    ) -> dict[str, list["Picture"]]:
         """The `fixed` images and the `worst`, without those that can't be read."""
         pictures: dict[int, Picture] = {}
         for row in dict.fromkeys(rows["fixed"] + rows["worst"]):
@@ -137,25 +140,24 @@ class Pictures(Callback):
 
 
 @torch.no_grad()
-def found_on_few(module: DetectionModule, trainer: pl.Trainer, datamodule: Any, count: int) -> Analysis:
-    """What is right and wrong on the fixed images, in the middle of training, which it leaves as it was."""
-    truth: Truth = datamodule.truth("val")
+def found_on_few(module: DetectionModule, trainer: pl.Trainer, datamodule: DataModule, count: int) -> Analysis:
+    """Analyses the fixed images in the middle of training, which it leaves as it was."""
+    truth = datamodule.truth("val")
     places = sample(len(truth.image_ids), count)
     modes = [(part, part.training) for part in module.modules()]
-    predictions, precision = module.predictions, cast(Any, trainer).precision_plugin
+    precision = cast(Any, trainer).precision_plugin
     module.eval()
     try:
         entries: list[Any] = []
         with precision.forward_context():
             for batch in datamodule.single_images("val", places):
-                moved = batch._replace(images=batch.images.to(module.device), sizes=batch.sizes.to(module.device))
+                moved = batch.to(module.device)
                 entries += module.evaluate_batch(module.forward_batch(moved), moved)
         seen = {entry.image_id for entry in entries}
         truth = truth.only(np.array([image_id in seen for image_id in truth.image_ids.tolist()], bool))
-        metrics = module.score(truth, entries)
-        return analyse(truth, cast(Predictions, module.predictions), metrics)
+        metrics, predictions = module.score(truth, entries)
+        return analyse(truth, cast(Predictions, predictions), metrics)
     finally:
-        module.predictions = predictions
         for part, training in modes:
             part.training = training
 

@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import Callback
 from evaluation.analysis import Analysis
 from lit_modules.callbacks.checkpoints import Checkpoints
 from lit_modules.callbacks.early_stopping import stopped_early
+from lit_modules.data import data_of
 from lit_modules.detection_module import DetectionModule
 from lit_modules.machine import device_name
 from lit_modules.training_module import TrainingModule
@@ -56,7 +57,7 @@ class Report(Callback):
         self._step: int | None = None  # of the evaluation that the page shows
         self._analysis: Analysis | None = None
         self._test: dict[str, float] = {}
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self._trained()}
@@ -84,7 +85,7 @@ class Report(Callback):
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = cast(TrainingModule, pl_module)
-        self._test = dict(module.metrics.scalars)
+        self._test = dict(module.last.metrics.scalars)
         self._write(trainer, module, "finished")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -97,7 +98,7 @@ class Report(Callback):
             reason = type(exception).__name__
             notes.append(f"{reason}: {str(exception)[:_LONGEST]}")
         else:
-            reason = "Ctrl-C" if module.interrupted or isinstance(exception, KeyboardInterrupt) else "SIGTERM"
+            reason = "Ctrl-C" if module.signals.interrupted or isinstance(exception, KeyboardInterrupt) else "SIGTERM"
         self._write(trainer, module, "stopped", reason, notes)
         if trainer.is_global_zero and (module.folder / FILE).exists():
             log.info("report: %s", module.folder / FILE)
@@ -109,20 +110,20 @@ class Report(Callback):
         if not trainer.is_global_zero or (self._step is None and self._first_step and file.exists()):
             return
         begin = time.perf_counter()
-        data = cast(Any, trainer).datamodule
+        data = data_of(trainer)
 
         def about() -> "About":
             return self._about(trainer, module, state, reason, notes)
 
         def analysis() -> Analysis | None:
             if self._due:
-                self._analysis = module.analysis
+                self._analysis = module.last.analysis
             return self._analysis
 
         problem = write(file, about, analysis, lambda image_id: data.image("val", image_id), self.pictures)
-        if problem and problem not in self._told:
+        if problem and problem not in self._warned:
             log.warning("%s", problem)
-            self._told.add(problem)
+            self._warned.add(problem)
         self._due, self._written = False, time.perf_counter()
         self._took = self._written - begin
 
@@ -134,7 +135,7 @@ class Report(Callback):
     ) -> "About":
         from reports.report import About
 
-        folder, config, data = module.folder, module.run["config"], cast(Any, trainer).datamodule
+        folder, config, data = module.folder, module.run["config"], data_of(trainer)
         best = cast(Checkpoints, trainer.checkpoint_callback)
         steps = int(trainer.estimated_stepping_batches)
         if state == "finished" and trainer.global_step < steps and config["trainer"]["max_time"] is not None:
@@ -156,7 +157,7 @@ class Report(Callback):
             state_remark=f"{remark} ({reason})" if reason else remark,
             split="val",
             step=self._step,
-            scores=module.metrics.scalars,
+            scores=module.last.metrics.scalars,
             weights=weights(config),
             best=(best.monitor, best.best_score, best.best_step) if best.best_step >= 0 else None,
             test=self._test,
@@ -179,14 +180,14 @@ def write(
     image: Callable[[int | str], np.ndarray],
     pictures: int = 24,
 ) -> str:
-    """What went wrong, empty if nothing did. matplotlib is imported here, and not before."""
+    """Writes the page; gives what went wrong, empty if nothing did. matplotlib is imported here, and not before."""
     try:
         from reports.html import write_page
         from reports.report import report
 
         write_page(file, report(about(), analysis(), image, pictures))
     except Exception as error:
-        return f"{file} could not be written, everything else goes on: {type(error).__name__}: {error}"
+        return f"{file} could not be written, everything else continues: {type(error).__name__}: {error}"
     return ""
 
 
@@ -199,7 +200,7 @@ def history(file: Path) -> list[dict[str, str]]:
 
 
 def weights(config: Mapping[str, Any]) -> str:
-    """Which weights the runs of a config evaluate, in words."""
+    """Names the weights that the runs of a config evaluate."""
     decay = config.get("callbacks", {}).get("averaging", {}).get("decay")
     if decay is None:
         return "weights of that step, not averaged over steps"

@@ -1,4 +1,4 @@
-"""Where the curves go: a CSV file always, Weights & Biases by default, TensorBoard and MLflow where asked for."""
+"""The loggers that get the curves: a CSV file always, Weights & Biases by default, others where asked for."""
 
 from lit_modules.loggers.csv_file import CSVLogger as CSVLogger
 from lit_modules.loggers.mlflow import MLflowLogger as MLflowLogger

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 class CSVLogger(Logger):
     """`metrics.csv`: a row for each call, a column for each name, floats with every digit.
 
-    A resumed run goes on in the same file: rows after its checkpoint's step are dropped, since they are
+    A resumed run continues the same file: rows after its checkpoint's step are dropped, since they are
     computed again, and a row of the same step and names as an earlier one takes its place. A file that can't be
     written costs a warning; it is whole again as soon as it can be.
     """
@@ -60,13 +60,13 @@ class CSVLogger(Logger):
 
     @rank_zero_only
     def drop_after(self, step: int) -> None:
-        """Forget what was logged after a step."""
+        """Forgets what was logged after a step."""
         self._rows = [row for row in self._rows if int(row["step"]) <= step]
         self._write()
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run folder holds config.yaml."""
+        """Does nothing: the run folder holds config.yaml."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -83,7 +83,7 @@ class CSVLogger(Logger):
             self._write()
 
     def _write(self, row: dict[str, Any] | None = None) -> None:
-        """Add a row to the file, or write all of it."""
+        """Adds a row to the file, or writes all of it."""
         if not self._columns:
             return
         text = io.StringIO(newline="")
@@ -99,7 +99,7 @@ class CSVLogger(Logger):
             self._behind = False
         except OSError as error:
             if not self._behind:
-                log.warning("curves: %s; the run goes on, and tries again at each row", error.strerror or error)
+                log.warning("curves: %s; the run continues, and tries again at each row", error.strerror or error)
             self._behind = True
 
     def _append(self, line: bytes) -> None:

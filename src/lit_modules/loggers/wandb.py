@@ -76,9 +76,9 @@ class WandbLogger(LightningWandbLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """The config, nested; and that a metric's best value counts.
+        """Logs the config, nested, and asks for each metric's best value in the summary.
 
-        `overrides`, what the command line said, by key: with `/` for `.`, which W&B takes for nesting.
+        `overrides`, the settings of the command line by key: with `/` for `.`, which W&B takes for nesting.
         """
         overrides = {str(key).replace(".", "/"): value for key, value in params.get("overrides", {}).items()}
         super().log_hyperparams({**params, "overrides": overrides})
@@ -87,7 +87,7 @@ class WandbLogger(LightningWandbLogger):
 
     @rank_zero_only
     def drop_after(self, step: int) -> None:
-        """Forget what was logged after a step: in the files of this run's earlier, offline parts, unless uploaded."""
+        """Cuts off what earlier, offline parts of this run logged after a step, unless it is uploaded; see `cut`."""
         with self._forgiven():
             own = Path(self._run.dir).parent
             for file in Path(self.save_dir or ".", "wandb").glob("offline-run-*/run-*.wandb"):
@@ -133,7 +133,7 @@ class WandbLogger(LightningWandbLogger):
 
 
 _folders: dict[str, str] = {}
-"""What `keep_inside` has set; anything else in the environment is the user's."""
+"""The variables that `keep_inside` has set; anything else in the environment is the user's."""
 
 
 def keep_inside(folder: Path) -> None:

@@ -12,10 +12,11 @@ _WHOLE, _LAST = 1, 4
 
 
 def cut(file: Path, step: int) -> None:
-    """Shorten it to the rows up to an optimizer step, and to whole records.
+    """Shortens the file to the rows up to an optimizer step, and to whole records.
 
-    A run that was killed leaves a record torn, over which `wandb sync` stumbles, and rows of steps that the
-    resumed run takes again.
+    A run that was killed leaves a torn record, over which `wandb sync` stumbles, and rows of steps that the resumed
+    run takes again: without this, an uploaded run would show them twice. W&B has no call for it, so the framing and
+    the record's type are W&B's own, and a test reads the file with W&B's reader.
     """
     from wandb.proto import wandb_internal_pb2
 
@@ -32,7 +33,7 @@ def cut(file: Path, step: int) -> None:
 
 
 def _records(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Of each whole record where it begins and ends, and its content; one too long for a block is in parts."""
+    """Start, end and content of each whole record; one too long for a block is in parts."""
     position, start, parts = _HEAD, _HEAD, b""
     while position + _HEAD <= len(data):
         if _BLOCK - position % _BLOCK < _HEAD:  # too short for a part's head: the block is padded

@@ -1,4 +1,4 @@
-"""What W&B shows of a validation: pictures under overlays, tables, curves."""
+"""The W&B panels of a validation: pictures under overlays, tables, curves."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -114,7 +114,7 @@ def confusion(analysis: Analysis) -> Any:
 
 
 def of_part(part: Confusion) -> Any:
-    """What a part of the model counted of itself."""
+    """The confusion matrix of a part of the model."""
     *classes, background = part.matrix.names
     return _matrix(part.matrix.title, [*classes, _unlike(background, classes)], part.counts)
 
@@ -137,5 +137,5 @@ def _matrix(title: str, names: Sequence[str], counts: np.ndarray) -> Any:
 
 
 def _unlike(name: str, others: Collection[str]) -> str:
-    """Not mistaken for a class of that name."""
+    """The name, in brackets as long as there is a class of that name."""
     return _unlike(f"({name})", others) if name in others else name
