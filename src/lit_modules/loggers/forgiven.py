@@ -21,6 +21,6 @@ class Forgiven:
         except Exception as error:
             if not self._refused:
                 log.warning(
-                    "%s: %s: %s; the run goes on without what it refuses", self.dashboard, type(error).__name__, error
+                    "%s: %s: %s; the run continues without what it refuses", self.dashboard, type(error).__name__, error
                 )
             self._refused = True
