@@ -137,7 +137,7 @@ def test_what_tensorboard_refuses_costs_one_warning(
         run.validate(step)
     logger.finalize("success")
     (message,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert message.startswith("TensorBoard: OSError: [Errno 28] No space left on device; the run goes on without")
+    assert message.startswith("TensorBoard: OSError: [Errno 28] No space left on device; the run continues without")
 
 
 @pytest.fixture(scope="module")
