@@ -226,6 +226,7 @@ def test_a_folder_that_is_made_and_weights_that_others_replace_may_be_missing(mo
 def test_a_folder_keeps_the_overrides_of_every_command_and_the_choices_of_the_first(tmp_path):
     config = OmegaConf.create({"model": {"_target_": "lit_modules.retinanet.RetinaNetModule"}})
     file = tmp_path / "overrides.json"
+    config = OmegaConf.create({"model": {"_target_": "lit_modules.retinanet.RetinaNetModule"}})
 
     def command(*overrides: str, resumed: bool, model: str) -> None:
         hydra = {
