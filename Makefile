@@ -3,12 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-all lint clean
 
 demo: .venv/installed  ## train FCOS on a built-in data set in a few minutes
 	$(BIN)/python train.py experiment=shapes_demo
 
-test: .venv/installed  ## the whole suite
+test: .venv/installed  ## all tests but the slow ones, which are counted at the end
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --dist loadfile -m "not slow"
+
+test-all: .venv/installed  ## the whole suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --dist loadfile
 
 lint: .venv/installed  ## format, style, types

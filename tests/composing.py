@@ -1,5 +1,7 @@
 """Helpers of the tests that build modules from conf/, as `train.py` does."""
 
+import copy
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,6 +36,11 @@ def _in_hydra() -> Iterator[None]:
 
 def composed(*overrides: str) -> DictConfig:
     """The config of `python train.py OVERRIDES`, resolved and scaled to its batch size; `data.root` may be missing."""
+    return copy.deepcopy(_composed(*overrides))
+
+
+@functools.cache
+def _composed(*overrides: str) -> DictConfig:
     with _in_hydra():
         cfg = compose("train", list(overrides), return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,33 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in the background of a shell; some tests send Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+LEFT_OUT: list[str] = []
+"""Tests that `-m "not slow"` leaves out; see `pytest_terminal_summary`."""
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    LEFT_OUT.extend(item.nodeid for item in items)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # in a worker of xdist, which alone collects
+        session.config.workeroutput["left_out"] = LEFT_OUT
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    LEFT_OUT[:] = getattr(node, "workeroutput", {}).get("left_out", LEFT_OUT)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Names the tests that were left out, of a whole run by file."""
+    if LEFT_OUT:
+        files = Counter(test.partition("::")[0] for test in LEFT_OUT)
+        terminalreporter.section("left out")
+        terminalreporter.write_line(", ".join(f"{file} {number}" for file, number in sorted(files.items())))
+        terminalreporter.write_line(f"{len(LEFT_OUT)} slow tests were left out; make test-all runs them too")
+
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"

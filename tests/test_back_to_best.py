@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from running import FULL, TINY, assert_equal_bits, curves, last_checkpoint, only_run, state
+from tiers import slow_but
 
 from lit_modules.callbacks.back_to_best import BackToBest
 
@@ -50,7 +51,7 @@ def test_the_rate_falls_at_its_step_and_stays_there(whole):
     assert max(schedule["base_lrs"]) == pytest.approx(rate / 10)
 
 
-@pytest.mark.parametrize("averaged", [True, False])
+@pytest.mark.parametrize("averaged", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_weights_and_average_are_those_of_the_best_checkpoint(averaged, train, shapes, tmp_path):
     """With a rate of next to nothing, the steps after it leave them there."""
     overrides = [*TINY, *BACK, *WORST, shapes, "callbacks.back_to_best.factor=1.0e-12", "model.backbone.norm=gn"]
@@ -75,7 +76,7 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", slow_but("before it is saved", of=MOMENTS.keys()))
 def test_a_run_killed_around_it_goes_on_bit_for_bit(moment, train, shapes, whole, tmp_path):
     train([*FULL, *BACK, *WORST, shapes], tmp_path, kill=MOMENTS[moment])
     printed = train(["resume=last", "name=t"], tmp_path)
@@ -85,6 +86,7 @@ def test_a_run_killed_around_it_goes_on_bit_for_bit(moment, train, shapes, whole
     assert_equal_bits(state(run), state(whole[0]))
 
 
+@pytest.mark.slow
 def test_every_rank_goes_back_and_a_killed_pair_too(train, shapes, tmp_path):
     overrides = [*FULL, *BACK, *WORST, shapes, "trainer.devices=2", "data.batch_size=8", "trainer.max_steps=6",
                  "callbacks.back_to_best.at=5"]  # fmt: skip
@@ -111,6 +113,7 @@ def test_without_a_validation_the_rate_alone_changes(train, shapes, tmp_path):
     assert seen[6] == pytest.approx(seen[1] * 3 / 10)
 
 
+@pytest.mark.slow
 def test_a_plateaus_own_fall_comes_on_top(train, shapes, tmp_path):
     falling = ["schedule=plateau", "schedule.patience=0", "schedule.threshold=0.9", "schedule.factor=0.5"]
     train([*TINY, *BACK, *falling, shapes], tmp_path)

@@ -12,6 +12,7 @@ from composing import MODELS, RECIPES, beside_training
 from omegaconf import OmegaConf
 from scripts import Script
 from test_pretraining import write_folder
+from tiers import slow_but
 from tiny_checkpoint import write_checkpoint
 
 from boxwright.config.files import CONF
@@ -70,7 +71,7 @@ def parts(part: dict[str, Any], names: tuple[str, ...]) -> None:
     assert part["total_share"] > 0
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", slow_but("fcos", "classifier", of=MODELS))
 def test_every_model_has_figures_that_go_together(benchmark: Script, root: Path, model: str) -> None:
     overrides = of_model(model, root)
     if model == "rpn":  # which knows one class
@@ -110,6 +111,7 @@ def test_every_model_has_figures_that_go_together(benchmark: Script, root: Path,
     assert sorted(file.name for file in Path("out").iterdir()) == ["benchmark.json", "benchmark.md", "log.txt"]
 
 
+@pytest.mark.slow
 def test_parts_alone_and_no_worker_stays(benchmark: Script, root: Path) -> None:
     ended = benchmark(*of_model("fcos", root), "parts=[data]", "data.num_workers=1")
     assert ended.status == 0, ended.said

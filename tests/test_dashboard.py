@@ -17,6 +17,7 @@ from running import (
     wandb_rows,
     with_faster_rcnn,
 )
+from tiers import slow_but
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 PICTURES = ["callbacks.pictures.num_fixed=3", "callbacks.pictures.num_worst=1", "callbacks.pictures.every=2"]
@@ -79,7 +80,7 @@ def test_a_run_with_pictures_and_dashboard_trains_as_one_without(train, override
     assert not (without / "pictures").exists()
 
 
-@pytest.mark.parametrize("model", ["fcos", "faster_rcnn"])
+@pytest.mark.parametrize("model", slow_but("fcos", of=["fcos", "faster_rcnn"]))
 def test_fixed_images_are_drawn_every_few_steps_and_training_does_not_notice(model, train, overrides, tmp_path):
     seen = {}
     for name, every in (("with", 3), ("without", "null")):

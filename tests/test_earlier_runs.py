@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from earlier_runs import replay
 from earlier_runs.skeletons import STORED
+from tiers import slow_but
 
 EXPECTED = json.loads((STORED / "expected.json").read_text())
 ROUNDED = 1e-3
@@ -21,7 +22,7 @@ IN_JUMPS = 0.02
 """Absolute, of metrics that rounding may change by a jump: AP, when two boxes change places."""
 
 
-@pytest.mark.parametrize("name", replay.PLAYS)
+@pytest.mark.parametrize("name", slow_but("fcos", "faster_rcnn", "compared", of=replay.PLAYS.keys()))
 def test_an_earlier_versions_runs_are_read_as_by_that_version(name, train, tmp_path):
     assert_matches(replay.PLAYS[name](train, tmp_path), EXPECTED[name], f"/{name}")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from running import FULL, assert_equal_bits, curves, only_run, state
+from tiers import slow_but
 
 PATIENT = ["callbacks.early_stopping.patience=2", "callbacks.checkpoints.monitor=val/AP_large"]
 """No shape of these runs is large: -1 at each validation, so that the first is the best."""
@@ -29,7 +30,10 @@ def test_a_run_ends_after_so_many_validations_without_a_better_one(ended: Path) 
     assert finished["stopped"].endswith("callbacks.early_stopping.patience=2")
 
 
-@pytest.mark.parametrize("moment", [{"at": "batch_end", "batch": 10}, {"at": "validation", "batch": 1}])
+MOMENTS = {"in a step": {"at": "batch_end", "batch": 10}, "in a validation": {"at": "validation", "batch": 1}}
+
+
+@pytest.mark.parametrize("moment", slow_but("in a step", of=MOMENTS))
 def test_a_killed_run_ends_where_it_would_have(train, shapes, tmp_path, ended: Path, moment) -> None:
     settings = [*FULL, *PATIENT, shapes, "trainer.max_steps=40", "trainer.val_check_interval=2"]
     train(settings, tmp_path, kill=moment)

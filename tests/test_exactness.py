@@ -21,6 +21,7 @@ from running import (
     state,
     with_faster_rcnn,
 )
+from tiers import slow_but
 
 ALL_REGIONS = [
     "model.train_proposer.candidates_per_level=1000", "model.train_proposer.max_proposals=2000",
@@ -36,7 +37,9 @@ def uninterrupted(train, shapes, tmp_path_factory) -> Path:
     return only_run(folder)
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment", slow_but("between accumulated micro-batches", "last batch of an epoch", of=MOMENTS.keys())
+)
 def test_a_killed_run_resumes_bit_for_bit(moment, train, shapes, uninterrupted, tmp_path):
     train([*FULL, shapes], tmp_path, kill=MOMENTS[moment])
     train(["resume=last", "name=t"], tmp_path)
@@ -45,6 +48,7 @@ def test_a_killed_run_resumes_bit_for_bit(moment, train, shapes, uninterrupted, 
     assert_equal_bits(state(run), state(uninterrupted))
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_the_run_nor_its_resumption(train, shapes, uninterrupted, tmp_path):
     train([*FULL, shapes, "data.num_workers=2"], tmp_path, kill={"at": "batch_end", "batch": 9})
     train(["resume=last", "name=t"], tmp_path)
@@ -53,9 +57,12 @@ def test_workers_do_not_change_the_run_nor_its_resumption(train, shapes, uninter
     assert_equal_bits(state(run), state(uninterrupted))
 
 
-@pytest.mark.parametrize(
-    ("signal", "group", "code"), [("SIGTERM", False, 75), ("SIGTERM", True, 75), ("SIGINT", True, 130)]
-)
+SIGNALS = {
+    "SIGTERM": ("SIGTERM", False, 75), "SIGTERM to all": ("SIGTERM", True, 75), "Ctrl-C": ("SIGINT", True, 130),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("signal", "group", "code"), slow_but("SIGTERM to all", of=SIGNALS))
 def test_a_run_told_to_end_saves_at_once_and_goes_on(signal, group, code, train, shapes, uninterrupted, tmp_path):
     kill = {"at": "batch_start", "batch": 5, "sig": signal, "group": group}
     printed = train([*FULL, shapes, *(["data.num_workers=2"] if group else [])], tmp_path, kill=kill, expect=code)
@@ -71,7 +78,10 @@ SYNCHRONISED = ["model/backbone=resnet18", "model.backbone.norm=sync_bn", "model
                 "data.resize=128", "data.batch_size=8"]  # fmt: skip
 
 
-@pytest.mark.parametrize(("norm", "model"), [("frozen", "fcos"), ("synchronised", "fcos"), ("frozen", "faster_rcnn")])
+RANKS = {"fcos": ("frozen", "fcos"), "sync_bn": ("synchronised", "fcos"), "faster_rcnn": ("frozen", "faster_rcnn")}
+
+
+@pytest.mark.parametrize(("norm", "model"), slow_but("fcos", of=RANKS))
 def test_two_ranks_train_as_one(norm, model, train, shapes, shared_data, tmp_path):
     """At gentle rates, and with statistics over enough values: where training is unstable, rounding grows tenfold
     every few steps, between any two ways of adding up the same numbers.
@@ -108,7 +118,7 @@ def whole_and_resumed(train: Runner, overrides: list[str], folder: Path) -> tupl
     return only_run(whole), only_run(cut)
 
 
-@pytest.mark.parametrize("model", ["fcos", "faster_rcnn"])
+@pytest.mark.parametrize("model", slow_but("fcos", of=["fcos", "faster_rcnn"]))
 def test_two_killed_ranks_resume_bit_for_bit(model, train, shapes, tmp_path):
     full = FULL if model == "fcos" else with_faster_rcnn(FULL)
     overrides = [*full, shapes, "trainer.devices=2", "data.batch_size=8", "trainer.max_steps=6"]
@@ -124,6 +134,7 @@ def test_a_killed_run_that_samples_proposals_resumes_bit_for_bit(train, shapes, 
     assert_equal_bits(state(cut), state(whole))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_run_resumes_bit_for_bit(train, shapes, tmp_path):
     """On two canvases, the first of which after the resumption is not the first of the run."""

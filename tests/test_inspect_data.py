@@ -1,7 +1,6 @@
 """`inspect_data.py` as it is called: exit codes, the folder, and the command line of train.py."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 from composing import RECIPES, beside_training
 from PIL import Image
+from running import Runner
 
 from boxwright.config.files import CONF
 
@@ -16,13 +16,7 @@ SCRIPT = CONF.parent / "inspect_data.py"
 SHAPES = ["data=shapes", "output=out"]
 
 
-def run(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0"}
-    command = [sys.executable, str(SCRIPT), *overrides]
-    return subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True, check=False)
-
-
-def test_a_run_leaves_its_page_and_log_and_exits_with_1_where_a_box_is_wrong(tmp_path: Path) -> None:
+def test_a_run_leaves_its_page_and_log_and_exits_with_1_where_a_box_is_wrong(train: Runner, tmp_path: Path) -> None:
     content = {
         "images": [{"id": 1, "file_name": "1.png", "height": 40, "width": 60}],
         "annotations": [
@@ -36,15 +30,12 @@ def test_a_run_leaves_its_page_and_log_and_exits_with_1_where_a_box_is_wrong(tmp
         Image.new("RGB", (60, 40)).save(tmp_path / split / "1.png")
         (tmp_path / f"{split}.json").write_text(json.dumps(content))
     splits = [f"data.{role}_split={split}" for role, split in (("train", "train"), ("val", "val"), ("test", "val"))]
-    done = run(
-        tmp_path, "data=coco", "data.root=.", "data.annotations='{split}.json'", "data.num_classes=1", *splits,
-        "data.resize=64", "output=out",
-    )  # fmt: skip
-    assert done.returncode == 1, done.stderr
+    overrides = ["data=coco", "data.root=.", "data.annotations='{split}.json'", "data.num_classes=1", "data.resize=64"]
+    shown = train([*overrides, *splits, "output=out"], tmp_path, expect=1, script="inspect_data.py")
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["inspection.html", "log.txt"]
-    for printed in (done.stdout, (tmp_path / "out" / "log.txt").read_text()):
+    for printed in (shown, (tmp_path / "out" / "log.txt").read_text()):
         assert "2 problems (the box has a negative width or height: 2)" in printed
-    assert "left out" not in done.stderr
+    assert "left out" not in shown
 
 
 STUBBED = """
@@ -76,13 +67,12 @@ def test_exit_code_is_0_without_problems_and_in_sweeps_which_go_on(
     ],
 )
 def test_exit_code_is_2_for_a_wrong_config_and_no_folder_is_left(
-    tmp_path: Path, overrides: list[str], message: str
+    train: Runner, tmp_path: Path, overrides: list[str], message: str
 ) -> None:
-    done = run(tmp_path, *overrides)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert {path.name for path in tmp_path.rglob("*")} <= {"runs", "inspect"}
+    printed = train(overrides, tmp_path, expect=2, script="inspect_data.py")
+    assert message in printed
+    assert "Traceback" not in printed
+    assert {path.name for path in tmp_path.rglob("*")} <= {"runs", "inspect", "printed.txt"}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -30,6 +30,7 @@ def rows(folder: Path, name: str) -> dict[int, float]:
     return {int(row["step"]): float(row[name]) for row in curves(only_run(folder)) if name in row}
 
 
+@pytest.mark.slow
 def test_tensorboard_has_each_row_once(folder: Path) -> None:
     files = tensorboard_files(only_run(folder) / "tensorboard")
     assert len(files) > 1
@@ -45,6 +46,7 @@ def test_tensorboard_has_each_row_once(folder: Path) -> None:
     assert [names(event) for event in events(*files)].count(["_hparams_/session_start_info"]) == 1
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_each_row_once(folder: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -53,6 +55,7 @@ def test_tensorboard_shows_each_row_once(folder: Path) -> None:
     assert [one.step for one in accumulator.Scalars("train/loss")] == list(rows(folder, "train/loss"))
 
 
+@pytest.mark.slow
 def test_mlflow_has_one_run_with_each_row_once_and_the_config(folder: Path) -> None:
     import mlflow as package
 
@@ -72,6 +75,7 @@ def test_mlflow_has_one_run_with_each_row_once_and_the_config(folder: Path) -> N
     assert found.data.metrics["best/AP"] == best["val"]["AP"]
 
 
+@pytest.mark.slow
 def test_the_log_of_the_run_has_no_word_of_theirs(folder: Path) -> None:
     text = (only_run(folder) / "log.txt").read_text()
     assert "val at step 12" in text

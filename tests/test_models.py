@@ -17,6 +17,7 @@ import pytest
 import torch
 from composing import BACKBONES, MODELS, built, composed, random_batch
 from hydra.errors import InstantiationException
+from tiers import slow_but
 from torch import Tensor
 
 from boxwright.config.files import flat
@@ -150,7 +151,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> ImageFolderDataModule:
     return datamodule
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=slow_but("fcos", "classifier", of=MODELS))
 def overfitted(request, smallest_backbone, shapes, things, folder) -> tuple[TrainingModule, Batch, Callable[[], float]]:
     """A module with a batch that it was trained on for some steps, and a function that scores it on that batch."""
     module = small_module(request.param, smallest_backbone, lr=0.002, knobs=SMALL | EAGER)
@@ -272,7 +273,7 @@ def trace(model: str, steps: int = 20) -> dict[str, list[float]]:
     return {name: [step[name] for step in losses] for name in losses[0]}
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", slow_but(*(model for model in MODELS if model != "faster_rcnn"), of=MODELS))
 def test_the_loss_trace_is_the_recorded_one(model):
     file = TRACES / f"{model}.json"
     assert file.exists(), f"record the trace of a new model: python tests/{Path(__file__).name}"

@@ -59,7 +59,9 @@ def whole(train: Runner, folder: str, tmp_path_factory: pytest.TempPathFactory) 
     return only_run(where, "c")
 
 
-@pytest.mark.parametrize(("moment", "workers"), [("during validation", 0), ("second epoch", 2)])
+@pytest.mark.parametrize(
+    ("moment", "workers"), [("during validation", 0), pytest.param("second epoch", 2, marks=pytest.mark.slow)]
+)
 def test_a_killed_run_resumes_bit_for_bit(moment, workers, train, folder, whole, tmp_path):
     train([*FULL, folder, f"data.num_workers={workers}"], tmp_path, kill=MOMENTS[moment])
     train(["resume=last", "name=c"], tmp_path)
@@ -68,6 +70,7 @@ def test_a_killed_run_resumes_bit_for_bit(moment, workers, train, folder, whole,
     assert_equal_bits(state(run), state(whole))
 
 
+@pytest.mark.slow
 def test_two_ranks_train_as_one(train, folder, tmp_path):
     """With norms that look at one image alone, and at a rate at which no rounding moves an activation over the kink of
     its ReLU, which gives a gradient another thousandth; at twice the rate losses differ by a thousandth.

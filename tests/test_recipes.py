@@ -10,6 +10,7 @@ import torch
 from composing import RECIPES, built, composed, random_batch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from tiers import slow_but
 from torch.optim.lr_scheduler import LambdaLR
 
 from boxwright.config.files import CONF, flat
@@ -192,7 +193,9 @@ def test_the_command_in_a_recipes_head_is_its_own(recipe):
     assert composed(*shlex.split(command)).name == recipe
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "recipe", slow_but("fcos_mobilenetv2_1x", "fcos_imprv_r50_1x", "retinanet_r50_1x", "faster_rcnn_r50_1x", of=RECIPES)
+)
 def test_a_recipe_takes_a_real_step(recipe):
     cfg = composed(f"experiment={recipe}")
     assert sum(parameter.numel() for parameter in built(cfg, device="meta").network.parameters()) > 1e6

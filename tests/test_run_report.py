@@ -14,6 +14,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from pages import Page, checked
 from running import REPORTED, TINY, assert_equal_bits, curves, only_run, state
+from tiers import slow_but
 
 from lit_modules.callbacks import report
 from lit_modules.callbacks.report import Report
@@ -62,7 +63,10 @@ def test_a_report_changes_nothing_of_the_run(train, shapes, folder, tmp_path):
     assert_equal_bits(state(without), state(run))
 
 
-@pytest.mark.parametrize(("sig", "code", "reason"), [("SIGTERM", 75, "SIGTERM"), ("SIGINT", 130, "Ctrl-C")])
+SIGNALS = {"SIGTERM": ("SIGTERM", 75, "SIGTERM"), "SIGINT": ("SIGINT", 130, "Ctrl-C")}
+
+
+@pytest.mark.parametrize(("sig", "code", "reason"), slow_but("SIGTERM", of=SIGNALS))
 def test_a_run_that_was_told_to_end_has_a_report_that_says_how_to_go_on(train, shapes, tmp_path, sig, code, reason):
     kill = {"at": "batch_end", "batch": 7, "sig": sig}
     printed = train([*REPORTED, shapes, "trainer.max_steps=40"], tmp_path, kill=kill, expect=code)

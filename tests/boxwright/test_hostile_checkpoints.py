@@ -17,6 +17,7 @@ import torch
 from composing import composed
 from corpus_checkpoints import BIAS, CHANGES, MODEL, OS, Contents, put
 from running import TINY, last_checkpoint, only_run
+from tiers import slow_but
 from torchvision.models import mobilenet_v2
 
 from boxwright.checkpoints.detector import load_detector
@@ -303,7 +304,7 @@ RESUMED: dict[str, tuple[Callable[[Path, Contents], Any], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("damage", "says"), RESUMED.values(), ids=RESUMED)
+@pytest.mark.parametrize(("damage", "says"), slow_but("hostile", "for evaluation alone", of=RESUMED))
 def test_resume_says_it_in_a_line_and_goes_on_from_the_one_before(
     train: Any, run: Path, tmp_path: Path, damage: Callable[[Path, Contents], Any], says: str
 ) -> None:

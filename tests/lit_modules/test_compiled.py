@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from composing import MODELS, built, composed, random_batch
+from tiers import slow_but
 
 from boxwright.build import check_compiler
 from boxwright.config.errors import ConfigError
@@ -27,7 +28,7 @@ def _no_graphs_of_others() -> Iterator[None]:
     torch.compiler.reset()
 
 
-@pytest.mark.parametrize("model", [name for name in MODELS if name != "classifier"])
+@pytest.mark.parametrize("model", slow_but("fcos", of=[name for name in MODELS if name != "classifier"]))
 def test_a_compiled_step_has_the_numbers_of_an_uncompiled_one(model: str) -> None:
     """Traced as ever, but run by torch's own operators, so that no compiler's rounding comes in."""
     module = built(composed(f"model={model}", "model/backbone=resnet18", "data=shapes", "data.num_classes=1"))
@@ -89,6 +90,7 @@ def test_without_a_compiler_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch)
         check_compiler(torch.device("cpu"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None or sys.platform != "linux", reason="needs g++ and /proc")
 def test_signals_to_all_processes_reach_no_compiler(tmp_path: Path) -> None:
     """As schedulers and Ctrl-C send them, while a compiler is at work."""
