@@ -2,7 +2,7 @@
 
 Weights are torchvision's, random and seeded, with statistics of batch norm that were measured on noise; its names are
 mapped to ours by the parity tests' own functions, which hold the two equal. The backbone is a ResNet-50 with frozen
-batch norm of which three stages train. Ours takes torchvision's settings where they cost time: 91 columns of classes, its
+batch norm of which three stages train. Ours has torchvision's settings where they cost time: 91 class columns, its
 matching, its numbers of samples, candidates and proposals.
 """
 
