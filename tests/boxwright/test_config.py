@@ -351,7 +351,7 @@ def test_num_classes_follows_the_list_of_classes() -> None:
 def test_a_line_that_hydra_cannot_read_is_named_with_the_quotes_it_needs(line: str) -> None:
     (problem,) = command_line_problems("train", ["model=fcos", line])
     key, _, value = line.partition("=")
-    assert problem.startswith(f"{line} (command line): can't be read")
+    assert problem.startswith(f"{line} (command line): can't be parsed")
     assert problem.endswith(f"\"{key}='{value}'\"")
     assert command_line_problems("train", [f"{key}='{value}'"]) == []
 
