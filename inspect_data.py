@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from boxwright import frame
 from boxwright.config.check import check
 from boxwright.config.paths import refuse_missing_paths
+from boxwright.inspect_data.command import UNUSED, refuse_uninspectable
 
 
 @frame.command("inspect_data")
@@ -20,10 +21,20 @@ def main(cfg: DictConfig) -> None:
     """Write inspection.html; exit with 1 where annotations or images have problems, with 2 for a wrong config."""
     check(cfg)
     refuse_missing_paths(cfg)
-    from boxwright.inspect_data.inspection import inspect
+    refuse_uninspectable(cfg)
 
-    problems = inspect(cfg)
-    frame.name_unused("name", "logger", "test", "callbacks", "trainer", "optimizer", "schedule", "init_from", "compile")
+    # Imported only now, since they take seconds: a mistake in the config has been answered before.
+    from boxwright.inspect_data import inspection
+
+    frame.quieten()
+    opened = inspection.open_splits(cfg)
+    inspection.check_annotations(opened)
+    inspection.check_images(opened)
+    splits = inspection.count_boxes(opened)
+    coverage = inspection.measure_coverage(opened)
+    batches = inspection.first_batches(opened)
+    problems = inspection.save(opened, splits, coverage, batches)
+    frame.name_unused(*UNUSED)
     if problems and HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep continues
         sys.exit(1)
 

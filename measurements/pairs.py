@@ -1,8 +1,8 @@
 """A detector of ours and torchvision's on the same weights, for the scripts that time them side by side.
 
 Weights are torchvision's, random and seeded, with statistics of batch norm that were measured on noise; its names are
-mapped to ours by the parity tests' own functions, which hold the two equal. The trunk is a ResNet-50 with frozen batch
-norm of which three stages train. Ours takes torchvision's settings where they cost time: 91 columns of classes, its
+mapped to ours by the parity tests' own functions, which hold the two equal. The backbone is a ResNet-50 with frozen
+batch norm of which three stages train. Ours has torchvision's settings where they cost time: 91 class columns, its
 matching, its numbers of samples, candidates and proposals.
 """
 
@@ -64,30 +64,30 @@ def torchvision_model(name: str, num_classes: int, size: int, seed: int = 0) -> 
             module.momentum = 1.0
     with torch.no_grad():
         plain.train()(torch.randn(4, 3, 224, 224))  # statistics that keep the activations of one size
-    trunk = resnet50(weights=None, norm_layer=FrozenBatchNorm2d)
-    trunk.load_state_dict({k: v for k, v in plain.state_dict().items() if "num_batches" not in k})
+    backbone = resnet50(weights=None, norm_layer=FrozenBatchNorm2d)
+    backbone.load_state_dict({k: v for k, v in plain.state_dict().items() if "num_batches" not in k})
     pixels = {"min_size": size, "max_size": round(size * 1333 / 800)}
     if name == "faster_rcnn":
-        return detection.FasterRCNN(_resnet_fpn_extractor(trunk, 3), num_classes + 1, **pixels)
-    body = _resnet_fpn_extractor(trunk, 3, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256))
+        return detection.FasterRCNN(_resnet_fpn_extractor(backbone, 3), num_classes + 1, **pixels)
+    body = _resnet_fpn_extractor(backbone, 3, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256))
     return (detection.FCOS if name == "fcos" else detection.RetinaNet)(body, num_classes, **pixels)
 
 
 def our_module(name: str, num_classes: int) -> DetectionModule:
     """With torchvision's settings, and its optimizer's."""
-    trunk, optimizer = ResNet(50, weights=None), partial(sgd, momentum=0.9, weight_decay=1e-4)
+    backbone, optimizer = ResNet(50, weights=None), partial(sgd, momentum=0.9, weight_decay=1e-4)
     if name == "faster_rcnn":
         return FasterRCNNModule(
-            trunk, num_classes, optimizer, IDLE, grid_offset=0.0, round_anchors=True, aligned=False,
+            backbone, num_classes, optimizer, IDLE, grid_offset=0.0, round_anchors=True, aligned=False,
             region_loss=RegionLoss(smooth_l1_beta=1 / 9),
         )  # fmt: skip
     if name == "fcos":
         return FCOSModule(
-            trunk, num_classes, optimizer, IDLE, normalize_targets=True, centerness_on_box=True,
+            backbone, num_classes, optimizer, IDLE, normalize_targets=True, centerness_on_box=True,
             loss=FCOSLoss(center_sampling=1.5, box_loss="giou"),
         )  # fmt: skip
     return RetinaNetModule(
-        trunk, num_classes, optimizer, IDLE, p6_from="p5", grid_offset=0.0, round_anchors=True,
+        backbone, num_classes, optimizer, IDLE, p6_from="p5", grid_offset=0.0, round_anchors=True,
         loss=RetinaNetLoss(box_weights=ONES, box_loss="l1", box_loss_weight=1.0),
         decoder=RetinaNetDecoder(box_weights=ONES),
     )  # fmt: skip

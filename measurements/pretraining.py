@@ -1,11 +1,11 @@
-"""What a detector gains from pre-training: FCOS after 200 steps from a pre-trained trunk and from noise, three seeds.
+"""Gain from pre-training: FCOS after 200 steps from a pre-trained backbone and from noise, three seeds.
 
     python measurements/pretraining.py [FOLDER]
 
 Draws a folder of pictures with one of sixteen letters each, in any colour, font and place, trains a classifier on it,
 then FCOS on pictures of several such letters six times, with the same settings but for `model.backbone.weights`. What
 is finished in FOLDER is not done again, and what was interrupted goes on. Exits with 1 unless AP50 is higher from the
-pre-trained trunk with every seed.
+pre-trained backbone with every seed.
 """
 
 import csv
@@ -119,13 +119,13 @@ def validations(run: Path) -> dict[int, dict[str, float]]:
 
 
 def check_arrival(pretrained: Path) -> None:
-    """The tensors of the trunk arrive in a detector bit for bit."""
+    """Checks that the backbone's tensors arrive in a detector bit for bit."""
     from detectors.backbones.resnet import ResNet
 
     stored = torch.load(pretrained, weights_only=True)["state_dict"]
     arrived = ResNet(18, weights=str(pretrained), norm="bn", frozen_stages=0).state_dict()
     assert all(torch.equal(value, stored[f"network.backbone.{name}"]) for name, value in arrived.items())
-    print(f"{len(arrived)} tensors of the trunk arrive unchanged")
+    print(f"{len(arrived)} tensors of the backbone arrive unchanged")
 
 
 def main() -> None:
@@ -142,7 +142,7 @@ def main() -> None:
     check_arrival(best)
     found: dict[tuple[str, int], dict[int, dict[str, float]]] = {}
     for seed in SEEDS:
-        for start, weights in (("noise", "null"), ("trunk", str(best))):
+        for start, weights in (("noise", "null"), ("backbone", str(best))):
             overrides = [
                 *DETECT,
                 f"seed={seed}",
@@ -151,15 +151,15 @@ def main() -> None:
             ]
             found[start, seed] = validations(train(folder, f"{start}{seed}", overrides))
     print(f"\nclassifier: top-1 {max(v['top1'] for v in validations(classifier).values()):.3f}\n")
-    print("| seed | step | AP50 from noise | AP50 from the trunk | AP from noise | AP from the trunk |")
+    print("| seed | step | AP50 from noise | AP50 from the backbone | AP from noise | AP from the backbone |")
     print("|---|---|---|---|---|---|")
     for seed in SEEDS:
         for step, noise in found["noise", seed].items():
-            trunk = found["trunk", seed][step]
-            cells = (noise["AP50"], trunk["AP50"], noise["AP"], trunk["AP"])
+            backbone = found["backbone", seed][step]
+            cells = (noise["AP50"], backbone["AP50"], noise["AP"], backbone["AP"])
             print(f"| {seed} | {step} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
-    last = ({start: found[start, seed][200]["AP50"] for start in ("noise", "trunk")} for seed in SEEDS)
-    sys.exit(any(ap50["trunk"] <= ap50["noise"] for ap50 in last))
+    last = ({start: found[start, seed][200]["AP50"] for start in ("noise", "backbone")} for seed in SEEDS)
+    sys.exit(any(ap50["backbone"] <= ap50["noise"] for ap50 in last))
 
 
 if __name__ == "__main__":

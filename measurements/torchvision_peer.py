@@ -2,9 +2,9 @@
 
     python measurements/torchvision_peer.py experiment=small_dataset data.root=.. model.backbone.weights=FILE ..
 
-The recipe's model says which: FCOS, RetinaNet or Faster R-CNN. Of `model`, its rate, `pyramid_channels`, the trunk's
+The recipe's model says which: FCOS, RetinaNet or Faster R-CNN. Of `model`, its rate, `pyramid_channels`, the backbone's
 weights and `frozen_stages` are taken, `num_convs` of the one-stage models, and of Faster R-CNN the width of its head
-and the numbers of proposals and samples; trunk (torchvision's MobileNetV2 with frozen batch norm), pyramid (its FPN),
+and the numbers of proposals and samples; backbone (torchvision's MobileNetV2, frozen batch norm), pyramid (its FPN),
 head, targets, loss and decoder are torchvision's own: of RetinaNet those of its second version, with group norm and
 GIoU. In its favour: channels_last as for ours, losses in float32 also where the rest is bf16, and the decoder's
 threshold at 0.05 in FCOS too, where it is 0.2, with which its AP is lower.
@@ -39,7 +39,7 @@ from lit_modules.detection_module import DetectionModule
 from lit_modules.machine import environment
 
 
-class Trunk(nn.Module):
+class PeerBackbone(nn.Module):
     """MobileNetV2's maps of stride 8, 16 and 32 through torchvision's pyramid; of stride 4 too where P6 is pooled."""
 
     def __init__(self, weights: str | None, channels: int, frozen_stages: int, p6_channels: int | None) -> None:
@@ -109,29 +109,29 @@ class FloatRetinaNet(InFloat, RetinaNet):
 def peer(config: DictConfig, resize: int) -> nn.Module:
     sizes = {"min_size": resize, "max_size": int(resize * 1333 / 800), "_skip_resize": True}
     channels, classes = config.pyramid_channels, config.num_classes
-    trunk = partial(Trunk, config.backbone.weights, channels, config.backbone.frozen_stages)
+    backbone = partial(PeerBackbone, config.backbone.weights, channels, config.backbone.frozen_stages)
     if "FCOS" in config._target_:
         head = FCOSHead(channels, 1, classes, num_convs=config.num_convs)
-        return FloatFCOS(trunk(channels), classes, score_thresh=0.05, head=head, **sizes)
+        return FloatFCOS(backbone(channels), classes, score_thresh=0.05, head=head, **sizes)
     if "FasterRCNN" in config._target_:
-        return faster_rcnn(trunk(None), config, sizes)
+        return faster_rcnn(backbone(None), config, sizes)
     anchors = _default_anchorgen()
     head = RetinaNetHead(channels, anchors.num_anchors_per_location()[0], classes, partial(nn.GroupNorm, 32))
     head.regression_head._loss_type = "giou"
     for part in (head.classification_head, head.regression_head):
         part.conv = part.conv[: config.num_convs]
-    return FloatRetinaNet(trunk(1280), classes, anchor_generator=anchors, head=head, **sizes)
+    return FloatRetinaNet(backbone(1280), classes, anchor_generator=anchors, head=head, **sizes)
 
 
-def faster_rcnn(trunk: Trunk, config: DictConfig, sizes: dict[str, Any]) -> nn.Module:
+def faster_rcnn(backbone: PeerBackbone, config: DictConfig, sizes: dict[str, Any]) -> nn.Module:
     width, train, test = config.head_channels, config.train_proposer, config.proposer
     model = FasterRCNN(
-        trunk,
+        backbone,
         rpn_pre_nms_top_n_train=train.candidates_per_level, rpn_post_nms_top_n_train=train.max_proposals,
         rpn_pre_nms_top_n_test=test.candidates_per_level, rpn_post_nms_top_n_test=test.max_proposals,
         rpn_batch_size_per_image=config.anchor_sampler.num_samples,
         box_batch_size_per_image=config.region_sampler.num_samples,
-        box_head=TwoMLPHead(trunk.out_channels * 49, width),
+        box_head=TwoMLPHead(backbone.out_channels * 49, width),
         box_predictor=FloatPredictor(width, config.num_classes + 1), **sizes,
     )  # fmt: skip
     model.rpn.__class__ = FloatRPN

@@ -175,7 +175,7 @@ def test_a_checkpoint_is_its_run_with_what_the_command_changes(benchmark: Script
         (["data.batch_size=3", "trainer.accumulate_grad_batches=2"], "data.batch_size=3"),
         (["resume=last"], "resume=last: a benchmark trains nothing"),
         (["checkpoint=none.ckpt"], "model/backbone=resnet18: checkpoint=none.ckpt brings its own model and data"),
-        (["model=classifier"], "model=classifier learns a class for each image"),
+        (["model=classifier"], "model=classifier needs a class for each image"),
         (["model.backbone.weights=none.pth"], "weights=none.pth: no such file"),
         (["init_from=none.ckpt"], "init_from=none.ckpt"),
     ],

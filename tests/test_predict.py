@@ -101,7 +101,7 @@ def test_a_folder_becomes_drawn_pictures_and_coco_json(predict, checkpoint, phot
 
     assert "photos/bad.jpg can't be decoded" in ended.said
     assert "1 of 8 could not be read: bad.jpg" in ended.said
-    assert "passed over, not being pictures: 2 (clip.mp4, notes.txt)" in ended.said
+    assert "skipped, since they are not pictures: 2 (clip.mp4, notes.txt)" in ended.said
     assert "images: 7 in" in ended.said
     assert f"detections: {len(found)}" in ended.said
     assert "saved in" in ended.said
@@ -164,7 +164,7 @@ def test_thresholds_of_the_classes_are_said_as_a_range(predict, photos, tmp_path
 def test_classes_that_can_never_be_seen_are_named(predict, tmp_path, photos):
     path = write_checkpoint(tmp_path / "one.ckpt", thresholds={**BEST, "star": 1.0})
     ended = predict(f"checkpoint={path}", "source=photos/a.jpg", "draw=false")
-    assert "1 classes never pass their threshold, since validation found none of them right: star" in ended.said
+    assert "1 classes never reach their threshold, since validation found none of them correctly: star" in ended.said
 
 
 def test_nothing_readable_is_status_1_and_an_older_result_stays(predict, checkpoint, photos):
@@ -183,10 +183,10 @@ def test_nothing_readable_is_status_1_and_an_older_result_stays(predict, checkpo
     [
         (["source=nowhere"], r"source=nowhere: /\S+/nowhere does not exist"),
         (["source=photos/*.jpg"], r"does not exist; patterns are not expanded, give the folder"),
-        (["source=empty"], r"source=empty: no picture in /\S+/empty or below.*Other files there: none\."),
-        (["source=texts"], r"Other files there: a\.txt, b\.txt\. A video is given by itself: source=VIDEO"),
-        (["source=photos", "output=photos"], r"output=photos: what is drawn would lie among the pictures"),
-        (["source=photos", "output=./photos/../photos/"], r"what is drawn would lie among the pictures"),
+        (["source=empty"], r"source=empty: no pictures in /\S+/empty or below.*Other files there: none\."),
+        (["source=texts"], r"Other files there: a\.txt, b\.txt\. Give a video by itself: source=VIDEO"),
+        (["source=photos", "output=photos"], r"output=photos: drawn pictures would lie among those"),
+        (["source=photos", "output=./photos/../photos/"], r"drawn pictures would lie among those"),
         (["source=photos", "checkpoint=none.ckpt"], r"checkpoint=none\.ckpt: no such file"),
         (["source=photos", "checkpoint=photos/notes.txt"], r"photos/notes\.txt can't be read as a checkpoint"),
         (["source=photos", "score_threshold=1.5"], r"score_threshold=1\.5: expected a number from 0 to 1, or best_f1"),

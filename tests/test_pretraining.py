@@ -182,7 +182,7 @@ def test_its_tensors_arrive_in_a_detector_unchanged(model, norm, pretrained, cap
         assert torch.equal(value, wanted[name]), name
     assert not torch.equal(wanted["features.0.1.running_var"], torch.ones(32))  # it has been trained
     (line,) = caplog.messages
-    assert "left out: network.linear.weight, network.linear.bias" in line
+    assert "skipped: network.linear.weight, network.linear.bias" in line
 
 
 def test_of_an_averaged_run_the_average_is_taken(pretrained):
@@ -216,7 +216,7 @@ def test_frozen_bn_keeps_every_statistic_while_convolutions_train(train, shapes,
     assert changed == convolutions
 
 
-def test_a_detector_that_was_made_of_it_gives_its_trunk_too(train, shapes, pretrained, tmp_path):
+def test_a_detector_trained_from_it_provides_its_backbone_too(train, shapes, pretrained, tmp_path):
     frozen = ("model.backbone.norm=frozen_bn", "model.backbone.frozen_stages=5")
     run = detector_run(train, shapes, tmp_path, pretrained, *frozen)
     cfg = composed(

@@ -78,7 +78,7 @@ def test_a_repeated_sweep_skips_what_is_finished_without_importing_torch(swept, 
 def test_a_folder_with_another_config_is_refused(swept, shapes):
     done = again(swept, shapes, "model.lr=0.01,1e30", "data.flip=0")
     assert done.returncode == 1
-    assert done.stdout.count("holds a run of another config (data.flip: 0.5 there, 0 now)") == 4  # met, and listed
+    assert done.stdout.count("contains a run with another config (data.flip: 0.5 there, 0 now)") == 4  # met, and listed
     assert "name=NAME" in done.stdout
 
 

@@ -1,6 +1,6 @@
-"""The program: what knows a command line, conf/ or a run's folder.
+"""The program: the part that knows the command line, conf/ and a run's folder.
 
-`from boxwright import load_detector` makes a checkpoint a function from pictures to detections.
+`from boxwright import load_detector` turns a checkpoint into a function from pictures to detections.
 """
 
 from typing import TYPE_CHECKING, Any

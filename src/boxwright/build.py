@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 def check_compiler(device: torch.device) -> None:
-    """ConfigError where torch.compile finds no compiler, which at the first step would be a page of traceback."""
+    """Raises ConfigError where torch.compile finds no compiler: at the first step that would be a page of traceback."""
     try:
         with signals_wait():
             torch.compile(_next, dynamic=False, options=compile_options())(torch.ones(8, device=device))
@@ -39,7 +39,7 @@ def check_compiler(device: torch.device) -> None:
         reason = next(iter(str(error).splitlines()), type(error).__name__)[:300]
         raise ConfigError(
             f"compile=true: torch.compile does not work for {device.type} here ({reason}); it needs a C++ compiler, "
-            "and Triton on a GPU; leave compile=true out to train without it"
+            "and Triton on a GPU; leave out compile=true to train without it"
         ) from error
 
 
@@ -48,7 +48,7 @@ def _next(x: torch.Tensor) -> torch.Tensor:
 
 
 def make_datamodule(cfg: DictConfig) -> DetectionDataModule:
-    """The data module, opened: mistakes in the data are found before weights are loaded and loggers start."""
+    """Builds and opens the data module: mistakes in the data are found before weights are loaded and loggers start."""
     datamodule: DetectionDataModule = instantiate(cfg.data)
     datamodule.prepare_data()
     datamodule.setup("fit")
@@ -58,7 +58,7 @@ def make_datamodule(cfg: DictConfig) -> DetectionDataModule:
 
 
 def make_module(cfg: DictConfig, run: Run, datamodule: DetectionDataModule) -> TrainingModule:
-    """The module with its network, attached to its run, whose config and versions its checkpoints store."""
+    """Builds the module, attached to its run, whose config and versions its checkpoints store."""
     init_from = cfg.get("init_from")  # which runs of an earlier version lack
     replaced = init_from is not None or run.checkpoint is not None
     module: TrainingModule = instantiate(without_weights(plain(cfg.model)) if replaced else cfg.model)
@@ -81,7 +81,7 @@ def make_module(cfg: DictConfig, run: Run, datamodule: DetectionDataModule) -> T
 
 
 def make_trainer(cfg: DictConfig, folder: Path, callbacks: Sequence[pl.Callback] = (), **changes: Any) -> pl.Trainer:
-    """Lightning's Trainer as `cfg.trainer` has it, with what exactness needs, but for `changes`.
+    """Builds Lightning's Trainer from `cfg.trainer` and the settings that exact resuming needs; `changes` go first.
 
     With `compile=true` the network is compiled, and a compiler that does not work is a ConfigError.
     """
@@ -103,7 +103,7 @@ def make_trainer(cfg: DictConfig, folder: Path, callbacks: Sequence[pl.Callback]
 
 
 def make_run_trainer(cfg: DictConfig, run: Run) -> pl.Trainer:
-    """The Trainer of a run, with its callbacks and loggers; see TrainingModule, Checkpoints and datamodules.sampler."""
+    """Builds a run's Trainer with callbacks and loggers; see TrainingModule, Checkpoints and datamodules.sampler."""
     interval, accumulate = cfg.trainer.val_check_interval, cfg.trainer.accumulate_grad_batches
     callbacks = list(instantiate(cfg.callbacks).values())
     loggers: list[Any] = [instantiate(node, folder=str(run.folder)) for node in cfg.logger.values()]

@@ -1,4 +1,4 @@
-"""What surrounds the main function of every script: its output folder, and how quiet other libraries are."""
+"""The frame around the main function of every script: its command line, its output folder, quiet libraries."""
 
 import functools
 import logging
@@ -29,11 +29,11 @@ Wrap = Callable[[Main], Main]
 
 
 def command(name: str, completion: Completion | None = None, jobs: Wrap | None = None) -> Callable[[Main], Start]:
-    """Makes a script of its main function, which gets the config that conf/NAME.yaml and the command line make.
+    """Turns a main function into a script: it is called with the config of conf/NAME.yaml and the command line.
 
-    A mistake on the command line is answered before Hydra and heavy imports; one in config or data without a traceback
-    and, but for a run, without a folder that stays. `completion`: what a checkpoint adds to the command line. `jobs`:
-    how the jobs of a sweep are run, where they are runs.
+    A mistake on the command line is reported before Hydra and heavy imports; one in config or data without a traceback
+    and, except in a run, without leaving a folder. `completion` adds a checkpoint's settings to the command line;
+    `jobs` wraps the main function so that each job of a sweep is a run of its own.
     """
 
     def decorate(main: Main) -> Start:
@@ -54,7 +54,7 @@ def command(name: str, completion: Completion | None = None, jobs: Wrap | None =
 
 
 def none_if_refused(main: Callable[P, R]) -> Callable[P, R]:
-    """Removes the folder that Hydra made, where config or data are refused before anything was written to it.
+    """Removes the folder that Hydra made where config or data are refused before anything was written to it.
 
     The log must be opened with the first line (`delay: true`), so that there is none until then.
     """
@@ -75,7 +75,7 @@ log = logging.getLogger(__name__)
 
 
 def name_unused(*keys: str, used: tuple[str, ...] = ()) -> None:
-    """Logs which settings of the command line have no effect on a script that takes train.py's: those of `keys`."""
+    """Logs the overrides of `keys`, which a script accepts as train.py does, but which have no effect on it."""
     unused: list[str] = []
     for line in HydraConfig.get().overrides.task:
         key = line.lstrip("+~").partition("=")[0]
@@ -90,7 +90,7 @@ def _is_within(key: str, parents: tuple[str, ...]) -> bool:
 
 
 def quieten() -> None:
-    """Hide what other libraries say about themselves; ranks other than 0 say nothing but warnings."""
+    """Hides messages of other libraries about themselves; ranks other than 0 log warnings only."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     logging.getLogger("matplotlib").setLevel(logging.WARNING)

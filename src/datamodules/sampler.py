@@ -87,9 +87,9 @@ class RankBatches(Sampler[list[SampleKey]]):
             below = sampler.batch_size // parts * parts
             nearest = " or ".join(str(size) for size in (below, below + parts) if size)
             raise DataError(
-                f"data.batch_size={sampler.batch_size}, the images of one optimizer step, must divide by "
+                f"data.batch_size={sampler.batch_size}, the images of one optimizer step, must be divisible by "
                 f"devices x nodes ({world_size}) x trainer.accumulate_grad_batches ({accumulate}); the "
-                f"nearest that does: {nearest}"
+                f"nearest that is: {nearest}"
             )
         self.sampler, self.rank, self.world_size, self.accumulate = sampler, rank, world_size, accumulate
         self._start = 0

@@ -125,7 +125,7 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], others: Sequence[str], 
         source,
         len(taken),
         len(expected),
-        f"; left out: {_some(left_out)}" if left_out else "",
+        f"; skipped: {_some(left_out)}" if left_out else "",
     )
     return taken.keys()
 

@@ -1,1 +1,1 @@
-"""Detectors and data meet: steps, logging, optimizers, schedules, checkpoints, callbacks."""
+"""Trains detectors on data with Lightning: steps, logging, optimizers, schedules, checkpoints, callbacks."""

@@ -1,4 +1,4 @@
-"""The part of a data module that modules and callbacks use."""
+"""The interface of a data module to modules and callbacks."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, cast

@@ -1,4 +1,4 @@
-"""`DetectionModule`: what every detector shares beside its steps.
+"""`DetectionModule`: the evaluation that all detectors share.
 
 A detector's module gives a constructor, `losses(outputs, batch)` and `detect(outputs, batch)`; the steps are those of
 `TrainingModule`.
@@ -22,10 +22,10 @@ class DetectionModule(TrainingModule):
 
     @abstractmethod
     def detect(self, outputs: Any, batch: Batch) -> Detections:
-        """Detections in pixels of the network input."""
+        """Decodes outputs into detections in pixels of the network input."""
 
     def evaluate_batch(self, outputs: Any, batch: Batch) -> Sequence[Any]:
-        """`ImagePredictions`; a module that keeps more gives `score` its part."""
+        """Returns `ImagePredictions`; a module that returns more passes that part of it on to `score`."""
         return in_original_pixels(batch, self.detect(outputs, batch))
 
     def score(self, truth: Truth, entries: Sequence[Any]) -> tuple[Metrics, Predictions | None]:

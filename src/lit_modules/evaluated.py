@@ -18,7 +18,7 @@ from evaluation.truth import Predictions, Truth
 
 
 def in_original_pixels(batch: Batch, detections: Detections) -> list[ImagePredictions]:
-    """Detections of each image without padding, mapped back by the scale of its resizing and clipped to it."""
+    """Maps detections back by the scale of each image's resizing, clips them to it, and drops padding."""
     boxes = detections.boxes.float().cpu().numpy()
     scores = detections.scores.float().cpu().numpy()
     labels = detections.labels.cpu().numpy()
@@ -38,7 +38,7 @@ class Evaluated:
 
     metrics: Metrics = field(default_factory=lambda: Metrics({}, {}))
     mean_losses: dict[str, float] = field(default_factory=dict[str, float])
-    """Each the mean over the images."""
+    """The mean of each loss over the images."""
     thresholds: dict[str, float] = field(default_factory=dict[str, float])
     """The score of each class with the best F1 at IoU 0.5."""
     truth: Truth | None = None
@@ -73,7 +73,7 @@ class Evaluation:
         entries: Iterable[Any],
         pairs: dict[str, np.ndarray[Any, Any]] | None = None,
     ) -> None:
-        """Takes one batch."""
+        """Adds one batch."""
         self.unread |= {info.image_id: str(info.error) for info in batch.unread}
         if not batch.infos:  # none of it could be read
             return
@@ -84,7 +84,7 @@ class Evaluation:
 
     @staticmethod
     def merged(shards: Sequence["Evaluation"]) -> "Evaluation":
-        """The whole evaluation from the parts of all ranks."""
+        """Joins the parts of all ranks into the whole evaluation."""
         whole = Evaluation()
         for shard in shards:
             whole.entries += shard.entries
@@ -94,7 +94,7 @@ class Evaluation:
         return whole
 
     def scored_part(self, truth: Truth, limited: bool) -> Truth:
-        """The truth of the images that count: all that could be read, or those seen in a limited run."""
+        """Selects the truth of the images that count: all that could be read, or those seen in a limited run."""
         if not self.unread and not limited:
             return truth
         seen = {entry.image_id for entry in self.entries}
@@ -102,7 +102,7 @@ class Evaluation:
         return truth.only(np.array([(i in seen) if limited else (i not in self.unread) for i in ids], bool))
 
     def mean_losses(self) -> dict[str, float]:
-        """Mean over images, summed in the order of the ids: the same digits however the batches were dealt."""
+        """Averages losses over images, summed in the order of the ids: the same digits on any number of ranks."""
         if not self.losses:
             return {}
         ordered = [self.losses[key] for key in sorted(self.losses)]
@@ -110,5 +110,5 @@ class Evaluation:
         return {name: sum(n * values[name] for n, values in ordered) / count for name in ordered[0][1]}
 
     def confusions(self, matrices: Mapping[str, Matrix]) -> dict[str, Confusion]:
-        """Each batch counted once, whichever ranks it was dealt to."""
+        """Sums the confusions of all batches, each counted once, whichever ranks had it."""
         return {name: summed(matrix, (of[name] for of in self.pairs.values())) for name, matrix in matrices.items()}

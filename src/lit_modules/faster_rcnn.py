@@ -27,7 +27,7 @@ from lit_modules.training_module import MakeOptimizer, MakeSchedule
 
 
 class TwoStageOutputs(NamedTuple):
-    """The first stage of a forward pass, from which losses and detections are refined."""
+    """Outputs of the first stage, from which losses and detections are computed."""
 
     rpn: RPNOutputs
     proposals: Detections
@@ -101,7 +101,7 @@ class FasterRCNNModule(DetectionModule):
         self.sample_regions, self.region_loss, self.decoder = region_sampler, region_loss, decoder
 
     def forward_batch(self, batch: Batch) -> TwoStageOutputs:
-        """Features and proposals; training proposes more, since its samples are drawn from them."""
+        """Computes features and proposals; training has more proposals, since its samples are drawn from them."""
         features = self.network(batch.images, batch.sizes)
         propose = self.train_proposer if torch.is_grad_enabled() else self.proposer
         return TwoStageOutputs(features, propose(features, batch.sizes))
@@ -144,7 +144,7 @@ class FasterRCNNModule(DetectionModule):
 
 
 def region_pairs(outputs: RegionOutputs, samples: RegionSamples) -> tuple[Tensor, Tensor]:
-    """Row and column of each sampled region in the head's confusion matrix, whose last class is background."""
+    """Gives row and column of each sampled region in the head's confusion matrix, whose last class is background."""
     background = outputs.logits.shape[2] - 1
     predicted = outputs.logits.argmax(dim=2) - 1
     rows = samples.labels.where(samples.labels != BACKGROUND, background).where(samples.labels != IGNORED, -1)

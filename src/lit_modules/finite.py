@@ -1,4 +1,4 @@
-"""A loss that is not finite ends the run, named; what its step would change is masked out until that is known."""
+"""Ends a run whose loss is not finite, and masks out that step's update until the host knows."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,7 +28,7 @@ class Flags(NamedTuple):
     where: str
 
     def read(self) -> tuple[bool, bool]:
-        """Whether the loss is bad, and whether to stop; waits for the copy alone."""
+        """Reads whether the loss is bad and whether to stop; waits for the copy alone."""
         if self.copied is not None:
             self.copied.synchronize()
         bad, stop = cast("list[float]", self.on_host.tolist())  # pyright: ignore[reportUnknownMemberType]
@@ -42,7 +42,7 @@ class Flags(NamedTuple):
                 parameter.grad.masked_fill_(bad, 0.0)
 
     def error(self, file: Path, rates: Iterable[float], rank: int) -> NonFiniteLossError:
-        """The error that names the step; its batch is saved in `file`."""
+        """Makes the error that names the step, and saves its batch in `file`."""
         ids = [info.image_id for info in self.batch.infos]
         rate = ", ".join(sorted({f"{rate:.3g}" for rate in rates}))
         return NonFiniteLossError(
@@ -83,7 +83,7 @@ def raise_flags(total: Tensor, losses: dict[str, Tensor], batch: Batch, where: s
 
 
 def refuse_infinite_weights(network: nn.Module, step: int) -> None:
-    """NonFiniteLossError where a weight is not finite: a finite loss may still have had a gradient that was not."""
+    """Raises NonFiniteLossError where a weight is not finite: a finite loss can have a gradient that is not."""
     finite = torch.stack([parameter.detach().isfinite().all() for parameter in network.parameters()])
     if finite.all():
         return

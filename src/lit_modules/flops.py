@@ -14,7 +14,7 @@ from lit_modules.training_module import TrainingModule
 
 
 def gflops(module: TrainingModule, size: tuple[int, int]) -> float:
-    """10^9 floating-point operations (two for a multiply-add) of one image, counted without computing it."""
+    """Counts 10^9 floating-point operations (two for a multiply-add) of one image, without computing it."""
     network = copy.deepcopy(module.network).to("meta").eval()
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
@@ -24,10 +24,10 @@ def gflops(module: TrainingModule, size: tuple[int, int]) -> float:
 
 
 def counter() -> FlopCounterMode:
-    """Counts what is computed within, backward passes too.
+    """Makes a context that counts the operations within, including those of backward passes.
 
-    Torch's own formula of a convolution's weight gradient takes one of many groups for a whole one, so that of
-    a depthwise convolution it counts as many times too much as there are channels.
+    PyTorch's formula ignores `groups` in the weight gradient of a convolution: for a depthwise convolution it is too
+    large by the number of channels.
     """
     backward: Any = torch.ops.aten.convolution_backward
     return FlopCounterMode(display=False, custom_mapping={backward: _convolution_backward})
@@ -36,7 +36,7 @@ def counter() -> FlopCounterMode:
 def _convolution_backward(
     grad_shape: Sequence[int], x_shape: Sequence[int], w_shape: Sequence[int], *args: Any, **_: Any
 ) -> int:
-    """The gradients of input and weight take as many as the convolution itself; not all are always asked for."""
+    """Counts the gradients of input and weight, each like the convolution itself, as far as they are needed."""
     _, _, _, _, transposed, _, _, output_mask = args
     of_each = conv_flop_count(list(x_shape), list(w_shape), list(grad_shape), transposed=transposed)
     return of_each * sum(output_mask[:2])

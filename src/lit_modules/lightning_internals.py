@@ -1,4 +1,4 @@
-"""Private names of Lightning, in one place to look at when it is upgraded; a test holds that they exist."""
+"""Private names of Lightning, in one place to check when it is upgraded; a test checks that they exist."""
 
 # pyright: reportPrivateUsage=false
 
@@ -26,7 +26,7 @@ def is_validation_due(trainer: pl.Trainer) -> bool:
 
 
 def take_sigterm(trainer: pl.Trainer) -> bool:
-    """Takes SIGTERM away from Lightning, which broadcasts its flag at every step; whether it came already."""
+    """Takes SIGTERM away from Lightning, which broadcasts its flag at every step; returns whether it came already."""
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
     connector = trainer._signal_connector
     received, connector.received_sigterm = connector.received_sigterm, False

@@ -11,7 +11,7 @@ import torch
 
 
 def memory_mb(device: torch.device) -> float:
-    """Largest memory so far in 2^20 bytes: what tensors took on a device, the whole process on the CPU."""
+    """Measures the peak memory so far in 2^20 bytes: tensors on a device, the whole process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     import resource
@@ -20,7 +20,7 @@ def memory_mb(device: torch.device) -> float:
 
 
 def choose_precision(asked: str | None, accelerator: str) -> str:
-    """bf16-mixed where the hardware multiplies in bf16 natively, else 32-true, if `asked` is None;
+    """Chooses bf16-mixed where the hardware multiplies in bf16 natively, else 32-true, if `asked` is None;
     else what was asked for.
 
     The config check lets no `bf16-true` and `16-true` pass, which would round the boxes themselves.
@@ -34,7 +34,7 @@ def choose_precision(asked: str | None, accelerator: str) -> str:
 
 
 def environment() -> dict[str, str]:
-    """Versions, and the commit of this code, marked where files differ from it."""
+    """Lists versions, and the commit of this code, marked if files differ from it."""
     names: dict[str, str] = {
         "python": platform.python_version(),
         "torch": str(torch.__version__),

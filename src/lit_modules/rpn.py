@@ -71,6 +71,6 @@ class RPNModule(DetectionModule):
 
 
 def anchor_pairs(outputs: RPNOutputs, samples: AnchorSamples) -> tuple[Tensor, Tensor]:
-    """Row and column of each sampled anchor in `ANCHOR_CONFUSION`; a logit over 0 predicts an object."""
+    """Gives row and column of each sampled anchor in `ANCHOR_CONFUSION`; a logit over 0 predicts an object."""
     is_background = (samples.labels < 0).long().masked_fill(samples.labels == IGNORED, -1)
     return is_background, (outputs.logits.gather(1, samples.rows) <= 0).long()

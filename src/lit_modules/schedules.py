@@ -17,7 +17,7 @@ Warmup = Literal["linear", "constant"] | None
 
 
 def _warmup(warmup: Warmup, steps: int, factor: float) -> Callable[[int], float]:
-    """Factor on the rate of step i: `factor` until `steps` (constant), or from there to 1 in a line."""
+    """Makes the factor on the rate of step i: `factor` until `steps` (constant), or from there linearly to 1."""
 
     def at(i: int) -> float:
         if warmup is None or i >= steps:
@@ -57,7 +57,7 @@ def constant(
     warmup_steps: int = 500,
     warmup_factor: float = 1 / 3,
 ) -> LRScheduler:
-    """The warm-up, then the full rate to the end."""
+    """Makes a schedule: the warm-up, then the full rate to the end."""
     return LambdaLR(optimizer, _warmup(warmup, warmup_steps, warmup_factor))
 
 
@@ -70,7 +70,7 @@ def cosine(
     warmup_steps: int = 500,
     warmup_factor: float = 0.001,
 ) -> LRScheduler:
-    """The warm-up, then half a cosine down to `final_factor` of the rate at `total_steps`."""
+    """Makes a schedule: the warm-up, then half a cosine down to `final_factor` of the rate at `total_steps`."""
     warm = _warmup(warmup, warmup_steps, warmup_factor)
     start = warmup_steps if warmup else 0
 
@@ -82,7 +82,7 @@ def cosine(
 
 
 class Plateau(LRScheduler):
-    """The warm-up, then a rate that falls whenever `observe` has seen no improvement for a while."""
+    """A schedule: the warm-up, then a rate that falls whenever `observe` has seen no improvement for a while."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Plateau(LRScheduler):
         return [base * self._warm(self.last_epoch) * self.scale for base in self.base_lrs]
 
     def observe(self, loss: float) -> None:
-        """Take note of a validation loss; the next step uses the new rate."""
+        """Notes a validation loss; the next step uses the new rate."""
         if loss < self.best * (1 - self.threshold):
             self.best, self.waited = loss, 0
         else:
@@ -126,7 +126,7 @@ def plateau(
     warmup_steps: int = 500,
     warmup_factor: float = 1 / 3,
 ) -> Plateau:
-    """The warm-up, then x `factor` after more than `patience` validations without a lower loss.
+    """Makes a schedule: the warm-up, then x `factor` after more than `patience` validations without a lower loss.
 
     The rule of torch's ReduceLROnPlateau in relative mode, on the validation loss.
     """

@@ -8,12 +8,12 @@ from datamodules.batch import Batch
 
 
 def step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
-    """The seed of everything random inside one step; no generator's state has to be stored to resume."""
+    """Computes the seed of everything random in one step; no generator's state has to be stored to resume."""
     return int(np.random.SeedSequence((seed, epoch, batch, rank)).generate_state(1, np.uint64)[0] >> 1)
 
 
 def image_seeds(seed: int, step: int, batch: Batch) -> list[int | None]:
-    """The seed of what is drawn for each image in a step: the same on whichever rank it lies.
+    """Computes the seed of each image's draws in a step: the same on whichever rank the image is.
 
     Where none of a batch could be read, None: the image that stands in counts for nothing.
     """

@@ -13,7 +13,7 @@ from lit_modules import lightning_internals
 REQUEUE = 75
 """Exit code of a run that was stopped by SIGTERM and has saved its state: EX_TEMPFAIL, "try again"."""
 INTERRUPTED = 130
-"""Exit code of a run that Ctrl-C ended (SIGINT) in the same way: 128 + 2, as a shell has it."""
+"""Exit code of a run that Ctrl-C (SIGINT) ended in the same way: 128 + 2, as in shells."""
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Signals:
                 raise KeyboardInterrupt
             self.interrupted = self.received = True
             if trainer.is_global_zero:  # not by a logger, which may be in the middle of a line
-                os.write(2, b"\nCtrl-C: finishes this step and saves; once more ends at once\n")
+                os.write(2, b"\nCtrl-C: finishing this step and saving; press again to end at once\n")
 
         signal.signal(signal.SIGTERM, note)
         if not _is_in_background():

@@ -52,7 +52,7 @@ class Skipped:
         self.annotations, self.annotation_counts = datamodule.problems, datamodule.problem_counts
 
     def news(self) -> list[str]:
-        """Images that were not listed before, in a paragraph for each split."""
+        """Lists images that were not listed before, in a paragraph for each split."""
         lines: list[str] = []
         for split, images in self.images.items():
             new = [image_id for image_id in images if image_id not in self._listed[split]]
@@ -66,7 +66,7 @@ class Skipped:
         return lines
 
     def gather(self) -> None:
-        """Rank 0 learns what the others could not read in training."""
+        """Collects on rank 0 the images that other ranks could not read in training."""
         if not dist.is_initialized():
             return
         shards: list[Any] = [None] * dist.get_world_size()
@@ -75,7 +75,7 @@ class Skipped:
             self.images["train"] |= shard or {}
 
     def content(self) -> dict[str, Any]:
-        """The content of the file."""
+        """Makes the content of the file."""
         return {**self.images, "annotations": self.annotations, "annotation_counts": self.annotation_counts}
 
     def write(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""`TrainingModule`: the steps that everything that is trained shares.
+"""`TrainingModule`: the steps shared by all trained modules.
 
 A module gives a constructor, `losses(outputs, batch)`, and `evaluate_batch(outputs, batch)`; this file does the rest:
 one optimizer step, one validation, and what must hold around them (README, "Exactness").
@@ -45,7 +45,7 @@ def is_limited(batches: int | float) -> bool:
 
 
 class TrainingModule(pl.LightningModule):
-    """Trains and evaluates one network, which lies in `self.network` and holds every parameter."""
+    """Trains and evaluates one network, `self.network`, which has every parameter."""
 
     def __init__(self, network: nn.Module, optimizer: MakeOptimizer, schedule: MakeSchedule, lr: float) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class TrainingModule(pl.LightningModule):
             self._pairs[name] = pairs(row, column)
 
     def flops_beside_forward(self, network: nn.Module) -> None:
-        """Runs the parts of `network` that its forward pass leaves out, on its device, so that they can be counted."""
+        """Runs the parts of `network` that are not in its forward pass, on its device, to count their operations."""
 
     def configure_optimizers(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         optimizer = self.make_optimizer(self.network, self.lr)

@@ -280,7 +280,7 @@ def test_the_matrix_rate_is_taken_in_the_type_of_the_precision(
     assert rate == {"gflops_per_s": pytest.approx(2 * 2048**3 / 2e6), "side": 2048, "dtype": dtype, "best_of": 10}
 
 
-def test_a_settled_trunk_keeps_its_activations_where_a_random_one_doubles_them() -> None:
+def test_a_backbone_with_set_norms_keeps_its_activations_where_a_random_one_doubles_them() -> None:
     module = built(composed("model=retinanet", "model/backbone=resnet101", "data=shapes"))
     pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 

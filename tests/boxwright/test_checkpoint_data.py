@@ -150,7 +150,11 @@ def test_what_is_missing_to_score_something_is_said(overrides, message) -> None:
 
 
 def test_a_checkpoint_is_not_scored_on_data_of_the_other_task() -> None:
-    with pytest.raises(ConfigError, match=r"x\.ckpt is a classifier's, .* data set with classes of whole images"):
+    with pytest.raises(
+        ConfigError, match=r"x\.ckpt is the checkpoint of a classifier; .* data set with classes of whole images"
+    ):
         data_config(given("checkpoint=x.ckpt", "data=coco", "data.root=/here"), stored("imagefolder"))
-    with pytest.raises(ConfigError, match=r"x\.ckpt is a detector's, .* with boxes, which an image folder has not"):
+    with pytest.raises(
+        ConfigError, match=r"x\.ckpt is the checkpoint of a detector; .* with boxes, which an image folder lacks"
+    ):
         data_config(given("checkpoint=x.ckpt", "data=imagefolder", "data.root=/here"), stored("coco"))

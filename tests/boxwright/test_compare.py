@@ -122,7 +122,7 @@ def test_the_command_prints_a_table_and_writes_three_files(tmp_path):
 
 
 def test_no_folder_and_no_run_are_said_in_a_line(tmp_path):
-    for folder, words in ((tmp_path / "none", "is no folder"), (tmp_path, "no run in")):
+    for folder, words in ((tmp_path / "none", "is not a folder"), (tmp_path, "no run in")):
         done = compared(folder)
         assert done.returncode == 2
         assert words in done.stderr

@@ -162,17 +162,18 @@ def test_a_monitor_that_no_validation_will_produce_is_refused(data: str, monitor
 
 
 def test_boxes_and_classes_of_whole_images_are_not_mixed() -> None:
-    assert "data=imagefolder has a class for each image and no boxes: give model=classifier, or with model=" in (
-        problems_of("data=imagefolder")
+    assert (
+        "data=imagefolder has a class for each image and no boxes: give model=classifier, or a data set with boxes"
+        in (problems_of("data=imagefolder"))
     )
-    assert "model=classifier learns a class for each image: give data=imagefolder" in problems_of("model=classifier")
+    assert "model=classifier needs a class for each image: give data=imagefolder" in problems_of("model=classifier")
     found = problems_of("predictions=x.json", "data=imagefolder", config_name="evaluate")
     assert "a results file has boxes, and an image folder has none" in found
 
 
 def test_a_setting_of_some_data_sets_names_those_that_have_it() -> None:
     (problem,) = command_line_problems("train", ["data=imagefolder", "data.min_box=3"])
-    assert "it is a setting of data=coco, data=shapes, data=voc" in problem
+    assert "it belongs to data=coco, data=shapes, data=voc" in problem
 
 
 def test_a_config_without_data_or_callbacks_passes() -> None:
@@ -257,11 +258,11 @@ def test_a_target_that_does_not_exist_is_refused(conf: Path) -> None:
         ("logger=null", "no such choice; there are all, csv, mlflow, tensorboard, wandb"),
         (
             "schedule.final_factor=0.1",
-            "not with the choice that was made; it is a setting of schedule=cosine",
+            "the chosen file has no such setting; it belongs to schedule=cosine",
         ),
         (
             "model/backbone=mobilenet_v2 model.backbone.depth=18",
-            "it is a setting of model/backbone=resnet101",
+            "it belongs to model/backbone=resnet101",
         ),
     ],
 )
@@ -291,7 +292,7 @@ def test_what_is_right_or_another_program_s_matter_passes(line: str) -> None:
 
 def test_settings_of_data_that_was_not_chosen_say_what_to_choose() -> None:
     (problem,) = command_line_problems("evaluate", ["data.resize=3"])
-    assert "it is a setting of data=coco, data=imagefolder, data=shapes, data=voc" in problem
+    assert "it belongs to data=coco, data=imagefolder, data=shapes, data=voc" in problem
 
 
 @pytest.mark.parametrize(
@@ -350,7 +351,7 @@ def test_num_classes_follows_the_list_of_classes() -> None:
 def test_a_line_that_hydra_cannot_read_is_named_with_the_quotes_it_needs(line: str) -> None:
     (problem,) = command_line_problems("train", ["model=fcos", line])
     key, _, value = line.partition("=")
-    assert problem.startswith(f"{line} (command line): can't be read")
+    assert problem.startswith(f"{line} (command line): can't be parsed")
     assert problem.endswith(f"\"{key}='{value}'\"")
     assert command_line_problems("train", [f"{key}='{value}'"]) == []
 

@@ -211,7 +211,7 @@ def test_grey_arrays_become_three_equal_channels():
         (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), r"for several give a list"),
         (Image.new("F", (4, 4)), r"PIL image of floats \(mode F\)"),
         (Image.new("I", (4, 4), 70000), r"mode I with values from 70000 to 70000: expected 16 bits"),
-        (b"photo.jpg", r"a bytes is no picture: expected a path, a PIL image, an array, a tensor, or a list"),
+        (b"photo.jpg", r"a bytes is not a picture: expected a path, a PIL image, an array, a tensor, or a list"),
         ("nowhere.jpg", r"nowhere\.jpg does not exist"),
     ],
 )

@@ -100,11 +100,11 @@ def pickled(data: bytes, ran: Path) -> bytes:
 
 
 FILES: dict[str, tuple[Callable[[bytes, Path], bytes], str]] = {
-    "cut short": (cut_short, "cut short, or of another kind"),
+    "cut short": (cut_short, "cut short, or not a checkpoint"),
     "one byte changed": (one_byte_changed, "was changed since it was written"),
-    "empty": (lambda *_: b"", r"\(0 bytes\): it is cut short, or of another kind"),
-    "text": (lambda *_: b"this is a text\n", "cut short, or of another kind"),
-    "a hostile pickle": (pickled, "cut short, or of another kind"),
+    "empty": (lambda *_: b"", r"\(0 bytes\): it is cut short, or not a checkpoint"),
+    "text": (lambda *_: b"this is a text\n", "cut short, or not a checkpoint"),
+    "a hostile pickle": (pickled, "cut short, or not a checkpoint"),
 }
 
 
@@ -143,9 +143,9 @@ def test_a_checkpoint_that_unpacks_to_any_size_is_refused(tmp_path: Path) -> Non
 def test_an_object_that_would_run_code_is_named_and_does_not(tmp_path: Path, ran: Path, place: str) -> None:
     file = tmp_path / "a.ckpt"
     torch.save({"state_dict": {}, "boxwright": {}, place: Hostile(ran)}, file)
-    refused(file, r"it holds (posix|nt)\.system, not only tensors and plain values")
+    refused(file, r"it contains (posix|nt)\.system, not only tensors and plain values")
     torch.save({"state_dict": {}, "boxwright": {}, place: torch.nn.Linear(1, 1)}, file)
-    refused(file, r"it holds torch\.nn\.modules\.linear\.Linear, not only")
+    refused(file, r"it contains torch\.nn\.modules\.linear\.Linear, not only")
     assert not ran.exists()
 
 
@@ -293,7 +293,7 @@ RESUMED: dict[str, tuple[Callable[[Path, Contents], Any], str]] = {
     "cut short": (lambda file, _: os.truncate(file, 1000), "can't be read as a checkpoint.*cut short"),
     "a text": (lambda file, _: file.write_text("hello"), "can't be read as a checkpoint"),
     "of another project": (lambda file, c: torch.save(c["state_dict"], file), "not a checkpoint of this project"),
-    "hostile": (lambda file, _: torch.save(Hostile(file.parent / "ran"), file), r"it holds posix\.system"),
+    "hostile": (lambda file, _: torch.save(Hostile(file.parent / "ran"), file), r"it contains posix\.system"),
     "of another network": (
         lambda file, c: torch.save({**c, "state_dict": c["state_dict"] | {BIAS: torch.zeros(7)}}, file), "do not fit",
     ),

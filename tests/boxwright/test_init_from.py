@@ -56,7 +56,7 @@ def test_heads_of_another_number_of_classes_are_left_out_by_name(checkpoint, cap
 
 def test_as_many_classes_of_other_names_are_told(checkpoint, caplog):
     start_from(module(), checkpoint, ["a", "b", "c", "d", "e"])
-    assert "each head continues from the class in its place" in caplog.text
+    assert "each class starts from the weights of the one in its place" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_another_network_is_refused(checkpoint, overrides, said):
 
 def test_a_detector_of_another_kind_is_told_as_such(checkpoint):
     with pytest.raises(
-        ConfigError, match=r"it holds FCOSModule and this run trains FasterRCNNModule: \d+ tensors do not"
+        ConfigError, match=r"it contains a FCOSModule and this run trains a FasterRCNNModule: \d+ tensors do not"
     ):
         start_from(built(two_stages()), checkpoint, CLASSES)
 

@@ -1,5 +1,7 @@
 import json
 import logging
+import re
+import runpy
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +24,6 @@ from boxwright.config.files import CONF
 from boxwright.config.resolvers import register_resolvers
 from boxwright.inspect_data import coverage
 from boxwright.inspect_data.coverage import NetworkBoxes, Targets, cover, locations_inside
-from boxwright.inspect_data.inspection import inspect
 from detectors.fcos import FCOSLoss, grid_points
 
 COCO = ["data=coco", "data.num_classes=2", "data.resize=64", "data.batch_size=2", "data.num_workers=0"]
@@ -53,6 +54,7 @@ def write_split(root: Path, split: str, boxes: list[list[Any]], seed: int = 0) -
 def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Inspect:
     """`look(overrides)`: number of problems, the page, and what was printed."""
     monkeypatch.chdir(tmp_path)
+    main = runpy.run_path(str(CONF.parent / "inspect_data.py"))["main"]
 
     def run(*overrides: str) -> tuple[int, str, str]:
         caplog.clear()
@@ -62,8 +64,17 @@ def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapt
             with open_dict(cfg):
                 cfg.hydra.runtime.output_dir = str(tmp_path)
             HydraConfig.instance().set_config(cfg)
-            problems = inspect(cfg)
-        HydraConfig.instance().cfg = None
+            with open_dict(cfg):
+                del cfg["hydra"]  # as Hydra does before it calls a main function
+            exit_code = 0
+            try:
+                main.__wrapped__(cfg)
+            except SystemExit as ended:
+                exit_code = ended.code
+            finally:
+                HydraConfig.instance().cfg = None
+        problems = int(found[1]) if (found := re.search(r"(\d+) problems \(", caplog.text)) else 0
+        assert exit_code == (problems > 0)
         return problems, (tmp_path / "inspection.html").read_text(), caplog.text
 
     return run
@@ -105,7 +116,7 @@ def test_legal_boxes_are_counted_by_why_training_leaves_them_out(tmp_path: Path,
         ["1", "0", "2", "2", "0", "0", "-", "0"],
     ]
     for said in (
-        "train, boxes left out of training by data.min_box=1: 1, xyxy cat [5, 5, 5, 14] of image 1",
+        "train, boxes smaller than data.min_box=1, which training does not use: 1, xyxy cat [5, 5, 5, 14] of image 1",
         "val, boxes at most 1 pixel wide or high: 1",
         "train, boxes that repeat another of their class exactly: 1",
         "val, classes without a box, which have no AP: 1, dog",
@@ -113,8 +124,8 @@ def test_legal_boxes_are_counted_by_why_training_leaves_them_out(tmp_path: Path,
         assert said in html
         assert said in text
     _, _, text = look(*COCO, f"data.root={tmp_path}", "data.classes=[dog]", "data.num_classes=1")
-    assert "leaves out: 4; &#39;cat&#39; 4 (the first in" in (tmp_path / "inspection.html").read_text()
-    assert "train, boxes of classes that data.classes leaves out: 4; 'cat' 4 (the first in" in text
+    assert "not in data.classes: 4; &#39;cat&#39; 4 (the first in" in (tmp_path / "inspection.html").read_text()
+    assert "train, boxes of classes that are not in data.classes: 4; 'cat' 4 (the first in" in text
 
 
 def test_images_of_val_that_are_in_train_are_told_by_their_content(tmp_path: Path, look: Inspect) -> None:
@@ -173,7 +184,7 @@ def test_a_class_that_data_classes_lacks_does_not_hide_the_rest(tmp_path: Path, 
     options = ["data=voc", f"data.root={tmp_path}", "data.classes=[a]", "data.resize=32", "data.num_workers=0"]
     problems, _, text = look(*options, *splits)
     assert problems == 2
-    for said in ("['b']", "train, boxes of classes that data.classes leaves out: 1; 'b' 1", "negative width or height"):
+    for said in ("['b']", "train, boxes of classes that are not in data.classes: 1; 'b' 1", "negative width or height"):
         assert said in text
 
 

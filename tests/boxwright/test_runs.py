@@ -184,7 +184,7 @@ def test_a_batch_that_devices_do_not_divide_is_refused_with_the_nearest_that_the
     cfg = OmegaConf.create(
         {"data": {"batch_size": 15}, "trainer": {"devices": 2, "num_nodes": 1, "accumulate_grad_batches": 2}}
     )
-    with pytest.raises(ConfigError, match=r"data\.batch_size=15.*= 4; the nearest that does: 12 or 16"):
+    with pytest.raises(ConfigError, match=r"data\.batch_size=15.*= 4; the nearest that is: 12 or 16"):
         refuse_uneven_batch(cfg)
     cfg.data.batch_size = 16
     refuse_uneven_batch(cfg)

@@ -116,7 +116,7 @@ def test_starting_anywhere_gives_the_rest_of_the_epoch_once_and_keeps_the_length
 def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_that_do() -> None:
     with pytest.raises(ValueError, match=r"batch_size=16.*\(3\).*\(2\).*12 or 18"):
         RankBatches(batches(batch_size=16), 0, 3, 2)
-    with pytest.raises(ValueError, match=r"nearest that does: 8$"):
+    with pytest.raises(ValueError, match=r"nearest that is: 8$"):
         RankBatches(batches(batch_size=2), 0, 8)
 
 

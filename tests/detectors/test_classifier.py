@@ -17,7 +17,7 @@ from detectors.classifier import Classifier, classification_loss, top_classes
 
 
 def pair(name: str) -> tuple[nn.Module, Backbone, nn.Linear]:
-    """torchvision's classifier with statistics that are not trivial, our trunk, and its last layer."""
+    """Builds torchvision's classifier with non-trivial statistics, our backbone, and the last layer."""
     torch.manual_seed(0)
     theirs = (models.resnet18 if name == "resnet18" else models.mobilenet_v2)(weights=None, num_classes=7)
     for layer in theirs.modules():

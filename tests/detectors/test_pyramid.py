@@ -10,7 +10,7 @@ from detectors.backbones.base import Backbone
 from detectors.pyramid import FeaturePyramid
 
 
-class Trunk(Backbone):
+class Maps(Backbone):
     def __init__(self, *channels: int) -> None:
         super().__init__()
         self.channels = dict(zip((32, 16, 8, 4), reversed(channels), strict=False))
@@ -30,7 +30,7 @@ def test_it_equals_the_original(golden: Callable[[str], dict[str, Any]]) -> None
         else:
             place = {"fpn_inner": "lateral", "fpn_layer": "output"}[layer[:-1]]
             state[f"{place}.{int(layer[-1]) - 2}.{kind}"] = value
-    pyramid = FeaturePyramid(Trunk(16, 32, 64), 24, "p5")
+    pyramid = FeaturePyramid(Maps(16, 32, 64), 24, "p5")
     pyramid.load_state_dict(state)
     for ours, expected in zip(pyramid(case["in"]["C3_C4_C5"]), case["out"]["P3_to_P7"], strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
@@ -38,7 +38,7 @@ def test_it_equals_the_original(golden: Callable[[str], dict[str, Any]]) -> None
 
 @pytest.mark.parametrize("p6_from", ["p5", "c5"])
 def test_maps_of_any_size_give_five_levels(p6_from: str) -> None:
-    pyramid = FeaturePyramid(Trunk(4, 8, 16), 16, p6_from)  # C5 and P5 are equally wide
+    pyramid = FeaturePyramid(Maps(4, 8, 16), 16, p6_from)  # C5 and P5 are equally wide
     maps = [torch.randn(1, 4, 13, 9), torch.randn(1, 8, 7, 5), torch.randn(1, 16, 4, 3)]
     levels = pyramid(maps)
     assert [tuple(x.shape[1:]) for x in levels] == [
@@ -57,7 +57,7 @@ def test_levels_from_a_pool_equal_torchvision() -> None:
     """P2-P6; P6 is every second cell of P5, also where their number is odd."""
     torch.manual_seed(0)
     theirs = FeaturePyramidNetwork([4, 8, 16, 32], 24, LastLevelMaxPool())
-    pyramid = FeaturePyramid(Trunk(4, 8, 16, 32), 24, "pool")
+    pyramid = FeaturePyramid(Maps(4, 8, 16, 32), 24, "pool")
     places = {"inner_blocks": "lateral", "layer_blocks": "output"}
     state: dict[str, Tensor] = {}
     for name, value in theirs.state_dict().items():
@@ -78,7 +78,7 @@ def test_levels_from_a_pool_equal_torchvision() -> None:
 
 
 def test_a_coarse_cell_is_repeated_over_the_finer_ones() -> None:
-    pyramid = FeaturePyramid(Trunk(1, 1, 1), 1)
+    pyramid = FeaturePyramid(Maps(1, 1, 1), 1)
     with torch.no_grad():
         for layer in (*pyramid.lateral, *pyramid.output):
             nn.init.dirac_(layer.weight)  # pyright: ignore[reportArgumentType]
@@ -89,7 +89,7 @@ def test_a_coarse_cell_is_repeated_over_the_finer_ones() -> None:
 
 def test_convolutions_start_uniform_without_bias() -> None:
     torch.manual_seed(0)
-    pyramid = FeaturePyramid(Trunk(64, 64, 64), 64)
+    pyramid = FeaturePyramid(Maps(64, 64, 64), 64)
     for layer in pyramid.modules():
         if isinstance(layer, nn.Conv2d):
             bound = (3 / layer.weight[0].numel()) ** 0.5  # kaiming_uniform with a=1
@@ -100,14 +100,14 @@ def test_convolutions_start_uniform_without_bias() -> None:
 
 def test_an_unknown_source_of_p6_is_refused() -> None:
     with pytest.raises(ValueError, match="p6_from=c4: expected p5, c5 or pool"):
-        FeaturePyramid(Trunk(4, 8, 16), 16, "c4")
+        FeaturePyramid(Maps(4, 8, 16), 16, "c4")
 
 
 @pytest.mark.parametrize("canvas", [32, 64])
 def test_gradients_on_single_cells_are_the_same_every_time_in_bf16(canvas: int) -> None:
     """Where P5 or P6 is one cell, a bf16 kernel read memory that nobody wrote; poisoned memory shows that."""
     torch.manual_seed(0)
-    pyramid = FeaturePyramid(Trunk(32, 96, 1280), 32)
+    pyramid = FeaturePyramid(Maps(32, 96, 1280), 32)
     maps = [torch.randn(2, c, canvas // s, canvas // s) for c, s in zip((32, 96, 1280), (8, 16, 32), strict=True)]
     gradients = []
     for _ in range(20):
@@ -126,5 +126,5 @@ def test_gradients_on_single_cells_are_the_same_every_time_in_bf16(canvas: int) 
 
 def test_single_cells_can_be_counted_without_being_computed() -> None:
     with torch.device("meta"):
-        pyramid, maps = FeaturePyramid(Trunk(4, 8, 16), 4), [torch.empty(1, c, 1, 1) for c in (4, 8, 16)]
+        pyramid, maps = FeaturePyramid(Maps(4, 8, 16), 4), [torch.empty(1, c, 1, 1) for c in (4, 8, 16)]
         assert [tuple(x.shape) for x in pyramid(maps)] == [(1, 4, 1, 1)] * 5

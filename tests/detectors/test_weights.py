@@ -69,7 +69,7 @@ def test_the_log_says_what_was_taken_and_what_was_left_out(
     with caplog.at_level(logging.INFO, "detectors.weights"):
         load_backbone(backbone, tmp_path / "w.pth")
     (line,) = caplog.messages
-    assert "w.pth: 120 of 122 tensors taken; left out: extra.weight" in line  # all but the pixel scale
+    assert "w.pth: 120 of 122 tensors taken; skipped: extra.weight" in line  # all but the pixel scale
     assert "fc." not in line
 
 

@@ -247,7 +247,7 @@ def test_what_mlflow_refuses_costs_one_warning(run: str, caplog: pytest.LogCaptu
     logger.finalize("success")
     (message,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert message.startswith("MLflow: ")
-    assert message.endswith("; the run continues without what it refuses")
+    assert message.endswith("; the run continues without what it rejects")
 
 
 def test_a_store_that_can_not_be_used_is_refused_at_the_start(tmp_path: Path) -> None:

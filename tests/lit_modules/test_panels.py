@@ -264,7 +264,7 @@ def test_what_w_and_b_refuses_costs_one_warning(tmp_path, monkeypatch, caplog, a
         run.validate(step)
         logger.log_metrics({"val/AP": 1.0}, step)
     (message,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert message == "W&B: BrokenPipeError: the service is gone; the run continues without what it refuses"
+    assert message == "W&B: BrokenPipeError: the service is gone; the run continues without what it rejects"
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["step_0000040", "step_0000080"]
 
 

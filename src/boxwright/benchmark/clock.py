@@ -1,4 +1,4 @@
-"""Time on a device, what many rounds come to, and the rate at which the device multiplies matrices."""
+"""Measures time on a device, the spread of many rounds, and the rate of matrix products."""
 
 import time
 from collections.abc import Generator, Iterable
@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 LEAST = 5
-"""Rounds that no limit of time cuts short."""
+"""Rounds that are measured whatever the time limit."""
 _SIDE = {"cuda": 8192}
-"""Rows and columns of the matrices that a device's rate is taken with; 2048 elsewhere."""
+"""Rows and columns of the matrices by which a device's rate is measured; 2048 elsewhere."""
 _PRODUCTS = 10
 _WARM_UP = 0.3
-"""Seconds before the first product that counts, in which clocks rise."""
+"""Seconds before the first product that counts, in which clock rates rise."""
 
 
 class Clock:
@@ -37,12 +37,12 @@ class Clock:
         return time.perf_counter()
 
     def wait(self) -> None:
-        """Waits until the device has done all that it was given."""
+        """Waits until the device has finished all queued work."""
         if self.device.type != "cpu":
             torch.accelerator.synchronize(self.device)
 
     def ms(self, start: Any, end: Any) -> float:
-        """Milliseconds between two moments; waits for the second."""
+        """Computes the milliseconds between two moments; waits for the second."""
         if self.device.type == "cuda":
             end.synchronize()
             return float(start.elapsed_time(end))
@@ -51,7 +51,7 @@ class Clock:
 
 @dataclass
 class Limit:
-    """When a part has been measured: after so many rounds, or so many seconds, though not before `LEAST` rounds."""
+    """The end of a measurement: after `rounds` rounds or `seconds` seconds, though not before `LEAST` rounds."""
 
     rounds: int
     seconds: float
@@ -65,13 +65,13 @@ class Limit:
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:
-    """Median, 95th percentile and number of some rounds."""
+    """Computes median, 95th percentile and number of some rounds."""
     found = np.array(list(values))
     return {"median": float(np.median(found)), "p95": float(np.percentile(found, 95)), "n": len(found)}
 
 
 def matrix_rate(device: torch.device, precision: str) -> dict[str, Any]:
-    """10^9 operations a second (two for a multiply-add) of the best of some products of square matrices.
+    """Measures 10^9 operations a second (two for a multiply-add) in the fastest of some products of square matrices.
 
     In the type that convolutions have under `precision`, which is the Trainer's. On CUDA float32 convolutions are
     TensorFloat-32 unless `torch.backends.cudnn.allow_tf32` is off, so the product is too.
@@ -100,7 +100,7 @@ def matrix_rate(device: torch.device, precision: str) -> dict[str, Any]:
 
 @contextmanager
 def _tf32_as_convolutions(device: torch.device, dtype: torch.dtype) -> Generator[bool]:
-    """Sets matrix products to TensorFloat-32 where convolutions have it; gives whether they are."""
+    """Sets matrix products to TensorFloat-32 where convolutions use it; yields whether they do."""
     if device.type != "cuda" or dtype != torch.float32 or not torch.backends.cudnn.allow_tf32:
         yield False
         return

@@ -1,4 +1,4 @@
-"""The command line of benchmark.py: train.py's, or a checkpoint's run. Light, but where a checkpoint is read."""
+"""The command line of benchmark.py: train.py's, or a checkpoint's run. Imports nothing heavy."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
@@ -22,7 +22,7 @@ UNUSED_OF_TRAINER = tuple(f"trainer.{name}" for name in _LENGTH)
 
 
 def refuse_unmeasurable(cfg: DictConfig) -> None:
-    """A ConfigError with everything that stands against a measurement, before anything heavy is imported."""
+    """Raises one ConfigError with all that prevents a measurement, before anything heavy is imported."""
     if problems := list(_problems(cfg)):
         raise ConfigError("\n".join(problems))
     refuse_uneven_batch(cfg)
@@ -44,8 +44,8 @@ def _problems(cfg: DictConfig) -> Iterator[str]:
 
 
 def several_devices(cfg: DictConfig, found: int | None = None) -> Iterator[str]:
-    """Why a number of devices other than one is refused, as asked for or as `found` where the machine decides, and what
-    one of them would get of a step."""
+    """Yields a message for any number of devices but one, as asked for or as `found` where the machine decides; it
+    names one device's share of a step."""
     asked = cfg.trainer.devices
     number: int | None = len(asked) if OmegaConf.is_list(asked) else asked if isinstance(asked, int) else None
     devices = found if found is not None else None if number is None else number * cfg.trainer.num_nodes
@@ -61,7 +61,7 @@ def several_devices(cfg: DictConfig, found: int | None = None) -> Iterator[str]:
 
 
 def of_checkpoint(cfg: DictConfig, stored: Mapping[str, Any]) -> DictConfig:
-    """The config of a checkpoint's run with what the command line changes."""
+    """Applies the command line to the config of a checkpoint's run."""
     command = resolved(cfg)
     config = cast(DictConfig, OmegaConf.merge(command, OmegaConf.create(dict(stored))))
     for override in OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task)):

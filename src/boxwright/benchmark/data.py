@@ -11,11 +11,11 @@ from datamodules.base import DetectionDataModule
 from datamodules.batch import Batch
 
 KEPT = 4
-"""Batches that the step is measured on."""
+"""Number of batches on which the step is measured."""
 
 
 def stream(datamodule: DetectionDataModule) -> Generator[Batch]:
-    """Training batches, epoch after epoch; its workers end with it."""
+    """Yields training batches, epoch after epoch; its workers end with it."""
     loader: Any = datamodule.train_dataloader()
     for epoch in count():
         loader.batch_sampler.sampler.set_epoch(epoch)
@@ -23,7 +23,7 @@ def stream(datamodule: DetectionDataModule) -> Generator[Batch]:
 
 
 def first_batches(datamodule: DetectionDataModule) -> list[Batch]:
-    """The first that could be read."""
+    """Returns the first training batches that could be read."""
     batches, kept = stream(datamodule), list[Batch]()
     for _ in range(KEPT):
         _keep(kept, next(batches))
@@ -32,12 +32,12 @@ def first_batches(datamodule: DetectionDataModule) -> list[Batch]:
 
 
 def measure_data(datamodule: DetectionDataModule, warmup: int, limit: Limit) -> tuple[dict[str, Any], list[Batch]]:
-    """Time to the first batch, with the start of the workers, and from batch to batch; and what `first_batches` gives.
+    """Times the first batch, with the start of the workers, and the following ones; returns `first_batches` too.
 
-    Workers deliver by turns, so that the rate is that of all rounds together and no median.
+    Workers deliver in turn, so the rate is that of all rounds together, not a median.
     """
     kept, times, images = list[Batch](), list[float](), 0
-    warmup = max(warmup, datamodule.num_workers, KEPT - 1)  # of each worker the first batch was begun with the first
+    warmup = max(warmup, datamodule.num_workers, KEPT - 1)  # each worker began its first batch at the start
     start = time.perf_counter()
     batches = stream(datamodule)
     batch = next(batches)
@@ -65,7 +65,7 @@ def measure_data(datamodule: DetectionDataModule, warmup: int, limit: Limit) -> 
 
 
 def canvases(batches: Iterable[Batch]) -> list[list[int]]:
-    """Heights and widths that some batches have, each once."""
+    """Lists the heights and widths of some batches, each once."""
     return [list(size) for size in dict.fromkeys(tuple(batch.images.shape[2:]) for batch in batches)]
 
 

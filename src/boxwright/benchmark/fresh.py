@@ -1,4 +1,4 @@
-"""Weights for a network that is to be timed and not trained."""
+"""Frozen batch norms of a network that is timed and not trained."""
 
 # torchvision has no type stubs.
 # pyright: reportMissingTypeStubs=false
@@ -17,9 +17,9 @@ from lit_modules.training_module import TrainingModule
 def set_frozen_norms(module: TrainingModule, batch: Batch, device: torch.device) -> None:
     """Gives frozen batch norms the statistics of one image: the mean of each channel, and one variance.
 
-    Without, a random backbone doubles its activations from block to block, until 16 bits overflow. A variance of each
-    channel would come from four cells where the canvas is small. Fresh norms change nothing, so that it is seen also
-    behind a convolution that does its norm's part, and that norm has to do it itself in this one pass.
+    Without them, a random backbone doubles its activations from block to block, until 16 bits overflow. A variance of
+    each channel would be computed from four cells where the canvas is small. Fresh norms change nothing, so a
+    convolution with a folded norm shows its own outputs, and the norm has to be applied by itself in this one pass.
     """
 
     def take(norm: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor] | None:

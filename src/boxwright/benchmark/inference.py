@@ -1,4 +1,4 @@
-"""Times an evaluation: the network, and what turns its outputs into detections, apart."""
+"""Times an evaluation: the network and the decoding of its outputs, separately."""
 
 import statistics
 from collections.abc import Callable
@@ -25,9 +25,9 @@ class _Round(NamedTuple):
 def measure_inference(
     module: TrainingModule, trainer: pl.Trainer, batches: list[Batch], warmup: int, limit: Limit
 ) -> dict[str, Any]:
-    """Times `module.network` and all that follows it in `forward_batch` and `evaluate_batch`, for one image of a batch.
+    """Times `module.network` and all that follows it in `forward_batch` and `evaluate_batch`, per image of a batch.
 
-    As an evaluation does it, in its precision; the images are on the device, what is found ends on the host.
+    It runs as an evaluation does, in its precision; images start on the device, and detections end on the host.
     """
     device = trainer.strategy.root_device
     clock, precision = Clock(device), _precision(trainer)
@@ -77,13 +77,13 @@ def measure_inference(
 
 
 def _precision(trainer: pl.Trainer) -> Callable[[], Any]:
-    """The context that the Trainer evaluates in."""
+    """Gives the precision context of the Trainer's evaluations."""
     plugin: Any = trainer.precision_plugin
     return plugin.val_step_context
 
 
 def _evaluate(module: TrainingModule, precision: Callable[[], Any], batch: Batch, read: Callable[[], Any]) -> Any:
-    """Runs an evaluation's work on a batch; gives what `read` gave when the network was done."""
+    """Evaluates a batch; returns the value of `read` at the end of the network."""
     at_end: list[Any] = []
 
     def note(*_: object) -> None:
@@ -100,7 +100,7 @@ def _evaluate(module: TrainingModule, precision: Callable[[], Any], batch: Batch
 
 
 def _operations(module: TrainingModule, precision: Callable[[], Any], batch: Batch) -> tuple[int, int]:
-    """Floating-point operations of the network, and of all."""
+    """Counts the floating-point operations of the network, and of network and decoding."""
     with counter() as counted:
         network = _evaluate(module, precision, batch, counted.get_total_flops)
     return network, counted.get_total_flops()

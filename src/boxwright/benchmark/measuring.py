@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Bench:
-    """The objects of a training run, without its loggers and validations, on which parts are measured."""
+    """The objects of a training run that is measured, without loggers and validations."""
 
     cfg: DictConfig
     """The config of benchmark.py."""
@@ -61,7 +61,7 @@ class Bench:
 
 
 def set_up(cfg: DictConfig) -> Bench:
-    """Builds what would be trained, or what a checkpoint's run has trained."""
+    """Builds the objects of a training run, or of a checkpoint's run."""
     warnings.filterwarnings("ignore", ".*have no `val_dataloader`.*")
     folder = Path(HydraConfig.get().runtime.output_dir)
     checkpoint = None if cfg.checkpoint is None else read_checkpoint(cfg.checkpoint)
@@ -81,7 +81,7 @@ def set_up(cfg: DictConfig) -> Bench:
 
 
 def describe(bench: Bench) -> dict[str, Any]:
-    """Command, versions, device, size of the network: what figures mean nothing without."""
+    """Describes command, versions, device and network, without which the figures mean nothing."""
     device, precision = bench.trainer.strategy.root_device, str(bench.trainer.precision)
     is_new = bench.cfg.checkpoint is None
     return {
@@ -91,7 +91,7 @@ def describe(bench: Bench) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "precision": precision,
         "weights": bench.cfg.checkpoint or bench.config.init_from or "fresh",
-        "trunk_weights": bench.config.model.backbone.weights if is_new else None,
+        "backbone_weights": bench.config.model.backbone.weights if is_new else None,
         "network": _size(bench.module, bench.datamodule),
         "matrix_rate": matrix_rate(device, precision),
     }
@@ -141,7 +141,7 @@ def save(bench: Bench, figures: dict[str, Any]) -> None:
 
 
 def _trainer(config: DictConfig, timer: StepTimer, folder: Path) -> pl.Trainer:
-    """train.py's, with averaging and no other callback, no logger, no validation."""
+    """Builds train.py's Trainer with averaging and no other callback, no logger, no validation."""
     for problem in command.several_devices(config):  # of a checkpoint's run
         raise ConfigError(problem)
     averaging: Any = OmegaConf.select(config, "callbacks.averaging")
@@ -171,7 +171,7 @@ def _trainer(config: DictConfig, timer: StepTimer, folder: Path) -> pl.Trainer:
 
 
 def _module(config: DictConfig, checkpoint: dict[str, Any] | None, datamodule: DetectionDataModule) -> TrainingModule:
-    """The network that would be trained; an ImageNet backbone is random, since its weights change no time."""
+    """Builds the module; an ImageNet backbone gets random weights, since they do not change the time."""
     if checkpoint is not None:
         stored = checkpoint["boxwright"]
         if list(stored["class_names"]) != list(datamodule.class_names):
@@ -194,7 +194,7 @@ def _module(config: DictConfig, checkpoint: dict[str, Any] | None, datamodule: D
 
 
 def _size(module: TrainingModule, datamodule: DetectionDataModule) -> dict[str, Any]:
-    """Parameters, and the operations of an image of the commonest canvas of validation."""
+    """Counts the parameters, and the operations for an image of validation's most frequent canvas."""
     loader: Any = datamodule.val_dataloader()
     canvases = Counter(cast("tuple[int, int]", key.canvas) for batch in loader.batch_sampler for key in batch)
     canvas = canvases.most_common(1)[0][0]

@@ -1,4 +1,4 @@
-"""Times the Trainer's own step on batches that are there already, from a callback."""
+"""Times the Trainer's own step on batches in memory, from a callback."""
 
 import statistics
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from lit_modules.training_module import TrainingModule
 
 
 class RepeatedBatches:
-    """A loader that delivers the same batches over and over, as one epoch of so many."""
+    """A loader that repeats the same batches, as one epoch of `number` batches."""
 
     def __init__(self, batches: Sequence[Batch], number: int) -> None:
         self._batches, self._number = batches, number
@@ -31,7 +31,7 @@ class RepeatedBatches:
 
 
 class Moments(NamedTuple):
-    """The moments of a micro-batch, which lies on the device when it starts."""
+    """The moments of a micro-batch, which is on the device when it starts."""
 
     batch: int
     start: Any
@@ -48,9 +48,9 @@ class Work(NamedTuple):
 
 
 class StepTimer(pl.Callback):
-    """Counts the operations of each batch when it first comes, then takes the time of so many optimizer steps.
+    """Counts the operations of each batch in its first pass, then times optimizer steps.
 
-    The last of the callbacks, so that what others do at a step's end belongs to it. Where the step `compiles`, each
+    It is the last callback, so that a step includes the work of the others at its end. Where the step `compiles`, each
     batch passes once more before the time is taken: operations are counted uncompiled.
     """
 
@@ -60,14 +60,14 @@ class StepTimer(pl.Callback):
         self.work: list[Work] = []
         """The operations of each batch."""
         self.steps: list[list[Moments]] = []
-        """The micro-batches of each step that counts."""
+        """The micro-batches of each timed step."""
         self._passes = self._done = 0
         self._is_warm = False
         self._step: list[Moments] = []
         self._counter: FlopCounterMode | None = None
 
     def most_passes(self, accumulate: int) -> int:
-        """Micro-batches that it may take."""
+        """Returns the number of micro-batches that it takes at most."""
         return (self._warm_steps(accumulate) + self.limit.rounds) * accumulate
 
     def _warm_steps(self, accumulate: int) -> int:
@@ -113,11 +113,11 @@ class StepTimer(pl.Callback):
         self._step = []
 
     def ms(self, first: str, last: str) -> list[float]:
-        """The time between two moments of each step, summed over its micro-batches."""
+        """Computes the time between two moments of each step, summed over its micro-batches."""
         return [sum(self._clock.ms(getattr(m, first), getattr(m, last)) for m in step) for step in self.steps]
 
     def operations(self, part: str) -> list[int]:
-        """The operations of each step: of its forward pass, its backward pass, or all of it."""
+        """Sums the operations of each step: of its forward pass, its backward pass, or all of it."""
         of_batch = [
             {"forward": work.forward, "backward": work.all - work.forward, "total": work.all} for work in self.work
         ]
@@ -125,9 +125,9 @@ class StepTimer(pl.Callback):
 
 
 def measure_step(module: TrainingModule, trainer: pl.Trainer, timer: StepTimer, batches: list[Batch]) -> dict[str, Any]:
-    """Forward pass with losses, backward pass, and the rest (clipping, optimizer, schedule, averaging), apart.
+    """Times the forward pass with losses, the backward pass, and the rest (clipping, optimizer, schedule, averaging).
 
-    At a rate of 0: it is the same work, but fresh weights cannot diverge, and a checkpoint's stay as they are.
+    The rate is 0: the work is the same, but fresh weights cannot diverge, and a checkpoint's stay as they are.
     """
     kept = {name: tensor.cpu().clone() for name, tensor in module.state_dict().items()}  # with batch norm's averages
     timer.num_batches = len(batches)

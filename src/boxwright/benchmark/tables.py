@@ -1,4 +1,4 @@
-"""Figures of a benchmark as a table: in the terminal, and as Markdown."""
+"""The table of a benchmark: in the terminal, and as Markdown."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -19,14 +19,14 @@ class _Row(NamedTuple):
 
 
 def named(config: DictConfig) -> str:
-    """Model, data set and backbone."""
+    """Names model, data set and backbone."""
     backbone = config.model.backbone
     depth = backbone.get("depth", "")
     return f"{run_name(config.model._target_, config.data._target_)}, {backbone._target_.rpartition('.')[2]}{depth}"
 
 
 def with_shares(figures: dict[str, Any]) -> dict[str, Any]:
-    """The same, with a share of the matrix rate beside each rate."""
+    """Adds the share of the matrix rate beside each rate."""
     whole = figures["matrix_rate"]["gflops_per_s"]
 
     def shared(part: dict[str, Any]) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def with_shares(figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_text(figures: Mapping[str, Any]) -> str:
-    """The table for a terminal of 110 columns."""
+    """Formats the table for a terminal of 110 columns."""
     first, *others = _HEADING
     table = Table(Column(first, no_wrap=True), *(Column(name, justify="right") for name in others), box=SIMPLE_HEAD)
     for row in _rows(figures):
@@ -51,7 +51,7 @@ def as_text(figures: Mapping[str, Any]) -> str:
 
 
 def as_markdown(figures: Mapping[str, Any]) -> str:
-    """The table as a page of Markdown."""
+    """Formats the table as a page of Markdown."""
     lines = [*(f"- {fact}" for fact in _facts(figures)), "", f"| {' | '.join(_HEADING)} |"]
     lines.append("|---|" + "---:|" * (len(_HEADING) - 1))
     lines += [f"| {' | '.join((row.name.strip(), *row.cells))} |" for row in _rows(figures)]
@@ -63,7 +63,7 @@ def _facts(figures: Mapping[str, Any]) -> Iterator[str]:
     versions: dict[str, str] = figures["versions"]
     yield f"{figures['device']}, {figures['precision']}; {'  '.join(f'{k} {v}' for k, v in versions.items())}"
     height, width = network["canvas"]
-    backbone = f", of the backbone {figures['trunk_weights']}" if figures["trunk_weights"] else ""
+    backbone = f", backbone {figures['backbone_weights']}" if figures["backbone_weights"] else ""
     yield (
         f"network: {network['parameters'] / 1e6:.2f} M parameters, {network['trained'] / 1e6:.2f} M of them trained; "
         f"{_number(network['gflops_per_image'])} GFLOPs for an image of {height} x {width}; "

@@ -1,8 +1,8 @@
 """A checkpoint as a function from pictures to detections: `load_detector("best.ckpt")("photo.jpg")`.
 
-A picture must reach the network exactly as in validation. So this file, alone in its package, imports how data
-sets read, size and pad pictures; everything after that is the module's own `detect`, and the mapping back
-that validation uses.
+A picture must reach the network exactly as in validation. So this file, alone in its package, imports the data sets'
+own functions that read, resize and pad pictures; everything after that is the module's own `detect`, and the mapping
+back that validation uses.
 """
 
 # torch has no types for uint8 arrays.
@@ -41,12 +41,12 @@ def load_detector(
     score_threshold: float | Literal["best_f1"] | None = None,
     trusted: Iterable[str] = (),
 ) -> "Detector":
-    """The detector of a checkpoint; runs no code of the file, and raises ValueError if it isn't a checkpoint.
+    """Loads a checkpoint as a detector; runs no code of the file, and raises ValueError if it isn't a checkpoint.
 
     `device`: None takes an accelerator where there is one. `precision`: None is that of training.
     `score_threshold`: None keeps all that validation scored, "best_f1" what reaches the score with the best F1
     of its class in the checkpoint's last validation. `trusted`: packages of your own whose classes the file may name,
-    as does `trusted_packages` of the scripts.
+    like `trusted_packages` of the scripts.
     """
     trust(trusted)
     return Detector(read_checkpoint(path), device, precision, score_threshold)
@@ -84,19 +84,19 @@ class Detector:
         self.category_ids: tuple[int, ...] = tuple(stored["category_ids"])
         self.resize = Resize(data["rule"], data["resize"])
         self.batch_size: int = data["eval_batch_size"]
-        """Of validation."""
+        """Images in a batch of validation."""
         self.best_f1: dict[str, float] | None = stored.get("thresholds") or None
-        """The score with the best F1 of each class; None where the checkpoint came before any validation."""
+        """The score with the best F1 of each class; None where the checkpoint was saved before any validation."""
         self.thresholds: dict[str, float] = {}
-        """Of each class the lowest score that is kept."""
+        """The lowest score that is kept, by class."""
         self.set_threshold(score_threshold)
 
     def set_threshold(self, asked: float | Literal["best_f1"] | None) -> None:
-        """One number for all classes, "best_f1" for that of each class, or None to keep everything."""
+        """Sets one number for all classes, with "best_f1" that of each class, or with None keeps everything."""
         if asked == "best_f1":
             if self.best_f1 is None:
                 raise ValueError(
-                    "score_threshold=best_f1: the checkpoint has no thresholds, since no validation came before it; "
+                    "score_threshold=best_f1: the checkpoint has no thresholds, as it was saved before any validation; "
                     "give a number, such as score_threshold=0.3"
                 )
             self.thresholds = {name: self.best_f1[name] for name in self.class_names}
@@ -110,7 +110,7 @@ class Detector:
     @overload
     def __call__(self, pictures: Sequence[Picture]) -> list[Detections]: ...
     def __call__(self, pictures: Picture | Sequence[Picture]) -> Detections | list[Detections]:
-        """Of a picture, or of each of a list: B = 1, on the CPU, by falling score, without padding."""
+        """Detects objects in a picture, or in each of a list: B = 1, on the CPU, by falling score, without padding."""
         if not isinstance(pictures, list | tuple):
             return self([cast(Picture, pictures)])[0]
         samples = (self.sample(pixels(picture), place) for place, picture in enumerate(pictures))
@@ -118,7 +118,7 @@ class Detector:
         return [_as_detections(self.above_threshold(one)) for one in sorted(found, key=lambda one: one.image_id)]
 
     def sample(self, image: np.ndarray[Any, Any], image_id: int) -> Sample:
-        """RGB uint8 (h, w, 3) sized as in validation, with the canvas that follows from its size alone."""
+        """Resizes RGB uint8 (h, w, 3) as in validation, with the canvas that follows from its size alone."""
         before: tuple[int, int] = image.shape[:2]
         height, width = self.resize.canvases(self.resize.sizes(np.array([before])))[0].tolist()
         sized = self.resize.apply(image, (height, width))
@@ -127,7 +127,7 @@ class Detector:
         return Sample(sized, *nothing, info, (height, width))
 
     def detect(self, samples: Sequence[Sample]) -> list[ImagePredictions]:
-        """One forward pass over samples of one canvas, and all that validation would score."""
+        """Runs one forward pass over samples of one canvas; returns all detections that validation would score."""
         batch = collate(list(samples))
         moved = batch.to(self.device)
         half = torch.float16 if self.precision == "16-mixed" else torch.bfloat16
@@ -151,8 +151,8 @@ T = TypeVar("T", bound=_HasCanvas)
 
 
 def equal_canvases(samples: Iterable[T], batch_size: int) -> Iterator[list[T]]:
-    """Batches of equal canvas, as evaluation composes them. Those of rare ones come smaller: none waits for more than
-    8 x `batch_size` others."""
+    """Yields batches of equal canvas, as evaluation composes them; of rare canvases smaller ones, so that no sample
+    waits for more than 8 x `batch_size` others."""
     waiting: dict[tuple[int, int], tuple[int, list[T]]] = {}
     for number, sample in enumerate(samples):
         group = waiting.setdefault(sample.canvas, (number, []))[1]
@@ -167,7 +167,7 @@ def equal_canvases(samples: Iterable[T], batch_size: int) -> Iterator[list[T]]:
 
 
 def pixels(picture: Picture) -> np.ndarray[Any, Any]:
-    """RGB uint8 (h, w, 3) of a picture as it is meant to be seen."""
+    """Reads a picture as it is meant to be seen: RGB uint8 (h, w, 3)."""
     if isinstance(picture, str | Path):
         return read_image(str(picture))
     if isinstance(picture, Image.Image):
@@ -181,8 +181,8 @@ def pixels(picture: Picture) -> np.ndarray[Any, Any]:
         return picture.permute(1, 2, 0).contiguous().cpu().numpy()
     if not isinstance(cast(object, picture), np.ndarray):
         raise ValueError(
-            f"a {type(picture).__name__} is no picture: expected a path, a PIL image, an array, a tensor, or a list of "
-            "them"
+            f"a {type(picture).__name__} is not a picture: expected a path, a PIL image, an array, a tensor, or a list "
+            "of them"
         )
     grey = picture.ndim == 2
     if picture.dtype != np.uint8 or not (grey or (picture.ndim == 3 and picture.shape[2] == 3)) or not picture.size:
@@ -194,7 +194,7 @@ def pixels(picture: Picture) -> np.ndarray[Any, Any]:
 
 
 def _of_pil(image: Image.Image) -> np.ndarray[Any, Any]:
-    """As `read_image` reads the same file: 16 bits scaled to 8, of transparent pixels the stored colour."""
+    """Reads an image as `read_image` would its file: 16 bits scaled to 8, transparent pixels in the stored colour."""
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise ValueError("a PIL image of floats (mode F): expected 8 or 16 bits; scale it to 0..255 and convert it")

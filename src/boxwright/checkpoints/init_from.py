@@ -44,9 +44,9 @@ def start_from(module: TrainingModule, path: str, class_names: Sequence[str]) ->
     ]
     if misfits:
         kind, own = stored["config"]["model"]["_target_"].split(".")[-1], type(module).__name__
-        relation = "with other settings than this run's" if kind == own else "and this run trains"
+        relation = "with other settings than this run's" if kind == own else "and this run trains a"
         raise ConfigError(
-            f"init_from={path}: it holds {kind} {relation} {own}: {len(misfits)} tensors do not fit, such as "
+            f"init_from={path}: it contains a {kind} {relation} {own}: {len(misfits)} tensors do not fit, such as "
             f"{misfits[0]}. Give the model settings of its config.yaml, or take its backbone alone with "
             "model.backbone.weights=FILE"
         )
@@ -59,11 +59,11 @@ def start_from(module: TrainingModule, path: str, class_names: Sequence[str]) ->
         )  # fmt: skip
     elif names != list(class_names):
         log.warning(
-            "the weights of init_from are for the classes %s, this run is for %s: each head continues from the class "
-            "in its place", names, list(class_names),
+            "the weights of init_from are for the classes %s, this run is for %s: each class starts from the weights "
+            "of the one in its place", names, list(class_names),
         )  # fmt: skip
 
 
 def _count_classes(theirs: int, ours: int, their_classes: int, our_classes: int) -> bool:
-    """Whether two dimensions are as many times the classes, or the classes and background."""
+    """Whether two dimensions are the same multiple of the classes, or of the classes and background."""
     return any(theirs * (our_classes + extra) == ours * (their_classes + extra) for extra in (0, 1))

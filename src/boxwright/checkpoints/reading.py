@@ -37,17 +37,17 @@ _NEEDED = {
     "data": ("_target_", "rule", "resize", "eval_batch_size"),
     "trainer": ("precision",),
 }
-"""The keys of a checkpoint's config that everything relies on, beside `channels_last`."""
+"""Keys that every checkpoint's config must have, beside `channels_last`."""
 _TO_RESUME = ("epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers")
 _BEFORE = "Remove it, and resume continues from the checkpoint before it, or from the start"
 
 
 class CheckpointError(ConfigError):
-    """A file that can't be used as a checkpoint: which, why, and what to do."""
+    """A file can't be used as a checkpoint; names the file, the reason and what to do."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the file and renames, so that a reader finds a whole checkpoint or none; reads tensors only."""
+    """Writes to a temporary file and renames it, so that a checkpoint is whole or not there; reads tensors only."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         path = Path(path)
@@ -61,10 +61,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's contents on the CPU: whole, finite, and fit for the module that its config describes.
+    """Reads a checkpoint onto the CPU: whole, finite, and matching the module that its config describes.
 
-    Runs no code of the file, names nothing but what `boxwright.checkpoints.trust` lets pass, and takes no more memory
-    than the file has bytes. CheckpointError, a ValueError, if it isn't such a file.
+    Runs no code of the file, uses no class but those that `boxwright.checkpoints.trust` accepts, and takes no more
+    memory than the file has bytes. CheckpointError, a ValueError, if it isn't such a file.
     """
     path = Path(path)
     if (kept := _remembered.pop(_identity(path), None)) is not None:
@@ -88,7 +88,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         )
     try:
         _check(cast(dict[str, Any], contents))
-    except Exception as error:  # as may a constructor, given what stands in a damaged or hostile config
+    except Exception as error:  # as may a constructor, given the values of a damaged or hostile config
         raise CheckpointError(
             f"{path} can't be used: {_reason(error)}. It was damaged, changed, or written by another version of this "
             "project; use another checkpoint"
@@ -100,17 +100,17 @@ _remembered: dict[object, dict[str, Any]] = {}
 
 
 def remember(path: str | Path, contents: dict[str, Any]) -> None:
-    """Keeps what was read and verified for the next `read_checkpoint` of this file, if it is unchanged by then.
+    """Keeps verified contents for the next `read_checkpoint` of this file, if it is unchanged by then.
 
-    Verifying takes a pass over all bytes and all weights. It is given away once, since whoever gets it may change it,
-    and so that no run holds it for long.
+    Verifying takes a pass over all bytes and all weights. They are handed out once, since the caller may change them,
+    and so that no run keeps them for long.
     """
     _remembered.clear()
     _remembered[_identity(Path(path))] = contents
 
 
 def _identity(path: Path) -> object:
-    """A value that changes with the file that a path leads to; the path itself where there is none."""
+    """Gives a value that changes with the file at a path; the path itself where there is none."""
     try:
         found = path.stat()
     except OSError:
@@ -119,7 +119,7 @@ def _identity(path: Path) -> object:
 
 
 def _refuse_damaged(path: Path) -> None:
-    """torch itself overlooks changed bytes, and unpacks what was compressed to any size."""
+    """Raises ValueError for changed bytes, which torch overlooks, and for compression, which it unpacks to any size."""
     with ZipFile(path) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
             raise ValueError("it is compressed, as no checkpoint is")
@@ -128,14 +128,14 @@ def _refuse_damaged(path: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The error in one line, without torch's advice to trust the file."""
+    """Writes the error in one line, without torch's advice to trust the file."""
     text = str(error)
     if isinstance(error, BadZipFile):
-        return "it is cut short, or of another kind"
+        return "it is cut short, or not a checkpoint"
     if isinstance(error, UnpicklingError):
         named = re.search(r"GLOBAL (\S+)", text)
         what = named[1] if named else "objects"
-        return f"it holds {what}, not only tensors and plain values, and reading that could run any code"
+        return f"it contains {what}, not only tensors and plain values, and reading that could run any code"
     if isinstance(error, KeyError):
         return f"it lacks {text}"
     if isinstance(error, InstantiationException):
@@ -144,7 +144,7 @@ def _reason(error: Exception) -> str:
 
 
 def _check(contents: dict[str, Any]) -> None:
-    """ValueError unless a checkpoint is complete and consistent."""
+    """Raises ValueError unless a checkpoint is complete and consistent."""
     stored = _mapping(contents, "boxwright")
     if (number := stored.get("format", 1)) not in (1, FORMAT):
         raise ValueError(f"it has format {number!r}, and this version reads formats 1 to {FORMAT}")
@@ -186,14 +186,16 @@ def _are(kind: type, values: object) -> bool:
 
 @contextmanager
 def _at_most(number: int) -> Generator[None]:
-    """Ends a constructor that makes more parameters than so many."""
+    """Raises ValueError in a constructor that makes more than `number` parameters."""
     made = 0
 
     def count(*_: Any) -> None:
         nonlocal made
         made += 1
         if made > number:
-            raise ValueError(f"its config describes a network of over {number} parameters, many more than it holds")
+            raise ValueError(
+                f"its config describes a network of over {number} parameters, many more than it has tensors"
+            )
 
     handle = register_module_parameter_registration_hook(count)
     try:
@@ -203,7 +205,7 @@ def _at_most(number: int) -> Generator[None]:
 
 
 def _refuse_misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """ValueError unless there is a tensor for each that is expected, of its shape and finite, and no other."""
+    """Raises ValueError unless the state has exactly the expected tensors, with their shapes, all finite."""
     if absent := sorted(expected.keys() - state.keys()):
         raise ValueError(f"{len(absent)} of {len(expected)} tensors are missing: {_some(absent)}")
     if unknown := sorted(state.keys() - expected.keys(), key=str):
@@ -233,7 +235,7 @@ def _some(names: list[Any], most: int = 3) -> str:
 
 
 def refuse_unresumable(path: Path, module: TrainingModule) -> None:
-    """CheckpointError unless a run with this module can continue from a checkpoint."""
+    """Raises CheckpointError unless a run with this module can continue from a checkpoint."""
     try:
         contents = read_checkpoint(path)
     except CheckpointError as error:
@@ -251,7 +253,7 @@ def refuse_unresumable(path: Path, module: TrainingModule) -> None:
 
 
 def load_module(checkpoint: Mapping[str, Any]) -> TrainingModule:
-    """The module of a checkpoint with its weights (the averaged ones where the run averaged), in eval mode."""
+    """Builds a checkpoint's module with its weights (the averaged ones where the run averaged), in eval mode."""
     module = build_module(without_weights(checkpoint["boxwright"]["config"]["model"]))
     module.load_state_dict(checkpoint["state_dict"])
     module.lay_out(checkpoint["boxwright"]["config"]["channels_last"])
@@ -260,17 +262,17 @@ def load_module(checkpoint: Mapping[str, Any]) -> TrainingModule:
 
 
 def build_module(config: Mapping[str, Any]) -> TrainingModule:
-    """The module that a resolved model config names; only classes of this project and of torch.optim."""
+    """Builds the module of a resolved model config; accepts only classes of trusted packages and of torch.optim."""
     refuse_foreign(config, "model")
     return instantiate(config)
 
 
 def without_weights(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with pretrained weights off wherever they stand, which a checkpoint replaces anyway."""
+    """Returns the config without pretrained weights at any depth, which a checkpoint replaces anyway."""
     plain = {key: None if key == "weights" else value for key, value in config.items()}
     return {k: without_weights(cast(Mapping[str, Any], v)) if isinstance(v, Mapping) else v for k, v in plain.items()}
 
 
 def without_augmentations(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The data's config as evaluation needs it; the transforms are of another project."""
+    """Returns the data's config without augmentations, which evaluation does not need: they are another project's."""
     return {**config, "augmentations": None}

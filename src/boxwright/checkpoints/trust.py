@@ -1,4 +1,4 @@
-"""What the config inside a checkpoint may hold and name: the file may come from a stranger."""
+"""Refuses a checkpoint's config that is too large or names foreign code: the file may come from a stranger."""
 
 import importlib
 import re
@@ -19,7 +19,7 @@ _KINDS = (nn.Module, pl.LightningDataModule, Optimizer, LRScheduler)
 
 
 def refuse_overgrown(node: Any, most: int = 100_000) -> None:
-    """ValueError where a config has more values than any: a pickle can hold a list a million times and stay small."""
+    """Raises ValueError for a config of over `most` values: a small pickle can repeat one list a million times."""
     nodes, count = [node], 0
     while nodes:
         node = nodes.pop()
@@ -33,7 +33,7 @@ def refuse_overgrown(node: Any, most: int = 100_000) -> None:
 
 
 def refuse_foreign(node: Any, key: str) -> None:
-    """ValueError where anything in a config names what it must not, or misses the signature of what it names.
+    """Raises ValueError where a config names a class that it must not, or doesn't match the signature of one.
 
     A prefix alone would let `lit_modules.loggers.wandb.os.system` pass, and `lit_modules.skipped.write_text` is no
     better. An interpolation could bring in more: `${oc.create:...}` makes a config out of a text.
@@ -72,7 +72,7 @@ def _check_call(node: Mapping[Any, Any], key: str) -> None:
 
 
 def _makes_part_of_a_run(target: Any) -> bool:
-    """By the class that is named, or that the function named says it returns."""
+    """Whether a `_target_` is a class that a run consists of, or a function annotated to return one."""
     if not isinstance(target, str) or not is_trusted(target):
         return False
     module, _, name = target.rpartition(".")

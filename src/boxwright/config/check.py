@@ -1,4 +1,4 @@
-"""A config is checked before anything heavy is imported; this file imports nothing heavy itself.
+"""Checks a config before anything heavy is imported; this file imports nothing heavy itself.
 
 Left to Hydra, a misspelt key in a recipe's YAML or behind `+` goes unnoticed, a value of another type fails
 deep in torch, and a metric that does not exist fails after the first validation.
@@ -47,7 +47,7 @@ KINDS: dict[str, Any] = {
     "devices": int | str | list[int],
     "precision": Precision,
 }
-"""What neither the default's type nor a signature of this project tells."""
+"""Types of settings that neither the default's type nor a signature of this project gives."""
 
 FREE = {"data.augmentations": "albumentations."}
 """Mappings of the user's own named nodes, and what the `_target_` of each must begin with."""
@@ -59,8 +59,8 @@ FREE = {"data.augmentations": "albumentations."}
 def check(cfg: DictConfig) -> None:
     """Raises one ConfigError with every mistake of a composed config.
 
-    It is measured by what the same choices of groups compose to without recipe and overrides, and by the
-    annotations of the constructors that it feeds.
+    It is compared with what the same choices of groups compose to without recipe and overrides, and with the
+    annotations of the constructors that it is passed to.
     """
     trust(cfg.get("trusted_packages", ()))
     default = reference()
@@ -73,7 +73,7 @@ def check(cfg: DictConfig) -> None:
 
 
 def _untrusted(reference: DictConfig) -> Iterator[str]:
-    """Parts of a run that its own checkpoints could not be read with."""
+    """Yields a message for each class whose name in a checkpoint would keep it from being read."""
 
     def walk(node: Any, key: str) -> Iterator[str]:
         for name, value in cast(dict[str, Any], node).items() if isinstance(node, dict) else ():
@@ -99,24 +99,24 @@ class _Check:
             kinds = parameters(target) if target else None
         except LookupError:
             where = "src/" if is_ours(str(target)) else "the places of PYTHONPATH and of installed packages"
-            yield f"{self.said(f'{key}._target_')}: there is no such class or function in {where}"
+            yield f"{self._described(f'{key}._target_')}: there is no such class or function in {where}"
             return
         for name, value in node.items():
             path = f"{key}.{name}" if key else name
             if name not in default:
                 yield unknown(path, origin(path), self.known)
             elif kinds is not None and not name.startswith("_") and name not in kinds:
-                yield f"{self.said(path)}: {target} has no such parameter{nearest(name, kinds)}"
+                yield f"{self._described(path)}: {target} has no such parameter{nearest(name, kinds)}"
             elif path in FREE:
                 yield from self.free(path, value)
             elif isinstance(default[name], dict):
                 if isinstance(value, dict):
                     yield from self.mapping(path, cast(dict[str, Any], value), default[name])
                 else:
-                    yield f"{self.said(path)}: expected a mapping with {', '.join(default[name])}"
+                    yield f"{self._described(path)}: expected a mapping with {', '.join(default[name])}"
             elif name == "_target_":
                 if value != target:
-                    yield f"{self.said(path)}: expected {target}; another class gets its own file in conf/"
+                    yield f"{self._described(path)}: expected {target}; another class gets its own file in conf/"
             else:
                 kind = kinds.get(name, Any) if kinds else KINDS.get(path)
                 yield from self.value(path, value, default[name], kind)
@@ -134,18 +134,18 @@ class _Check:
             return
         kind = kind or _kind_of(_resolved(self.reference, path))
         if not accepts(kind, value):
-            yield f"{self.said(path)}: expected {describe(kind)}{nearest(str(value), words(kind))}"
+            yield f"{self._described(path)}: expected {describe(kind)}{nearest(str(value), words(kind))}"
 
     def free(self, path: str, node: Any) -> Iterator[str]:
         if node is not None and not isinstance(node, dict):
-            yield f"{self.said(path)}: expected a mapping of named nodes, or null"
+            yield f"{self._described(path)}: expected a mapping of named nodes, or null"
             return
         for name, child in cast(dict[str, Any], node or {}).items():
             target = cast(dict[str, Any], child).get("_target_") if isinstance(child, dict) else None
             if not str(target).startswith(FREE[path]):
-                yield f"{self.said(f'{path}.{name}')}: expected a mapping with a _target_ in {FREE[path]}*"
+                yield f"{self._described(f'{path}.{name}')}: expected a mapping with a _target_ in {FREE[path]}*"
 
-    def said(self, path: str) -> str:
+    def _described(self, path: str) -> str:
         value = OmegaConf.select(self.cfg, path, throw_on_resolution_failure=False)
         return f"{path}={value!r} ({origin(path)})"
 

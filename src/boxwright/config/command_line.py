@@ -1,4 +1,4 @@
-"""The command line, before Hydra reads it. Imports nothing heavy."""
+"""Checks the command line before Hydra reads it. Imports nothing heavy."""
 
 import sys
 from collections.abc import Iterator
@@ -44,10 +44,10 @@ def explain_command_line(config_name: str) -> None:
 
 
 def command_line_problems(config_name: str, argv: list[str]) -> list[str]:
-    """Unknown keys and choices among the overrides, and a run that cannot be resumed.
+    """Lists unknown keys and choices among the overrides, and why a run cannot be resumed.
 
-    Hydra finds them too, but knows no nearest spelling, and advises to force the key in with `+`; of a line that it
-    can't read it names neither the line nor the remedy. Whatever else is wrong is left to it.
+    Hydra finds them too, but suggests no nearest spelling, and advises to force the key in with `+`; for a line that it
+    can't parse it names neither the line nor the remedy. All other mistakes are left to Hydra.
     """
     arguments = get_args_parser().parse_args(argv)
     if arguments.config_path or arguments.config_name or arguments.help:
@@ -85,12 +85,12 @@ def command_line_problems(config_name: str, argv: list[str]) -> list[str]:
 
 
 def _searched(folder: str) -> str:
-    """A folder as Hydra's search path has it, quoted for its parser."""
+    """Writes a folder as an entry of Hydra's search path, quoted for its parser."""
     return "'file://" + str(Path(folder).absolute()).replace("'", r"\'") + "'"
 
 
 def with_quotes(line: str) -> str:
-    """`KEY=PATH`, quoted for Hydra where it can't read it and the path exists, as in a sweep's `data.resize=64/`."""
+    """Quotes `KEY=PATH` for Hydra where it can't parse it and the path exists, as in a sweep's `data.resize=64/`."""
     key, _, value = line.partition("=")
     try:
         OverridesParser.create().parse_overrides([line])
@@ -110,13 +110,13 @@ def _unreadable(line: str) -> Iterator[str]:
             return
         quoted = f"\"{key}='{value}'\"" if "'" not in value else "KEY=VALUE"
         yield (
-            f"{line} (command line): can't be read; text with braces, brackets, commas, = or spaces needs quotes "
+            f"{line} (command line): can't be parsed; text with braces, brackets, commas, = or spaces needs quotes "
             f"within quotes: {quoted}"
         )
 
 
 def _folder_problems(cfg: DictConfig) -> Iterator[str]:
-    """Why the folder of the run to resume cannot be told; Hydra would wrap it in three tracebacks."""
+    """Yields why the folder of the run to resume can't be found; Hydra would wrap the reason in three tracebacks."""
     try:
         OmegaConf.select(cfg, "hydra.run.dir")
     except InterpolationResolutionError as error:
@@ -128,7 +128,7 @@ def _folder_problems(cfg: DictConfig) -> Iterator[str]:
 
 
 def _choices(override: Override) -> list[str]:
-    """Of a group, those made or swept over; none for a pattern, which cannot miss."""
+    """Lists the choices made or swept over in a group; none for a glob pattern, which matches existing files only."""
     value = override.value()
     if isinstance(value, Glob):
         return []
@@ -138,7 +138,7 @@ def _choices(override: Override) -> list[str]:
 
 
 def _one_choice(override: Override) -> list[str]:
-    """Of a sweep over a group, the first choice stands for all."""
+    """Gives an override as one line; of a sweep over a group the first choice stands for all."""
     if override.is_sweep_override():
         return [f"{override.get_key_element()}={choice}" for choice in _choices(override)[:1]]
     return [str(override.input_line)]
@@ -158,7 +158,7 @@ def _choice_problems(override: Override) -> Iterator[str]:
 
 
 def _recipe_problems(recipe: str) -> Iterator[str]:
-    """What Hydra would answer with a traceback: a file that is no YAML, a choice in its `defaults` that isn't one."""
+    """Yields mistakes that Hydra answers with a traceback: invalid YAML, an unknown choice in the `defaults` list."""
     file = find_file("experiment", recipe)
     where = name_file(file)
     try:
@@ -178,7 +178,7 @@ def _recipe_problems(recipe: str) -> Iterator[str]:
 
 
 def given(argv: list[str]) -> dict[str, Override]:
-    """What is overridden, by key or group; nothing where it can't be parsed, which `explain_command_line`
+    """Parses the overrides, by key or group; empty where they can't be parsed, which `explain_command_line`
     reports."""
     try:
         overrides = OverridesParser.create().parse_overrides(get_args_parser().parse_args(argv).overrides)

@@ -1,4 +1,4 @@
-"""What a data set lets an evaluation score, and whether model and metric go with it; imports nothing heavy."""
+"""Checks whether model, metric and batch size are compatible with the data set; imports nothing heavy."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,18 +11,18 @@ from boxwright.config.signatures import class_constant, constant, inherits
 
 
 def scored(data: str) -> tuple[str, ...]:
-    """Metrics of an evaluation on a data set of this `_target_`, the number to compare by first."""
+    """Lists the metrics of an evaluation on a data set of this `_target_`, the one to compare by first."""
     groups: tuple[str, ...] = class_constant(data, "metrics", ("coco",))
     return tuple(name for group in groups for name in constant("evaluation.truth", f"{group.upper()}_METRICS"))
 
 
 def has_whole_images(data: str) -> bool:
-    """Whether it has a class for each image, and no boxes."""
+    """Whether a data set of this `_target_` has a class for each image, and no boxes."""
     return class_constant(data, "whole_images", False)
 
 
 def match_problems(cfg: DictConfig) -> Iterator[str]:
-    """A detector without boxes, and a classifier with them."""
+    """Yields a message for a detector on data without boxes, and for a classifier on data with boxes."""
     if cfg.get("data") is None:
         return
     whole = has_whole_images(cfg.data._target_)
@@ -33,15 +33,15 @@ def match_problems(cfg: DictConfig) -> Iterator[str]:
     if whole:
         models = [model for model in options("model") if model != "classifier"]
         yield (
-            f"data=imagefolder has a class for each image and no boxes: give model=classifier, or with model="
-            f"{', '.join(models)} a data set with boxes"
+            f"data=imagefolder has a class for each image and no boxes: give model=classifier, or a data set with "
+            f"boxes for model={', '.join(models)}"
         )
     else:
-        yield "model=classifier learns a class for each image: give data=imagefolder, or another model"
+        yield "model=classifier needs a class for each image: give data=imagefolder, or another model"
 
 
 def monitor_problems(cfg: DictConfig) -> Iterator[str]:
-    """Metrics that no validation of this data set produces, and a mode that keeps the worst."""
+    """Yields messages on metrics that no validation of this data set computes, and on a mode that keeps the worst."""
     callbacks: dict[str, Any] = dict(cfg.get("callbacks") or {})
     for name, callback in callbacks.items():
         monitor: str | None = callback.get("monitor")
@@ -64,7 +64,7 @@ def monitor_problems(cfg: DictConfig) -> Iterator[str]:
 
 
 def refuse_uneven_batch(cfg: DictConfig) -> None:
-    """Said here where the number of devices is known, two seconds before the sampler would say it."""
+    """Raises ConfigError before the imports, where the number of devices is known; else the sampler raises it later."""
     devices = cfg.trainer.devices
     if not isinstance(devices, int) or devices < 1:
         return
@@ -73,6 +73,6 @@ def refuse_uneven_batch(cfg: DictConfig) -> None:
     if size % parts:
         nearest = " or ".join(str(n) for n in (size // parts * parts, -(-size // parts) * parts) if n)
         raise ConfigError(
-            f"data.batch_size={size}, the images of one optimizer step, must divide by trainer.devices x "
-            f"trainer.num_nodes x trainer.accumulate_grad_batches = {parts}; the nearest that does: {nearest}"
+            f"data.batch_size={size}, the images of one optimizer step, must be divisible by trainer.devices x "
+            f"trainer.num_nodes x trainer.accumulate_grad_batches = {parts}; the nearest that is: {nearest}"
         )

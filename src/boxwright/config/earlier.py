@@ -1,4 +1,4 @@
-"""Configs of earlier versions in today's keys: a table of what was moved. Imports nothing heavy.
+"""Translates configs of earlier versions into today's keys, by a table of moved ones. Imports nothing heavy.
 
 Version 0.1.0 kept every setting of a model in one flat mapping; today its loss and decoder are nodes of their own.
 """
@@ -31,7 +31,7 @@ NODES = {
         "decoder": "detectors.faster_rcnn.RegionDecoder",
     },
 }
-"""The `_target_` of each node that a model's `_target_` has today, and had not in 0.1.0."""
+"""The `_target_` of each node that a model's `_target_` has today and did not have in 0.1.0."""
 
 Moved = Mapping[str, tuple[str, ...]]
 
@@ -80,18 +80,18 @@ MOVED: Mapping[str, Moved] = {
     )
     | _into("decoder", "score_threshold", "nms_threshold", "max_detections"),
 }
-"""By the model's `_target_`, each key of 0.1.0 that is elsewhere today: where, the key that others follow first."""
+"""By the model's `_target_`, each moved key of 0.1.0 with its new keys, the one that others follow first."""
 
 FIXED: Mapping[str, Mapping[str, Any]] = {
     FCOS: {
         "model.loss.size_ranges": [[-1.0, 64.0], [64.0, 128.0], [128.0, 256.0], [256.0, 512.0], [512.0, 1e8]],
     },
 }
-"""Settings of today that 0.1.0 could not change, with the values that they had."""
+"""Settings of today that were constants in 0.1.0, with their values."""
 
 
 def translated(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a run in today's keys; one that has them already comes back as it is."""
+    """Translates the config of a run into today's keys; one that has them already is returned as it is."""
     model = config.get("model")
     if not isinstance(model, Mapping):
         return dict(config)
@@ -115,13 +115,13 @@ def translated(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def moved_to(model: object, key: str) -> str | None:
-    """Where a setting of 0.1.0 is today, by the `_target_` of its model; None if it is where it was."""
+    """Finds the new key of a setting of 0.1.0, by the `_target_` of its model; None if the key is unchanged."""
     found = MOVED.get(model, {}).get(key) if isinstance(model, str) else None
     return found[0] if found else None
 
 
 def renamed_line(model: object, line: str) -> str:
-    """An override as it is typed today: `+model.box_loss=giou` as `+model.loss.box_loss=giou`."""
+    """Rewrites an override in today's keys: `+model.box_loss=giou` as `+model.loss.box_loss=giou`."""
     key, equals, value = line.partition("=")
     bare = key.lstrip("+~")
     return f"{key[: len(key) - len(bare)]}{moved_to(model, bare) or bare}{equals}{value}"

@@ -1,4 +1,4 @@
-"""`ConfigError`, and how a script ends when it meets one. Imports nothing heavy."""
+"""`ConfigError`, and how it ends a script. Imports nothing heavy."""
 
 import functools
 import sys
@@ -17,14 +17,14 @@ R = TypeVar("R")
 
 
 class ConfigError(UserError):
-    """Mistakes in the config: of each the key, where it came from, what was expected, what is nearest."""
+    """Mistakes in the config; names each key, where it was set, what was expected, and the nearest spelling."""
 
 
 def clear_errors(main: Callable[P, R]) -> Callable[P, R]:
     """Prints a ConfigError without traceback and ends with status 2; in a sweep only its job fails.
 
-    The same for a value that a constructor refuses, which Hydra would wrap; with status 1 for a full disk, and for
-    what is wrong with the data.
+    The same for a value that a constructor refuses, which Hydra would wrap. A full disk and a mistake in the data end
+    it with status 1.
     """
 
     @functools.wraps(main)
@@ -58,6 +58,6 @@ def listed(problems: list[str]) -> str:
 
 
 def few(names: Sequence[str], count: int = 10) -> str:
-    """The first names."""
+    """Joins the first `count` names, and counts the rest."""
     shown = ", ".join(name if name.isprintable() else repr(name) for name in names[:count])
     return f"{shown} and {len(names) - count} more" if len(names) > count else shown

@@ -1,6 +1,6 @@
-"""What stands where in conf/: choices, keys, the nearest spelling of a wrong one, where a value came from.
+"""Looks things up in conf/: choices, keys, the nearest spelling of a wrong one, where a value was set.
 
-A folder of the user's own (`--config-dir`) is searched behind conf/, as Hydra does.
+A folder of the user's own (`--config-dir`) is searched after conf/, as Hydra does.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,28 +21,28 @@ _users: list[Path] = []
 
 
 def use_folder(folder: str | None) -> None:
-    """Searches a folder of the user's own from now on, beside conf/; None: conf/ alone."""
+    """Searches a folder of the user's own from now on, after conf/; None: conf/ alone."""
     _users[:] = [] if folder is None else [Path(folder)]
 
 
 def folders() -> list[Path]:
-    """conf/ and the user's own folder; where both have a file, conf/ wins."""
+    """Lists conf/ and the user's own folder; where both have a file, conf/ wins."""
     return [CONF, *_users]
 
 
 def find_file(group: str, choice: str) -> Path:
-    """The file of a choice; that in conf/, which does not exist, where there is none."""
+    """Finds the file of a choice; where there is none, the path that it would have in conf/."""
     files = [folder / group / f"{choice}.yaml" for folder in folders()]
     return next((file for file in files if file.exists()), files[0])
 
 
 def name_file(file: Path) -> str:
-    """The name of a file for messages: from conf/ on, or as the user has given its folder."""
+    """Names a file for messages: from conf/ on, or as the user has given its folder."""
     return str(file.relative_to(CONF.parent) if file.is_relative_to(CONF) else file)
 
 
 def groups() -> list[str]:
-    """All that a command line can choose a file of, so without Hydra's own."""
+    """Lists the groups of which a command line can choose a file, without Hydra's own."""
     every = {str(group.relative_to(folder)) for folder in folders() for group in folder.rglob("*/")}
     return sorted(group for group in every if group.split("/")[0] != "hydra")
 
@@ -61,19 +61,19 @@ def options(group: str) -> list[str]:
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """To be put behind a message."""
+    """Names the nearest word, as the end of a message; empty where none is close."""
     found = get_close_matches(word, list(words), n=1)
     return f"; nearest is {found[0]}" if found else ""
 
 
 def unknown(key: str, origin: str, known: dict[str, Any]) -> str:
-    """The message on a key that a config has and `known` has not."""
+    """Writes the message for a key that is in a config and not in `known`."""
     if key == "experiment":
         return f"{key} ({origin}): a recipe must begin with the line `# @package _global_`"
     if moved := _moved(key, at(known, "model._target_")):
         return f"{key} ({origin}): {moved}"
     if owners := _owners(key):
-        return f"{key} ({origin}): not with the choice that was made; it is a setting of {', '.join(owners)}"
+        return f"{key} ({origin}): the chosen file has no such setting; it belongs to {', '.join(owners)}"
     parent, _, name = key.rpartition(".")
     siblings = [f"{parent}.{sibling}" for sibling in at(known, parent) or ()] if parent else []
     elsewhere = [other for other in keys(known) if other.rpartition(".")[2] == name]
@@ -82,7 +82,7 @@ def unknown(key: str, origin: str, known: dict[str, Any]) -> str:
 
 
 def _moved(key: str, model: object) -> str:
-    """That a key of an earlier version is elsewhere today, of the chosen model or else of others."""
+    """Names the new place of a key of an earlier version, of the chosen model or else of others; empty if none."""
     if now := moved_to(model, key):
         return f"is now {now}"
     elsewhere = dict.fromkeys(now for other in MOVED if (now := moved_to(other, key)))
@@ -90,7 +90,7 @@ def _moved(key: str, model: object) -> str:
 
 
 def _owners(key: str) -> list[str]:
-    """Choices of the key's group that have it."""
+    """Lists the choices of the key's group that have it."""
     group, rest = _split(key)
     return [f"{group}={choice}" for choice in options(group) if _has(group, choice, rest)] if group else []
 
@@ -103,7 +103,7 @@ def _has(group: str, choice: str, key: str) -> bool:
 
 
 def _split(key: str) -> tuple[str, str]:
-    """`model.backbone.depth` into the group model/backbone and the rest; no group for a key of the root."""
+    """Splits `model.backbone.depth` into group model/backbone and the rest; a key of the root has no group."""
     parts = key.split(".")
     for depth in range(len(parts) - 1, 0, -1):
         if _has_group("/".join(parts[:depth])):
@@ -112,7 +112,7 @@ def _split(key: str) -> tuple[str, str]:
 
 
 def origin(key: str) -> str:
-    """The override, the recipe, or the group's file that gave a key of the composed config its value."""
+    """Names the override, the recipe, or the group's file that gave a key of the composed config its value."""
     hydra = HydraConfig.get()
     for line in reversed(plain(hydra.overrides)["task"]):
         overridden = line.partition("=")[0].lstrip("+")
@@ -131,7 +131,7 @@ def origin(key: str) -> str:
 
 
 def remark(key: str) -> str:
-    """What the comment behind a key in its file says of it."""
+    """Reads the comment behind a key in its file."""
     file = _file(key)
     for line in file.read_text().splitlines() if file.exists() else ():
         if line.startswith(f"{key.rpartition('.')[2]}:") and "#" in line:
@@ -148,7 +148,7 @@ def _file(key: str) -> Path:
 
 
 def reference() -> DictConfig:
-    """What the same choices of groups compose to without recipe and overrides."""
+    """Composes the config of the same choices of groups, without recipe and overrides."""
     hydra = HydraConfig.get()
     lines = (f"{group}={choice}" for group, choice in choices().items() if group != "experiment")
     return _composed(hydra.job.config_name, *lines)
@@ -162,7 +162,7 @@ def _composed(name: str, *lines: str) -> DictConfig:
 
 
 def choices() -> dict[str, str]:
-    """The file that was chosen of each group; `[csv,wandb]`, of which Hydra keeps no record, where it was several."""
+    """Gives the choice of each group; `[csv,wandb]`, of which Hydra keeps no record, where there are several."""
     hydra = HydraConfig.get()
     chosen: dict[str, str | None] = plain(hydra.runtime.choices)
     for line in plain(hydra.overrides)["task"]:
@@ -173,7 +173,7 @@ def choices() -> dict[str, str]:
 
 
 def plain(cfg: Any) -> dict[str, Any]:
-    """As dicts and lists; interpolations as they are written."""
+    """Converts a config to dicts and lists; interpolations stay as they are written."""
     return cast(dict[str, Any], OmegaConf.to_container(cfg))
 
 
@@ -193,7 +193,7 @@ def contains(node: dict[str, Any], key: str) -> bool:
 
 
 def keys(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted, of mappings and of what they hold."""
+    """Yields the dotted keys of mappings and of everything in them."""
     for name, value in node.items():
         yield prefix + name
         if isinstance(value, dict):
@@ -201,12 +201,12 @@ def keys(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def followers(cfg: DictConfig, key: str) -> list[str]:
-    """Settings of a model that are interpolations of another one, in a config that is not resolved."""
+    """Lists the settings that are interpolations of a model's setting `key`, in a config that is not resolved."""
     return [name for name, value in flat(cfg).items() if key.startswith("model.") and value == f"${{{key}}}"]
 
 
 def flat(cfg: DictConfig) -> dict[str, Any]:
-    """Leaves of a config by dotted key."""
+    """Maps the dotted key of each leaf of a config to its value."""
     leaves: dict[str, Any] = {}
 
     def walk(node: Any, key: str) -> None:

@@ -1,6 +1,6 @@
-"""A command line that a checkpoint completes, before Hydra reads it.
+"""Completes a command line by what a checkpoint stores, before Hydra reads it.
 
-What else is given on it can then be checked against the keys of the checkpoint's own choices. Imports nothing heavy
+All else that is given on it can then be checked against the keys of the checkpoint's own choices. Imports nothing heavy
 unless a checkpoint has to be read.
 """
 
@@ -18,15 +18,15 @@ from boxwright.config.files import at, find_file, loaded, options
 from boxwright.config.trusted import trust
 
 Completion = Callable[[list[str]], list[str]]
-"""From the arguments of a command line to those with what the checkpoint adds."""
+"""Takes the arguments of a command line, and returns them with what the checkpoint adds."""
 
 _CHOSEN = ("model", "model/backbone", "data", "experiment")
-"""Groups that a checkpoint has chosen for good."""
+"""Groups whose choice is fixed by the checkpoint."""
 _COMPLETED = ("model", "model/backbone", "data", "optimizer", "schedule")
 
 
 def complete(completion: Completion) -> None:
-    """Ends with status 2 where the checkpoint that is needed for a command line can't be read."""
+    """Completes `sys.argv`; ends with status 2 where the checkpoint can't be read."""
     trusted = given(sys.argv[1:]).get("trusted_packages")
     if trusted is not None and isinstance(trusted.value(), list):
         trust(str(package) for package in cast("list[Any]", trusted.value()))
@@ -75,7 +75,7 @@ def _checkpoint(overrides: dict[str, Override]) -> str | None:
 
 
 def _stored(checkpoint: str) -> dict[str, Any]:
-    # It takes seconds, which a command line that needs no checkpoint does not wait.
+    # Imported only here: it takes seconds, and most command lines need no checkpoint.
     from boxwright.checkpoints.reading import read_checkpoint, remember
 
     contents = read_checkpoint(checkpoint)
@@ -84,7 +84,7 @@ def _stored(checkpoint: str) -> dict[str, Any]:
 
 
 def _files(checkpoint: str, stored: dict[str, Any], groups: Iterable[str], remedy: str) -> list[str]:
-    """The choice of each group whose `_target_` is that of the checkpoint's."""
+    """Finds the choice of each group that has the `_target_` in the checkpoint's config."""
     lines: list[str] = []
     for group in groups:
         target: object = at(stored, f"{group.replace('/', '.')}._target_")

@@ -1,4 +1,4 @@
-"""Names of Hydra outside of its interface, in one place for an upgrade to look at. Imports nothing heavy."""
+"""Names outside of Hydra's public interface, in one place to check at an upgrade. Imports nothing heavy."""
 
 from typing import Any
 
@@ -19,10 +19,10 @@ def is_basic(target: str) -> bool:
 
 
 def split_jobs(overrides: Any) -> list[list[str]]:
-    """The overrides of each job of a sweep, from its parsed command line."""
+    """Gives the overrides of each job of a sweep, from its parsed command line."""
     return list(BasicSweeper.split_arguments(overrides, None)[0])
 
 
 def returned(job: JobReturn) -> Any:
-    """What a job has returned, or the exception that it failed with; `return_value` would raise it."""
+    """Gives a job's return value, or the exception that it failed with, which `return_value` would raise."""
     return job._return_value  # pyright: ignore[reportPrivateUsage]

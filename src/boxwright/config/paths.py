@@ -1,4 +1,4 @@
-"""Paths in a config that lead nowhere are refused before the imports take their seconds."""
+"""Refuses paths in a config that do not exist, before the imports take their seconds."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from boxwright.config.signatures import class_constant
 
 
 def refuse_missing_paths(cfg: DictConfig) -> None:
-    """Said here, before the imports take their seconds, of what would be opened only after them."""
+    """Raises ConfigError for a path that does not exist and would be opened only after the imports."""
     makes_root = class_constant(str(OmegaConf.select(cfg, "data._target_")), "makes_root", False)
     replaced = OmegaConf.select(cfg, "init_from") is not None
     for key, opened in (("data.root", not makes_root), ("init_from", True), ("model.backbone.weights", not replaced)):

@@ -1,4 +1,4 @@
-"""The resolvers that the files in conf/ use."""
+"""Resolvers that the files in conf/ use."""
 
 import os
 from collections.abc import Callable
@@ -14,7 +14,7 @@ def register_resolvers() -> None:
     """Registers what the files in conf/ use: names of runs and folders, and
 
     `${num_classes:CLASSES,DEFAULT}`: the length of a list of classes, or the default where it is null;
-    `${main_metric:DATA}`: of a validation of that data set, the number by which checkpoints are compared.
+    `${main_metric:DATA}`: the metric of a validation on that data set by which checkpoints are compared.
     """
     resolvers: dict[str, Callable[..., Any]] = {
         "num_classes": _num_classes,

@@ -1,6 +1,6 @@
-"""What a `_target_` of this project, or of a package that the user trusts, accepts.
+"""The parameters that a `_target_` of this project, or of a package that the user trusts, accepts.
 
-It is read from the source: importing it would take seconds.
+They are read from the source: importing it would take seconds.
 """
 
 import ast
@@ -32,7 +32,7 @@ _WORDS: dict[Any, str] = {
 
 
 def accepts(kind: Any, value: Any) -> bool:
-    """Whether a value from YAML is of a kind. An integer is a number, a bool is neither."""
+    """Whether a value from YAML has a type. An integer is a number, a bool is neither."""
     origin, inner = get_origin(kind) or kind, get_args(kind)
     if origin in (Union, types.UnionType):
         return any(accepts(one, value) for one in inner)
@@ -55,7 +55,7 @@ def accepts(kind: Any, value: Any) -> bool:
 
 
 def describe(kind: Any) -> str:
-    """A kind in words."""
+    """Describes a type in words."""
     origin, inner = get_origin(kind) or kind, get_args(kind)
     if origin in (Union, types.UnionType):
         return " or ".join(map(describe, inner))
@@ -69,16 +69,16 @@ def describe(kind: Any) -> str:
 
 
 def words(kind: Any) -> list[str]:
-    """Texts that a kind lists."""
+    """Lists the words that a type allows."""
     if get_origin(kind) is Literal:
         return [choice for choice in get_args(kind) if isinstance(choice, str)]
     return [word for one in get_args(kind) for word in words(one)]
 
 
 def parameters(target: str) -> dict[str, Any] | None:
-    """Kinds of a constructor's or function's parameters by name; None for what is of another project.
+    """Maps the names of a constructor's or function's parameters to their types; None for another project's.
 
-    Raises LookupError where a package of this project, or one that the user trusts, holds no such thing.
+    Raises LookupError where a package of this project, or one that the user trusts, has no such class or function.
     """
     module, _, name = target.rpartition(".")
     if not is_ours(target) and not _is_users(target):
@@ -90,7 +90,7 @@ def parameters(target: str) -> dict[str, Any] | None:
 
 
 def inherits(target: str, base: str) -> bool:
-    """Whether a `_target_` is a class of this project or of the user's, and that or a descendant of it.
+    """Whether a `_target_` is a class of this project or of the user's, and is or derives from `base`.
 
     `base`: its own module and name, such as datamodules.voc.VocDataModule.
     """
@@ -104,8 +104,8 @@ def inherits(target: str, base: str) -> bool:
 
 
 def class_constant(target: str, name: str, default: Any) -> Any:
-    """The literal that a class of this project or of the user's, or the nearest of its bases, assigns to `name` in its
-    body; `default` where none does, or the source is not at hand."""
+    """Reads the literal that a class of this project or of the user's, or the nearest of its bases, assigns to `name`
+    in its body; `default` where none does, or there is no source."""
     module, _, class_name = target.rpartition(".")
     found = _find(module, class_name)
     if found is None or not isinstance(found[1], ast.ClassDef):
@@ -144,7 +144,7 @@ def _is_users(target: str) -> bool:
 
 
 def constant(module: str, name: str) -> Any:
-    """A literal that is assigned at the top of a module."""
+    """Reads a literal that is assigned at the top of a module."""
     found = _find(module, name)
     assert found is not None
     return ast.literal_eval(found[1])
@@ -166,7 +166,7 @@ def _parameters(module: str, node: ast.ClassDef | ast.FunctionDef) -> dict[str, 
 
 
 def _fields(module: str, node: ast.ClassDef) -> dict[str, Any]:
-    """What a dataclass adds to its constructor."""
+    """Maps the fields of a dataclass to their types."""
     fields: dict[str, Any] = {}
     if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
         for item in node.body:
@@ -176,7 +176,7 @@ def _fields(module: str, node: ast.ClassDef) -> dict[str, Any]:
 
 
 def _kind(annotation: ast.expr | None, module: str) -> Any:
-    """An annotation evaluated; what has no counterpart in YAML (a module, a callable) is Any."""
+    """Evaluates an annotation; a type without counterpart in YAML (a module, a callable) is Any."""
     if annotation is None:
         return Any
     try:
@@ -186,7 +186,7 @@ def _kind(annotation: ast.expr | None, module: str) -> Any:
 
 
 class _Names(dict[str, Any]):
-    """Names of annotations: what YAML can hold, and a module's own aliases."""
+    """Names that annotations use: types that YAML has, and a module's own aliases."""
 
     def __init__(self, module: str) -> None:
         known = (bool, int, float, str, Path, list, tuple, dict, Sequence, Mapping, Any)
@@ -199,7 +199,7 @@ class _Names(dict[str, Any]):
 
 
 def _file(module: str) -> Path:
-    """The source of a module; a path that does not exist where there is none."""
+    """Finds the source file of a module; where there is none, a path that does not exist."""
     top, *below = module.split(".")
     root = SOURCE / top
     spec = None if root.is_dir() or not _is_users(module) else find_spec(top)  # which does not import it
@@ -213,7 +213,7 @@ def _file(module: str) -> Path:
 
 @cache
 def _find(module: str, name: str) -> tuple[str, Definition] | None:
-    """What a name at the top of a module stands for, and the module of this project that defines it."""
+    """Finds the definition of a name at the top of a module, and the module that defines it."""
     file = _file(module)
     for node in ast.parse(file.read_text()).body if file.exists() else ():
         match node:

@@ -1,8 +1,8 @@
-"""The packages whose classes a config may name: this project's, and those that the user says are trusted.
+"""The packages whose classes a config may name: this project's, and those that the user trusts.
 
-A checkpoint names the classes that it is rebuilt from, and it may come from a stranger. So which packages beside this
-project's are trusted is said by whoever reads it (`trusted_packages`, BOXWRIGHT_TRUSTED_PACKAGES, or `load_detector`'s
-argument), never by the file. Imports nothing heavy.
+A checkpoint names the classes that it is rebuilt from, and it may come from a stranger. So whoever reads it decides
+which packages beside this project's are trusted (`trusted_packages`, BOXWRIGHT_TRUSTED_PACKAGES, or `load_detector`'s
+argument), never the file. Imports nothing heavy.
 """
 
 import os
@@ -20,7 +20,7 @@ def trust(packages: Iterable[str]) -> None:
 
 
 def users_packages() -> tuple[str, ...]:
-    """What the user trusts beside this project, in this process or by BOXWRIGHT_TRUSTED_PACKAGES=first,second."""
+    """Lists the packages that the user trusts, in this process or by BOXWRIGHT_TRUSTED_PACKAGES=first,second."""
     variable = (name.strip() for name in os.environ.get(VARIABLE, "").split(","))
     return tuple(sorted(_trusted | {name for name in variable if name}))
 
@@ -31,7 +31,7 @@ def is_trusted(target: str) -> bool:
 
 
 def explain_untrusted(target: str) -> str:
-    """What to type for a `_target_` of a package that is not trusted."""
+    """Explains what to type for a `_target_` of a package that is not trusted."""
     package = target.partition(".")[0]
     return (
         f"{package} is not part of this project, and a checkpoint that names it is read only if you trust it: give "

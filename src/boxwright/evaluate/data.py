@@ -1,4 +1,4 @@
-"""The data set that a checkpoint is scored on: its own, with the changes of the command line."""
+"""Chooses the data set that a checkpoint is scored on: its own, with the changes of the command line."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +17,11 @@ _OF_TRAINING = (
     "train_split", "seed", "num_classes", "batch_size", "multi_scale", "flip", "vertical_flip", "augmentations",
     "empty_images", "min_box", "use_difficult",
 )  # fmt: skip
-"""Settings that no score depends on, or not without another one: not worth a word."""
+"""Settings that no score depends on, or only together with another one: not logged."""
 
 
 def refuse_incomplete(cfg: DictConfig) -> None:
-    """ConfigError where something is missing to score anything, before anything heavy is imported."""
+    """Raises ConfigError where a checkpoint, results file or data set is missing, before anything heavy is imported."""
     if (cfg.checkpoint is None) == (cfg.predictions is None):
         raise ConfigError("give either checkpoint=FILE.ckpt or predictions=FILE.json")
     if cfg.predictions is not None and cfg.get("data") is None:
@@ -36,18 +36,18 @@ def refuse_incomplete(cfg: DictConfig) -> None:
 
 
 def data_config(cfg: DictConfig, stored: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The data set to score on, and what of it is the checkpoint's and would else be different.
+    """Returns the data config to score with, and the settings in it that the checkpoint changed.
 
-    Of a data set of the same kind everything that the command line doesn't give is the checkpoint's but where it
-    lies and how it is read ahead; of another kind only how images are sized and batched.
+    For a data set of the same kind every setting that the command line doesn't give is the checkpoint's, except its
+    place and how it is read ahead; for another kind only how images are resized and batched.
     """
     if cfg.get("data") is None:
         return {**stored, "augmentations": None}, {}
     data = cast(dict[str, Any], OmegaConf.to_container(cfg.data, resolve=True))
     if (whole := has_whole_images(stored["_target_"])) != has_whole_images(data["_target_"]):
         raise ConfigError(
-            f"{cfg.checkpoint} is a {'classifier' if whole else 'detector'}'s, to be scored on a data set with "
-            f"{'classes of whole images: data=imagefolder' if whole else 'boxes, which an image folder has not'}"
+            f"{cfg.checkpoint} is the checkpoint of a {'classifier' if whole else 'detector'}; give a data set with "
+            f"{'classes of whole images: data=imagefolder' if whole else 'boxes, which an image folder lacks'}"
         )
     keys = data if data["_target_"] == stored["_target_"] else _OF_ANY_KIND
     chosen = {*_OF_THE_MACHINE, *_given_keys(cfg.split)}
@@ -58,7 +58,7 @@ def data_config(cfg: DictConfig, stored: Mapping[str, Any]) -> tuple[dict[str, A
 
 
 def _given_keys(split: str) -> set[str]:
-    """Data settings on the command line, and those that follow from them."""
+    """Names the data settings on the command line, and those that follow from them."""
     given = {line.partition("=")[0].lstrip("+") for line in HydraConfig.get().overrides.task}
     chosen = {key.removeprefix("data.") for key in given if key.startswith("data.")}
     if "classes" in chosen:

@@ -52,9 +52,9 @@ class Scored:
     """The scores of a results file, or of a checkpoint with its module and the trainer that ran it."""
 
     cfg: DictConfig
-    """The config, with the data set on which was scored."""
+    """The config, with the data set that was scored on."""
     folder: Path
-    """The folder of all files."""
+    """The output folder."""
     datamodule: DetectionDataModule
     results: Evaluated
     checkpoint: dict[str, Any] | None = None
@@ -63,7 +63,7 @@ class Scored:
 
     @property
     def main_score(self) -> float:
-        """AP, or top-1 of a classifier."""
+        """AP, or top-1 accuracy of a classifier."""
         return next(iter(self.results.metrics.scalars.values()))
 
 
@@ -180,7 +180,7 @@ def _announce_data(datamodule: DetectionDataModule, split: str) -> None:
     log.info(
         "%s split (%s): %d images, %d objects of %d classes%s", split, name, len(truth.image_ids), (~ignored).sum(),
         len(truth.class_names),
-        f", {ignored.sum()} crowds and difficult ones, which count neither way" if ignored.any() else "",
+        f", {ignored.sum()} crowds and difficult ones, which are ignored" if ignored.any() else "",
     )  # fmt: skip
 
 
@@ -189,7 +189,7 @@ def _short(value: Any) -> str:
 
 
 def _content(metrics: Metrics) -> dict[str, Any]:
-    """The content of metrics.json, with confusions where a model counts them."""
+    """Makes the content of metrics.json, with confusions where a model counts them."""
     content: dict[str, Any] = {"scalars": _valid(metrics.scalars), "per_class": _valid(metrics.per_class)}
     confusions = {
         name: {"names": list(part.matrix.names), "counts": part.counts.tolist()}
@@ -199,7 +199,7 @@ def _content(metrics: Metrics) -> dict[str, Any]:
 
 
 def _valid(scores: Any) -> Any:
-    """The same with null for nan, which JSON does not know."""
+    """Replaces nan, which JSON does not have, by null."""
     if isinstance(scores, dict):
         return {name: _valid(value) for name, value in cast("dict[str, Any]", scores).items()}
     return None if math.isnan(scores) else scores

@@ -1,1 +1,1 @@
-"""What inspect_data.py is made of."""
+"""The parts of inspect_data.py."""

@@ -1,6 +1,6 @@
-"""How the boxes of a data set meet FCOS's locations and the anchors of RetinaNet and Faster R-CNN."""
+"""Measures how well FCOS's locations and the anchors of RetinaNet and Faster R-CNN cover a data set's boxes."""
 
-# torch's ways to and from numpy are typed in part only.
+# torch's conversions to and from numpy are only partly typed.
 # pyright: reportUnknownMemberType=false
 
 import math
@@ -20,27 +20,27 @@ from reports.inspection_tables import OWN, RECALL_IOU, Alternative, Coverage
 
 ANCHORS = {"RetinaNet": RETINANET, "Faster R-CNN, FPN": FASTER_RCNN_FPN, "Faster R-CNN, VGG16": FASTER_RCNN_VGG16}
 ASSIGNMENTS = {"anywhere inside": None, "centre sampling 1.5": 1.5}
-"""Of FCOS's locations, by `model.loss.center_sampling`."""
+"""Assignments of FCOS's locations by name: values of `model.loss.center_sampling`."""
 _STRIDES = RETINANET.strides  # FCOS has the same pyramid
 _WIDER = (1 / 3, 0.5, 1.0, 2.0, 3.0)
 _RESIZES = (0.5, 1.5, 2.0)
-_PORTION = 2**15  # boxes: what is computed of them stays in the processor's cache
+_PORTION = 2**15  # boxes: few enough for the processor's cache
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What boxes are held against, by name: that of the model that was chosen, and the papers'."""
+    """Anchors and assignments to compare boxes with, by name: the chosen model's first, then the papers'."""
 
     anchors: dict[str, Anchors]
     assignments: dict[str, float | None]
     size_ranges: SizeRanges = SIZE_RANGES
-    """Distances that each level of FCOS regresses."""
+    """Range of the distances that each level of FCOS regresses."""
 
     @classmethod
     def of(cls, model: Any = None) -> "Targets":
-        """`model`: a LightningModule; anchors are those of its network."""
+        """Takes anchors and assignment of a LightningModule, where it has them."""
         anchors, assignments, size_ranges = ANCHORS, ASSIGNMENTS, SIZE_RANGES
         own, loss = getattr(getattr(model, "network", None), "anchors", None), getattr(model, "loss", None)
         if isinstance(own, Anchors):
@@ -59,7 +59,7 @@ def _own_first(own: T, known: dict[str, T], equal: Callable[[T, T], bool]) -> di
 
 
 def _equal_anchors(one: Anchors, other: Anchors) -> bool:
-    """Up to the rounding of a config's numbers."""
+    """Whether anchors are equal up to the rounding of a config's numbers."""
     grids = [
         (anchors.strides, anchors.grid_offset, anchors.round_anchors, anchors.per_cell) for anchors in (one, other)
     ]
@@ -74,14 +74,14 @@ class NetworkBoxes:
     boxes: Tensor
     """float32 (M, 4)."""
     canvases: Tensor
-    """int64 (M, 2): of the image of each box by itself."""
+    """int64 (M, 2): canvas of each box's image by itself."""
     image_index: np.ndarray
     """int64 (M,), not decreasing."""
     labels: np.ndarray
 
 
 def network_boxes(survey: Survey, rule: Resize) -> NetworkBoxes:
-    """Of a `datamodules.survey.Survey`, by a `datamodules.transforms.Resize`."""
+    """Resizes the boxes that training uses to the network's input."""
     truth, used = survey.truth, survey.used
     originals = truth.sizes.astype(np.int64)
     sizes = rule.sizes(originals)
@@ -101,7 +101,7 @@ def cover(
     track: Callable[[Iterable[int], int], Iterable[int]],
     targets: Targets,
 ) -> Coverage:
-    """Exact over all boxes, but for FCOS's assignment, which is done on at most `sample` images.
+    """Measures coverage exactly over all boxes; only FCOS's assignment is limited to `sample` images.
 
     `track` shows a bar over a number of images.
     """
@@ -135,7 +135,7 @@ def cover(
 
 
 def locations_inside(boxes: NetworkBoxes, stride: int = _STRIDES[0]) -> np.ndarray:
-    """Points of a level strictly inside each box, in the manner of `assign_fcos`."""
+    """Counts the points of a level strictly inside each box, as `assign_fcos` does."""
     last = torch.div(boxes.canvases.flip(1) + stride - 1, stride, rounding_mode="floor") - 1
     first_inside = ((boxes.boxes[:, :2] / stride - 0.5).floor() + 1).clamp(min=0)
     last_inside = ((boxes.boxes[:, 2:] / stride - 0.5).ceil() - 1).minimum(last)
@@ -143,7 +143,7 @@ def locations_inside(boxes: NetworkBoxes, stride: int = _STRIDES[0]) -> np.ndarr
 
 
 def _unassigned(boxes: NetworkBoxes, members: np.ndarray, targets: Targets) -> Tensor:
-    """Which of the boxes of one image no location answers for: bool (assignments, G)."""
+    """Finds the boxes of one image to which no location is assigned: bool (assignments, G)."""
     height, width = (int(side) for side in boxes.canvases[members[0]])
     maps = [torch.empty(math.ceil(height / stride), math.ceil(width / stride)) for stride in _STRIDES]
     points, strides = grid_points(maps, _STRIDES)
@@ -165,7 +165,7 @@ def _best(anchors: Anchors, boxes: NetworkBoxes) -> np.ndarray:
 
 
 def _alternatives(survey: Survey, rule: Resize, boxes: NetworkBoxes, anchors: dict[str, Anchors]) -> list[Alternative]:
-    """Other anchors, then other sizes of the network's input."""
+    """Computes the figures of other anchors, then of other sizes of the network's input."""
 
     def recall(boxes: NetworkBoxes, change: Callable[[Anchors], Anchors]) -> dict[str, float]:
         return {name: float((_best(change(a), boxes) >= RECALL_IOU).mean()) for name, a in anchors.items()}

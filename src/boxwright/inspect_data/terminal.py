@@ -1,19 +1,23 @@
-"""What an inspection says in the terminal: the page's tables, shortened, and the first problems."""
+"""The tables of an inspection in the terminal."""
 
 import logging
+from collections.abc import Iterable
+from typing import Any
+
+from rich.progress import track
 
 from reports import inspection_tables
 from reports.inspection_tables import OWN, RECALL_IOU, Inspection
 from reports.tables import Table
-from reports.terminal import as_text, rich_table
+from reports.terminal import as_text, rich_table, show_bar
 
 log = logging.getLogger(__name__)
 
 _SHOWN = 20  # problems, and rows of a table
 
 
-def tell(inspection: Inspection) -> None:
-    """The page's tables, shortened, and the first problems."""
+def print_tables(inspection: Inspection) -> None:
+    """Prints the page's tables, shortened, and the first problems."""
     _print("Splits", inspection_tables.split_table(inspection))
     _print("Classes", inspection_tables.class_table(inspection))
     if coverage := inspection.coverage:
@@ -45,3 +49,8 @@ def _print(heading: str, table: Table) -> None:
     left = len(table.rows) - _SHOWN
     more = f"\n... {left} more rows, see the page" if left > 0 else ""
     log.info("%s\n%s%s", heading, as_text(rich_table(table, _SHOWN), width=110), more)
+
+
+def with_bar(heading: str, items: Iterable[Any], total: int) -> Iterable[Any]:
+    """The items, under a progress bar where a terminal shows one."""
+    return track(items, heading, total, transient=True) if show_bar() else items

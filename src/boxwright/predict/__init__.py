@@ -1,1 +1,1 @@
-"""What predict.py is made of."""
+"""The parts of predict.py."""

@@ -1,4 +1,4 @@
-"""What predict.py does: read, detect, draw and write; reading and drawing go on while the network is at work."""
+"""Reads, detects, draws and writes; reading and drawing run in threads beside the network."""
 
 import logging
 import math
@@ -34,20 +34,20 @@ from reports.terminal import as_text, show_bar
 log = logging.getLogger(__name__)
 
 _THRESHOLD = 0.3
-"""Of all classes, where neither the command line nor the checkpoint has one."""
+"""Score threshold of all classes, where neither the command line nor the checkpoint has one."""
 _DEVICES = {"auto": None, "cpu": "cpu", "gpu": "cuda", "cuda": "cuda", "mps": "mps"}
 
 
 @contextmanager
 def open_job(cfg: DictConfig, source: Source, detector: Detector) -> Generator["Job"]:
-    """The source, drawn/ and predictions.json, opened; what is half written is removed unless the job is closed.
+    """Opens the source, drawn/ and predictions.json; removes half-written files unless the job is closed.
 
     Ends with status 1 where the source can't be opened.
     """
     cv2.setNumThreads(0)  # pictures are read side by side instead
     folder = Path(HydraConfig.get().runtime.output_dir)
     if source.passed_over:
-        log.info("passed over, not being pictures: %d (%s)", len(source.passed_over), few(source.passed_over))
+        log.info("skipped, since they are not pictures: %d (%s)", len(source.passed_over), few(source.passed_over))
     with ExitStack() as stack:
         try:
             media = open_media(source, folder / DRAWN, cfg.num_workers)
@@ -66,7 +66,7 @@ def open_media(source: Source, drawn: Path, num_workers: int) -> Media:
 
 
 def make_detector(cfg: DictConfig) -> Detector:
-    """The checkpoint's, with the score thresholds asked for; those of the best F1 where none are and it has them."""
+    """Loads the checkpoint with the score thresholds asked for, else those of the best F1 if it has them."""
     for name in ("batch_size", "num_workers"):
         if cfg[name] is not None and cfg[name] < 1:
             raise ConfigError(f"{name}={cfg[name]}: expected 1 or more")
@@ -91,14 +91,14 @@ def make_detector(cfg: DictConfig) -> Detector:
     never = [name for name, score in detector.thresholds.items() if score >= 1]
     if asked == "best_f1" and never:
         log.warning(
-            "%d classes never pass their threshold, since validation found none of them right: %s. To see them give a "
-            "number, such as score_threshold=%g", len(never), few(never), _THRESHOLD
+            "%d classes never reach their threshold, since validation found none of them correctly: %s. To see them, "
+            "give a number, such as score_threshold=%g", len(never), few(never), _THRESHOLD
         )  # fmt: skip
     return detector
 
 
 class Item(NamedTuple):
-    """A picture, and what the network gets of it."""
+    """A picture, and the sample of it that the network gets."""
 
     read: Read
     sample: Sample
@@ -115,11 +115,11 @@ class Job:
         self.detector, self.media, self.file = detector, media, file
         self.unread: list[str] = []
         self.detections = np.zeros(len(detector.class_names), np.int64)
-        """Of each class."""
+        """Number of detections of each class."""
         self.images = np.zeros(len(detector.class_names), np.int64)
-        """With a detection of each class."""
+        """Number of images with a detection of each class."""
         self.highest = 0.0, ""
-        """Of all scores, whether they reach their threshold or not, with its class."""
+        """The highest of all scores, whether it reaches its threshold or not, and its class."""
         self.seconds = 0.0
         self._results: dict[int, tuple[str, tuple[int, int], ImagePredictions] | None] = {}
         self._next = 0
@@ -157,7 +157,7 @@ class Job:
                 self._take(item.place, None)
 
     def _take(self, place: int, result: tuple[str, tuple[int, int], ImagePredictions] | None) -> None:
-        """Batches of several canvases end out of turn; the file gets images by their place."""
+        """Adds results to the file in the order of the source; batches of several canvases end out of turn."""
         self._results[place] = result
         while self._next in self._results:
             result = self._results.pop(self._next)
@@ -175,7 +175,7 @@ class Job:
     def _why_nothing(self) -> str:
         score, name = self.highest
         if not name:
-            return "no box has a score over the model's own score_threshold, so that a lower one shows no more"
+            return "no box has a score over the model's own score_threshold, so a lower score_threshold shows no more"
         low, high = min(self.detector.thresholds.values()), max(self.detector.thresholds.values())
         thresholds = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}, depending on the class"
         return (
@@ -184,14 +184,14 @@ class Job:
         )
 
     def close(self, source: str) -> None:
-        """Completes what was drawn; ends with status 1 where nothing could be read."""
+        """Completes the drawn files; ends with status 1 where nothing could be read."""
         if not self.file.num_images:
-            log.error("nothing could be read of source=%s", source)
+            log.error("source=%s: none of it could be read", source)
             sys.exit(1)
         self.media.close()
 
     def sum_up(self, source: Source) -> None:
-        """What was found, and what could not be read."""
+        """Logs the numbers of detections by class, and the names that could not be read."""
         count = self.file.num_images
         unit = "frames" if source.is_video else "images"
         table = Table(

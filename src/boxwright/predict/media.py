@@ -1,4 +1,4 @@
-"""A source that is opened: pictures or frames one by one, and the same with boxes drawn on them, written."""
+"""Opened sources: reads pictures or frames one by one, and writes them with boxes drawn on."""
 
 # cv2's stubs leave the types of arrays open.
 # pyright: reportUnknownMemberType=false
@@ -19,7 +19,7 @@ from boxwright.config.errors import ConfigError
 from boxwright.predict.sources import Source
 from evaluation.files import write_whole
 
-# What is wrong with a file is said here, with its name.
+# Errors are reported by this file, with the name of the picture or video.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
@@ -30,23 +30,23 @@ _CODECS = ("avc1", "mp4v")
 """H.264 plays everywhere, but OpenCV's wheels can't write it. MPEG-4 part 2 plays in players, not in browsers;
 VP9 would, but takes 40 times as long."""
 _KEPT = frozenset((".jpg", ".jpeg", ".png"))
-"""Formats that what is drawn keeps; others become PNG, behind their own extension."""
+"""Formats that drawn pictures keep; others become PNG, behind their own extension."""
 
 _LONGEST = 200
-"""Bytes of a file's name; systems allow 255, of which a file needs some until it is whole."""
+"""Bytes of a file's name; systems allow 255, of which a temporary file needs some."""
 
 
 class Read(NamedTuple):
     """A picture or frame."""
 
     place: int
-    """In the source."""
+    """Position in the source."""
     name: str
     pixels: Pixels
 
 
 class Unread(NamedTuple):
-    """One that could not be read."""
+    """A picture that could not be read."""
 
     place: int
     name: str
@@ -54,37 +54,37 @@ class Unread(NamedTuple):
 
 
 Reading = Callable[[], Read | Unread | None]
-"""Reads the next one; gives None behind the end."""
+"""Reads the next picture; returns None after the last one."""
 
 
 class Media(Protocol):
-    """What pictures and videos have in common."""
+    """The interface of pictures and videos."""
 
     threads: int
-    """At most so many may read at once; so many write. With one, the order is kept."""
+    """Number of threads that may read, and of those that may write. With one, the order is kept."""
 
     @property
     def total(self) -> int | None:
-        """How many there are, as far as it is known."""
+        """Number of pictures or frames, if it is known."""
         ...
 
     def readings(self) -> Iterator[Reading]:
-        """In the order of the source; more than there are, where their number isn't known."""
+        """Yields calls in the order of the source, without end where the number of frames isn't known."""
         ...
 
     def write(self, read: Read, drawn: Pixels) -> None: ...
 
     def close(self) -> None:
-        """Makes what was written last."""
+        """Completes the files that were written."""
         ...
 
     def discard(self) -> None:
-        """Removes what is half written."""
+        """Removes half-written files."""
         ...
 
 
 class Pictures:
-    """Files of a folder, or one."""
+    """The pictures of a folder, or a single one."""
 
     def __init__(self, source: Source, drawn: Path, threads: int) -> None:
         self.total, self.threads = len(source.names), threads
@@ -112,7 +112,7 @@ class Pictures:
 
 
 def drawn_names(names: tuple[str, ...]) -> list[str]:
-    """Where each picture goes when it is drawn: its own name if its format is kept. No two are the same."""
+    """Names the file of each drawn picture: its own name if its format is kept. No two are the same."""
     taken: set[str] = set()
     new: list[str] = []
     for place, name in enumerate(names):
@@ -128,13 +128,13 @@ def drawn_names(names: tuple[str, ...]) -> list[str]:
 class Film:
     """A video: its frames in their order, turned as its metadata says; written with the same size and rate.
 
-    Codecs code pairs of pixels: of an odd width or height the last column or row is left out. Sound is not kept.
+    Codecs code pairs of pixels, so of an odd width or height the last column or row is cut off. Sound is dropped.
     """
 
     threads = 1
 
     def __init__(self, source: Source, drawn: Path) -> None:
-        """Raises ValueError for a file that is no video."""
+        """Raises ValueError for a file that is not a video."""
         self._name = source.names[0]
         path = source.root / self._name
         self._capture = cv2.VideoCapture(str(path))
@@ -144,7 +144,7 @@ class Film:
         self.rate = rate if 0 < rate <= 1000 else 25.0
         """Frames a second."""
         self.total = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))) or None
-        """As the file says; some formats only estimate it."""
+        """Number of frames as the file states it; some formats only estimate it."""
         self._drawn = drawn / f"{Path(self._name).stem}.mp4"
         self._partial = drawn / f".{os.getpid()}.mp4"
         self._writer: cv2.VideoWriter | None = None
@@ -167,7 +167,7 @@ class Film:
             self._writer = self._open()
         across, down = self._size
         frame = cv2.cvtColor(drawn[:down, :across], cv2.COLOR_RGB2BGR)
-        # Frames of another size, which a stream may change to, the writer would leave out.
+        # A stream may change its size, and the writer would drop frames of another one.
         self._writer.write(frame if frame.shape[:2] == (down, across) else cv2.resize(frame, self._size))
 
     def _open(self) -> cv2.VideoWriter:
@@ -182,7 +182,7 @@ class Film:
         )
 
     def close(self) -> None:
-        """Raises OSError where the written file can't be read back: the writer tells of no error."""
+        """Raises OSError where the written file can't be read back: the writer reports no errors."""
         if self._writer is None:
             return
         self._writer.release()

@@ -1,4 +1,4 @@
-"""What predict.py reads: a picture, a folder of pictures, or a video. Finding it imports nothing heavy."""
+"""Finds the source of predict.py: a picture, a folder of pictures, or a video. Imports nothing heavy."""
 
 import os
 import re
@@ -14,26 +14,26 @@ from datamodules.endings import PICTURES
 
 VIDEOS = frozenset((".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"))
 DRAWN = "drawn"
-"""Folder in the output folder for what is drawn."""
+"""Folder for drawn pictures within the output folder."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What there is to read."""
+    """The pictures, or the video, to read."""
 
     root: Path
-    """A folder; names are relative to it."""
+    """The folder that names are relative to."""
     names: tuple[str, ...]
-    """Of the files, in natural order, with `/` between folders."""
+    """Names of the files, in natural order, with `/` between folders."""
     passed_over: tuple[str, ...] = ()
-    """Files of a folder that are no pictures by their extension, and folders that can't be opened."""
+    """Files of a folder that are not pictures by their extension, and folders that can't be opened."""
     is_video: bool = False
 
 
 def find(cfg: DictConfig, output: Path) -> Source:
-    """The pictures or the video behind `source`; a ConfigError says why there is nothing to read, or no checkpoint.
+    """Finds the pictures or the video of `source`; raises ConfigError without any, or without a checkpoint.
 
-    A folder is searched with all below it, but for the output folder and for names that begin with a dot.
+    A folder is searched with all below it, except the output folder and names that begin with a dot.
     """
     path, drawn = Path(cfg.source), (output / DRAWN).resolve()
     if not path.exists():
@@ -43,7 +43,7 @@ def find(cfg: DictConfig, output: Path) -> Source:
         raise ConfigError(f"checkpoint={cfg.checkpoint}: no such file, seen from {Path.cwd()}")
     if path.resolve() in (output.resolve(), drawn) or drawn in path.resolve().parents:
         raise ConfigError(
-            f"output={cfg.output}: what is drawn would lie among the pictures of source={path}, or replace them; give "
+            f"output={cfg.output}: drawn pictures would lie among those of source={path}, or replace them; give "
             "another folder, or no output for runs/predict/TIME"
         )
     if path.is_file():
@@ -54,9 +54,9 @@ def find(cfg: DictConfig, output: Path) -> Source:
         (names if Path(name).suffix.lower() in PICTURES else others).append(name)
     if not names:
         raise ConfigError(
-            f"source={path}: no picture in {path.resolve()} or below, which are recognised by their extension "
-            f"({' '.join(sorted(PICTURES))}). Other files there: {few(sorted(others, key=natural)) or 'none'}. A video "
-            "is given by itself: source=VIDEO"
+            f"source={path}: no pictures in {path.resolve()} or below; they are recognised by their extension "
+            f"({' '.join(sorted(PICTURES))}). Other files there: {few(sorted(others, key=natural)) or 'none'}. Give a "
+            "video by itself: source=VIDEO"
         )
     return Source(path, tuple(sorted(names, key=natural)), tuple(sorted(others, key=natural)))
 
@@ -73,13 +73,13 @@ def _below(folder: Path, left_out: Path, unopened: list[str]) -> Iterator[str]:
 
 
 def natural(name: str) -> list[Any]:
-    """A key that sorts 2 before 10, a folder's files together, and whatever is equal by that always alike."""
+    """Makes a sorting key: 2 before 10, a folder's files together, and names equal by that in a fixed order."""
     parts = [re.split(r"([0-9]+)", part.casefold()) for part in name.split("/")]
     return [[(int(p), "") if p.isdigit() and p.isascii() else (-1, p) for p in part] for part in parts] + [[(0, name)]]
 
 
 def _is_picture(path: Path) -> bool:
-    """By extension; by content where that says nothing."""
+    """Whether a file is a picture, by its extension, or by its content where that is unknown."""
     suffix = path.suffix.lower()
     if suffix in PICTURES or suffix in VIDEOS:
         return suffix in PICTURES

@@ -1,4 +1,4 @@
-"""Work that goes on while the network is at work: reading ahead of it, writing behind it."""
+"""Threads beside the network: they read ahead of it and write behind it."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def ahead(calls: Iterable[Callable[[], T | None]], threads: int, count: int) -> Generator[T, None, None]:
-    """Results in the order of the calls, up to the first None; at most `count` calls are made in advance."""
+    """Yields results in the order of the calls, up to the first None; makes at most `count` calls in advance."""
     waiting: deque[Future[T | None]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for call in calls:
@@ -25,9 +25,9 @@ def ahead(calls: Iterable[Callable[[], T | None]], threads: int, count: int) -> 
 
 
 class Behind:
-    """Calls made in threads, in their order where there is one thread; what they raise is raised here.
+    """Makes calls in threads, in their order where there is one thread; raises what they raise.
 
-    At most `count` of them wait: then the next one has to.
+    At most `count` calls are pending; the next one waits for the oldest.
     """
 
     def __init__(self, threads: int, count: int) -> None:

@@ -1,4 +1,4 @@
-"""Runs below folders, read for a table and a plot: by compare.py, and by a sweep at its end. Imports nothing heavy."""
+"""Compares the runs below some folders, for compare.py and at the end of a sweep. Imports nothing heavy."""
 
 import csv
 import json
@@ -21,20 +21,22 @@ from reports.comparison import Result, compare
 
 FILE = "comparison"
 """The name of the table and the plot."""
-_WIDTH = 1000  # of a file or a pipe: nothing is cut
-"""Of the table where no terminal shows it."""
+_WIDTH = 1000
+"""Columns of the table in a file or a pipe, where nothing is cut."""
 _PARTS = ("model", "data", "trainer", "scale_schedule")
-"""What the config of a run has, and that of another program hasn't."""
+"""Keys of a run's config that the config.yaml of another program lacks."""
 
 
 def summarize(folders: Sequence[Path], output: Path, failed: Sequence[str] | None = None) -> None:
-    """Prints the table of all runs below the folders; writes comparison.csv, .md and .png to another.
+    """Prints the table of all runs below the folders; writes comparison.csv, .md and .png to `output`.
 
-    `failed`: what is said of failures, where more is known than the folders tell.
+    `failed`: failure messages to print instead of those in the folders.
     """
     for folder in folders:
         if not folder.is_dir():
-            raise ValueError(f"{folder.absolute()} is no folder; give one that holds runs, such as runs/sweeps/NAME")
+            raise ValueError(
+                f"{folder.absolute()} is not a folder; give one that contains runs, such as runs/sweeps/NAME"
+            )
     found = [result for folder in find(folders) if (result := read(folder, output)) is not None]
     if not found:
         raise ValueError(
@@ -59,7 +61,7 @@ def summarize(folders: Sequence[Path], output: Path, failed: Sequence[str] | Non
 
 
 def find(folders: Iterable[Path]) -> Iterator[Path]:
-    """Folders of runs, each once; what lies in a run is none."""
+    """Yields the folders of runs, each once; folders inside of a run are not searched."""
     seen: set[Path] = set()
     for top in folders:
         for path, below, files in os.walk(top):
@@ -73,10 +75,10 @@ def find(folders: Iterable[Path]) -> Iterator[Path]:
 
 
 def read(folder: Path, start: Path) -> Result | None:
-    """What a run's folder tells at whatever stage, named as seen from `start`; None if it is no run's."""
+    """Reads a run's folder, finished or not, named as seen from `start`; None if it is not a run's."""
     try:
         config = load_config(folder / "config.yaml")
-    except (YAMLError, OSError) as error:  # OmegaConf's for what is no mapping
+    except (YAMLError, OSError) as error:  # OmegaConf's where it is not a mapping
         raise ValueError(f"{folder / 'config.yaml'} is damaged ({' '.join(str(error).split())})") from error
     if any(part not in config for part in _PARTS):
         return None
@@ -106,7 +108,7 @@ def read(folder: Path, start: Path) -> Result | None:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    """Empty where there is no such file."""
+    """Reads a JSON file; empty where it does not exist."""
     if not file.exists():
         return {}
     try:
@@ -116,7 +118,7 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _curves(file: Path) -> list[dict[str, float]]:
-    """Rows of metrics.csv with what there is of each; a row that a crash has cut is skipped."""
+    """Reads the rows of metrics.csv, without empty cells; a row that a crash has cut is skipped."""
     if not file.exists():
         return []
     with file.open(newline="", encoding="utf-8", errors="replace") as opened:
@@ -133,7 +135,7 @@ def _number(text: object) -> float | None:
 
 
 def _best(curves: list[dict[str, float]], config: DictConfig, step: int | None) -> dict[str, float]:
-    """The validation of a step, or the best so far by the metric that the run watches; empty before the first."""
+    """Finds the validation of a step, or the best so far by the monitored metric; empty before the first."""
     monitor = str(OmegaConf.select(config, "callbacks.checkpoints.monitor"))
     sign = -1 if OmegaConf.select(config, "callbacks.checkpoints.mode") == "min" else 1
     validations = [row for row in curves if "val/loss" in row and (step is None or row["step"] == step)]
@@ -143,6 +145,6 @@ def _best(curves: list[dict[str, float]], config: DictConfig, step: int | None) 
 
 
 def _metrics(row: dict[str, float]) -> dict[str, float]:
-    """Of a validation, without its losses and scores of single classes."""
+    """Gives the metrics of a validation, without losses and scores of single classes."""
     named = {name.removeprefix("val/"): value for name, value in row.items() if name.startswith("val/")}
     return {name: value for name, value in named.items() if "/" not in name and not name.startswith("loss")}

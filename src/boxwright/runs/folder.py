@@ -1,7 +1,7 @@
-"""A run is a folder: how it is named, opened, resumed and finished. Imports nothing heavy.
+"""A run is a folder: opened, resumed and finished here. Imports nothing heavy.
 
 config.yaml      the run's config, resolved
-overrides.json   what the command line said of it, and the file that it chose of each group
+overrides.json   the overrides of its command lines, and the file chosen of each group
 log.txt          what was printed
 metrics.csv      the curves
 report.html      the run on one page
@@ -47,21 +47,21 @@ class Run:
 
     folder: Path
     config: DictConfig
-    """Resolved."""
+    """The config, resolved."""
     checkpoint: Path | None
-    """Where to go on from."""
+    """The checkpoint to continue from."""
     results: dict[str, Any] | None
-    """Of a run that is finished already."""
+    """The results, if the run is finished already."""
     is_new: bool = False
-    """Nothing of it was there before this start, and it is no job of a sweep, whose failures are listed."""
+    """The folder was empty before this start, and the run is not a job of a sweep, whose failures are listed."""
 
     def finish(self, results: dict[str, Any]) -> None:
         if is_rank_zero():
             write_text(self.folder / "finished.json", json.dumps(results, indent=1))
 
     def __enter__(self) -> None:
-        """Within, an error is kept as the reason of the run's failure; a new run that fails before it trains leaves
-        no folder."""
+        """Keeps an error within the block as the reason of the run's failure; a new run that fails before it trains
+        leaves no folder."""
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if error is not None and self.is_new and not has_begun(self.folder):
@@ -71,13 +71,13 @@ class Run:
 
 
 def failure_reason(error: BaseException) -> str:
-    """The reason of a failure, as it is kept with the run; an error meant for users needs no name of its class."""
+    """Writes the reason of a failure as it is kept with the run; an error for users is shown without its class."""
     cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
     return str(cause) if isinstance(cause, ValueError) and str(cause) else f"{type(cause).__name__}: {cause}"
 
 
 def keep_failure(folder: Path, reason: str) -> str:
-    """Keep why a run failed, and return it; the first reason counts, since what other ranks meet follows from it."""
+    """Stores why a run failed, and returns it; the first reason counts, since errors of other ranks follow from it."""
     file = folder / "failed.json"
     if file.exists():
         return str(json.loads(file.read_text())["reason"])
@@ -87,7 +87,7 @@ def keep_failure(folder: Path, reason: str) -> str:
 
 
 def open_run(cfg: DictConfig) -> Run:
-    """Check the config, or take the stored one where the folder holds a run to continue.
+    """Checks the config, or takes the stored one where the folder contains a run to continue.
 
     Every rank comes to the same answer by itself, since not all launchers let rank 0 go first.
     """
@@ -126,7 +126,7 @@ def open_run(cfg: DictConfig) -> Run:
 
 
 def _remember_command(folder: Path, config: DictConfig, hydra: Any, resumed: bool) -> None:
-    """The overrides of every command that the run was started or resumed with, and the first one's choices of files."""
+    """Stores the overrides of every command that started or resumed the run, and the first one's choices of files."""
     file = folder / "overrides.json"
     stored: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"overrides": [], "choices": {}}
     stored["overrides"] = [renamed_line(config.model._target_, line) for line in stored["overrides"]]
@@ -139,32 +139,32 @@ def _remember_command(folder: Path, config: DictConfig, hydra: Any, resumed: boo
 
 
 def given_overrides(folder: Path) -> dict[str, Any]:
-    """What the command lines of a run have set, by key, later ones over earlier ones."""
+    """Reads the values that the command lines of a run have set, by key; later ones replace earlier ones."""
     file = folder / "overrides.json"
     lines: list[str] = json.loads(file.read_text())["overrides"] if file.exists() else []
     return {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(lines)}
 
 
 def resolved(cfg: DictConfig) -> DictConfig:
-    """The config with every interpolation replaced; without `resume`, which is no part of a run."""
+    """Resolves every interpolation of a config; drops `resume`, which is not part of a run."""
     whole = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     return OmegaConf.create({key: value for key, value in whole.items() if key != "resume"})
 
 
 def load_config(file: Path) -> DictConfig:
-    """The config of a run, in today's keys where an earlier version wrote it."""
+    """Loads the config of a run, in today's keys where an earlier version wrote it."""
     config = cast(DictConfig, OmegaConf.load(file))
     return OmegaConf.create(translated(plain(config))) if OmegaConf.is_dict(config) else config
 
 
 def leave_no_trace(folder: Path) -> None:
-    """Remove the folder that Hydra made for a run that is refused."""
+    """Removes the folder that Hydra made for a run that is refused."""
     if is_rank_zero() and is_untouched(folder):
         _remove(folder)
 
 
 def _remove(folder: Path) -> None:
-    """With the folder of its name, if that is empty then."""
+    """Removes a run's folder, and runs/NAME above it if that is empty then."""
     shutil.rmtree(folder, ignore_errors=True)
     if folder.parent.parent.name == "runs":
         with suppress(OSError):
@@ -172,7 +172,7 @@ def _remove(folder: Path) -> None:
 
 
 def is_untouched(folder: Path) -> bool:
-    """Whether it is as Hydra makes it: empty, but for an empty log."""
+    """Whether a folder is as Hydra makes it: empty, but for an empty log."""
     return all(file.name == "log.txt" and file.stat().st_size == 0 for file in folder.iterdir())
 
 
@@ -182,7 +182,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The optimizer step that a run's checkpoint was written after, by its name."""
+    """Reads the optimizer step after which a checkpoint was written from its name."""
     return int(checkpoint.stem.removeprefix("step_"))
 
 

@@ -1,4 +1,4 @@
-"""The jobs of a sweep (`train.py -m`): a process for each. Imports nothing heavy."""
+"""Runs the jobs of a sweep (`train.py -m`), a process for each. Imports nothing heavy."""
 
 import ctypes
 import functools
@@ -31,7 +31,7 @@ _OF_THE_SWEEP = (
     "hydra/launch",
     EXCLUDED,
 )
-"""Hydra's settings that a job's own command does not get."""
+"""Settings of Hydra that are not passed on to a job's own command."""
 _TERMINATED = (75, -signal.SIGTERM)
 _INTERRUPTED = (130, -signal.SIGINT)
 """Exit codes of a job that a signal ended, after it has saved and before."""
@@ -61,7 +61,7 @@ def each_in_a_process(main: Main) -> Main:
     """Runs each job of a sweep by a command of its own, with the folder that Hydra gave it.
 
     So a job's memory, its devices and ranks, and its end are its own. Launchers other than Hydra's basic one start
-    processes themselves, and are left to it.
+    processes themselves, and are not changed.
     """
 
     @functools.wraps(main)
@@ -81,7 +81,7 @@ def each_in_a_process(main: Main) -> Main:
 
 
 def _command(hydra: Any, folder: Path) -> list[str]:
-    """This command for one of the jobs alone."""
+    """Makes the command that runs one job of this sweep."""
     given = get_args_parser().parse_args(sys.argv[1:])
     options = ("config_path", "config_name", "config_dir")
     return [
@@ -95,7 +95,7 @@ def _command(hydra: Any, folder: Path) -> list[str]:
 
 
 def _follow(command: list[str]) -> tuple[int, int | None]:
-    """The exit code of a command that gets Ctrl-C and SIGTERM in place of this process, and which of them it got.
+    """Runs a command, passing Ctrl-C and SIGTERM on to it; returns its exit code and the signal received, if any.
 
     It has a process group of its own, so that nothing of a failed job stays behind, such as a rank that waits for
     another, and it gets SIGTERM when this process dies.
@@ -141,11 +141,11 @@ def _end_if_signalled(code: int, received: int | None) -> None:
 
 
 def _results(folder: Path, code: int) -> dict[str, Any]:
-    """The results of a job that has ended; raises JobError with its reason if it failed."""
+    """Reads the results of a job that has ended; raises JobError with the reason if it failed."""
     if code == 0:
         return json.loads((folder / "finished.json").read_text())
     reason = f"it ended with status {code}; see {folder / 'log.txt'}"
     if code < 0:
-        died = "; the system may have lacked memory" if code == -signal.SIGKILL else ""
-        reason = f"it was ended by {signal.Signals(-code).name}{died}"
+        died = "; the system may have run out of memory" if code == -signal.SIGKILL else ""
+        reason = f"it was killed by {signal.Signals(-code).name}{died}"
     raise JobError(keep_failure(folder, reason))

@@ -1,4 +1,4 @@
-"""The log of a run: terminal and log.txt. Imports nothing heavy."""
+"""Handlers of the log: terminal and log.txt. Imports nothing heavy."""
 
 import logging
 import os
@@ -21,11 +21,11 @@ class Console(logging.StreamHandler[Any]):
 
 
 FILE_ONLY = {"file_only": True}
-"""`extra` of a record that is for log.txt alone."""
+"""The `extra` of a record that goes to log.txt only."""
 
 
 class LogFile(logging.FileHandler):
-    """A file in UTF-8; where nothing can be written to it, that is said once, and not for each line in a traceback."""
+    """Writes to a file in UTF-8; reports once, and not with a traceback for each line, that it can't be written."""
 
     def __init__(self, filename: str, delay: bool = False) -> None:
         super().__init__(filename, encoding="utf-8", delay=delay, errors="backslashreplace")
@@ -41,6 +41,6 @@ class LogFile(logging.FileHandler):
 
 
 def is_rank_zero() -> bool:
-    """Before any process group exists: by the variables that launchers set."""
+    """Whether this is rank 0, by the variables that launchers set, before any process group exists."""
     ranks = (os.environ.get(name, "0") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
     return all(rank == "0" for rank in ranks)

@@ -1,4 +1,4 @@
-"""What the folders of runs are called."""
+"""Names of the folders of runs."""
 
 import hashlib
 import os
@@ -15,12 +15,12 @@ _LONGEST = 100
 
 
 def run_name(model: str, data: str) -> str:
-    """`fcos-coco` from the two `_target_`s."""
+    """Makes a name such as `fcos-coco` from the two `_target_`s."""
     return f"{model.split('.')[1]}-{data.split('.')[1]}"
 
 
 def run_folder(name: str, resume: str | None, now: str) -> str:
-    """The folder of a new run, or of the one to resume.
+    """Gives the folder of a new run, or of the one to resume.
 
     Under a scheduler that starts every rank by itself the job's number replaces the time, so that the ranks
     agree, and a requeued job finds its folder.
@@ -44,12 +44,12 @@ def run_folder(name: str, resume: str | None, now: str) -> str:
 
 
 def has_begun(folder: Path) -> bool:
-    """Whether a run came to train; `Checkpoints` makes the folder when it does."""
+    """Whether a run has started to train: `Checkpoints` makes its folder then."""
     return (folder / "checkpoints").is_dir()
 
 
 def job_folder(overrides: Iterable[str], excluded: Iterable[str]) -> str:
-    """The folder of a job within its sweep: its overrides by key, without those of the keys in `excluded`.
+    """Names the folder of a job within its sweep by its overrides, without those of the keys in `excluded`.
 
     `data.resize=667,model.backbone=resnet18`, the `/` of a group being a dot; see `safe_name`.
     """
@@ -61,7 +61,7 @@ def job_folder(overrides: Iterable[str], excluded: Iterable[str]) -> str:
 
 
 def safe_name(text: str) -> str:
-    """The text if file systems, shells and W&B take it as it is; else what is left of it, with a hash of all of it."""
+    """Returns the text if file systems, shells and W&B accept it; else what is left of it, with a hash of all of it."""
     name = re.sub(r"[^A-Za-z0-9_.,=+-]+", "-", text)[:_LONGEST]
     if name == text:
         return name
@@ -69,5 +69,5 @@ def safe_name(text: str) -> str:
 
 
 def output_folder(script: str, output: str | None, now: str) -> str:
-    """The folder of what is not a run: `output`, or one of its own in runs/evaluate and the like."""
+    """Gives the output folder of a script that does not train: `output`, or a new one in runs/evaluate and the like."""
     return output or f"runs/{script.removesuffix('_data')}/{now}"

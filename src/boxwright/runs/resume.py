@@ -19,11 +19,11 @@ _STREAM_FREE = {"data.root", "data.num_workers", "data.cache_dir", "data.on_erro
 """Data settings that leave the stream of training batches as it is."""
 _STREAM = {"seed", "trainer.accumulate_grad_batches", "trainer.limit_train_batches"}
 _IN_CHECKPOINT = ("model.lr", "optimizer.", "schedule.patience", "schedule.factor", "schedule.threshold")
-"""What a checkpoint restores over anything that a config says."""
+"""Settings that a checkpoint restores, whatever the config has."""
 
 
 def finished_results(file: Path, config: DictConfig, resume: str | None) -> dict[str, Any] | None:
-    """Of a finished run; None if there is something left to train, which only `resume` may ask for."""
+    """Reads the results of a finished run; None if it is unfinished, or `resume` asks for more steps than it has."""
     if not file.exists():
         return None
     results: dict[str, Any] = json.loads(file.read_text())
@@ -40,7 +40,7 @@ def finished_results(file: Path, config: DictConfig, resume: str | None) -> dict
 
 
 def with_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) -> DictConfig:
-    """The stored config with what the command line changes; what could not take effect exactly is refused."""
+    """Applies the command line to the stored config; refuses changes that could not take effect exactly."""
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.key_or_group.replace("/", ".")
         if key in ("resume", "name", "experiment"):
@@ -70,8 +70,8 @@ def with_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) ->
         if key.startswith(_IN_CHECKPOINT):
             raise ConfigError(
                 f"{key}: {before} in the run to resume, {chosen} on the command line. The optimizer's and the "
-                "schedule's state in the checkpoint hold it, so that it would not change; leave it out, or start a "
-                "new run"
+                "schedule's state in the checkpoint would replace it, so that it would not change; leave it out, or "
+                "start a new run"
             )
         if is_rank_zero():
             log.info("resumed with a difference: %s %s -> %s", key, before, chosen)
@@ -83,9 +83,9 @@ def with_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) ->
 
 
 def same_config(stored: DictConfig, config: DictConfig, folder: Path) -> DictConfig:
-    """The stored config, in which the precision is chosen already; any other difference is refused.
+    """Returns the stored config, in which the precision is chosen already; refuses any other difference.
 
-    A key that the run's version did not have makes none, where it has its default.
+    A key that the run's version did not have is no difference where it has its default.
     """
     old, new = flat(stored), flat(config)
     if new["trainer.precision"] is None:
@@ -97,7 +97,7 @@ def same_config(stored: DictConfig, config: DictConfig, folder: Path) -> DictCon
     differences = [f"{k}: {old.get(k)} there, {new.get(k)} now" for k in {**old, **new} if old.get(k) != new.get(k)]
     if differences:
         raise ConfigError(
-            f"{folder} holds a run of another config ({'; '.join(differences[:5])}); give another name=NAME, or "
+            f"{folder} contains a run with another config ({'; '.join(differences[:5])}); give another name=NAME, or "
             "remove it"
         )
     return stored

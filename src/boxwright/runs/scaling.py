@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 def scaled(cfg: DictConfig, quiet: bool = False) -> DictConfig:
-    """The config with rate and iterations fitted to `data.batch_size`; they are stated for 16 images a step.
+    """Fits rate and iterations to `data.batch_size`; the config states them for 16 images a step.
 
     The linear rule of Goyal et al. (arXiv 1706.02677): rate x b/16, iterations x 16/b, so that each image is
     seen as often.

@@ -31,7 +31,7 @@ from boxwright.runs.names import safe_name
 
 
 class Sweep(Callback):
-    """What Hydra calls before, between and after the jobs of a sweep."""
+    """Hydra's callback before, between and after the jobs of a sweep."""
 
     def __init__(self) -> None:
         self._total: int | None = None
@@ -39,7 +39,7 @@ class Sweep(Callback):
         self._failed: list[str] = []
 
     def on_multirun_start(self, config: DictConfig, config_name: str | None = None, **_: Any) -> None:
-        """Fix the name that the jobs share, and which of their overrides tell them apart."""
+        """Fixes the name that the jobs share, and which of their overrides distinguish them."""
         logging.getLogger(LAUNCHER_LOG).setLevel(logging.WARNING)  # `on_job_start` prints the same
         hydra: Any = config.hydra
         overrides = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(
@@ -85,7 +85,7 @@ class Sweep(Callback):
             print_once(f"{self._name(config)} is finished already: {monitor} {score}")
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """The table and the plot of what lies in the sweep's folder; status 1 where a job of this command failed."""
+        """Makes table and plot of all runs in the sweep's folder; exits with 1 if a job of this command failed."""
         if not is_rank_zero():
             return
         folder = Path(config.hydra.sweep.dir)
@@ -105,7 +105,7 @@ class Sweep(Callback):
 
 
 def _apart(hydra: Any) -> list[str]:
-    """A job's overrides without those that it shares with the others."""
+    """Lists a job's overrides without those that it shares with the others."""
     lines: list[str] = list(hydra.overrides.task)
     parsed = zip(lines, OverridesParser.create().parse_overrides(lines), strict=True)
     return [line for line, o in parsed if o.key_or_group not in hydra.job.config.override_dirname.exclude_keys]
@@ -118,12 +118,12 @@ def _problem(overrides: Iterable[Override]) -> str:
         if override.key_or_group == "resume":
             return f"{override.input_line}: a sweep continues when its command is repeated; leave it out"
         if override.key_or_group == "name" and override.is_sweep_override():
-            return f"{override.input_line}: the jobs of a sweep have their name in common; give one name, or none"
+            return f"{override.input_line}: the jobs of a sweep share one name; give one name, or none"
     return ""
 
 
 def _name(config_name: str, overrides: Iterable[Override]) -> str:
-    """What the jobs are called; where they are of several models, data sets or recipes, all their names."""
+    """Gives the name of the jobs; of jobs with several models, data sets or recipes, all their names joined."""
     choices = [
         [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()] if o.is_sweep_override() else [line]
         for o in overrides

@@ -1,4 +1,4 @@
-"""The end of a run: its best checkpoint tested and timed, its results summed up."""
+"""The end of a run: tests and times its best checkpoint, and sums up its results."""
 
 import logging
 import statistics
@@ -63,7 +63,7 @@ def finish(run: Run, module: TrainingModule, datamodule: DetectionDataModule, tr
 
 
 def timed(module: TrainingModule, trainer: pl.Trainer, datamodule: DetectionDataModule) -> dict[str, Any]:
-    """`ms_per_image` of the best weights and how it was taken, for finished.json and the loggers; on rank 0."""
+    """Measures `ms_per_image` of the best weights, for finished.json and the loggers; on rank 0."""
     best = cast(Checkpoints, trainer.checkpoint_callback)
     try:
         if best.best_step >= 0 and trainer.state.fn != TrainerFn.TESTING:  # else they are loaded
@@ -85,16 +85,16 @@ def timed(module: TrainingModule, trainer: pl.Trainer, datamodule: DetectionData
 
 
 _MOST = 32
-"""Images that are timed."""
+"""Number of images that are timed, at most."""
 _SECONDS = 3.0
 _WARM_UP = 3
-"""Passes before the first that counts; one for each further canvas, of which cuDNN takes the first slowly."""
+"""Passes before the first that counts; one for each further canvas, whose first pass is slow under cuDNN."""
 
 
 def ms_per_image(module: TrainingModule, trainer: pl.Trainer, datamodule: DetectionDataModule) -> dict[str, Any]:
-    """Times a forward pass and `module.evaluate_batch` over validation images, one at a time; the median, and how.
+    """Times a forward pass and `module.evaluate_batch` over validation images, one at a time; returns the median.
 
-    That is network, decoder and what validation keeps of it on the host, at the size and in the precision of
+    That is network, decoder and the results that validation keeps on the host, at the size and in the precision of
     validation; reading, resizing and the way to the device are not timed. The images are `_MOST` evenly spaced ones,
     or as many as it takes until `_SECONDS` are over, three at least.
     """

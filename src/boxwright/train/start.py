@@ -1,4 +1,4 @@
-"""The start of a run: what it fixes for its whole length, and what it logs."""
+"""The start of a run: fixes its precision, seed and schedule, and logs environment and config."""
 
 import json
 import logging
@@ -36,7 +36,7 @@ def prepare(run: Run) -> DictConfig:
 
 
 def announce(composed: DictConfig, run: Run, module: TrainingModule, trainer: pl.Trainer) -> None:
-    """Logs environment, config and the network's size: what one wants to know of a run years later."""
+    """Logs environment, config and the network's size, which one wants to know of a run years later."""
     if not trainer.is_global_zero:
         return
     cfg = run.config
@@ -65,7 +65,7 @@ def announce(composed: DictConfig, run: Run, module: TrainingModule, trainer: pl
 
 
 def chosen(cfg: DictConfig) -> str:
-    """The files chosen of groups, then each setting that is another than there."""
+    """Lists the files chosen of groups, then each setting that differs from them."""
     default, values, chosen_files = flat(reference()), flat(resolved(cfg)), choices()
     groups = [f"{group}={chosen_files[group]}" for group in sorted(chosen_files) if chosen_files[group] != "default"]
     changed = [line for line in plain(HydraConfig.get().overrides)["task"] if line.startswith("~")]
@@ -78,7 +78,7 @@ def chosen(cfg: DictConfig) -> str:
 
 
 def whole(cfg: DictConfig) -> str:
-    """The config as YAML; model.optimizer and model.schedule appear as interpolations."""
+    """Writes the config as YAML; model.optimizer and model.schedule appear as interpolations."""
     config = plain(cfg)
     same = [key for key in ("optimizer", "schedule") if config["model"].get(key) == config[key]]
     config["model"] |= {key: f"${{{key}}}" for key in same}
@@ -86,6 +86,6 @@ def whole(cfg: DictConfig) -> str:
 
 
 def image_size(resize: int, rule: str) -> tuple[int, int]:
-    """A typical canvas: the square, or a photo of 3 : 4, up to a multiple of 32."""
+    """Computes a typical canvas: the square, or a photo of 3 : 4, rounded up to multiples of 32."""
     height, width = (resize, resize * 4 / 3) if rule == "short_side" else (resize, resize)
     return int(np.ceil(height / 32) * 32), int(np.ceil(width / 32) * 32)

@@ -42,7 +42,7 @@ class Averaging(WeightAveraging):
         super().__init__(use_buffers=False)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """The module itself is moved to its device only after this."""
+        """Makes the average on the device, to which the module itself is moved only later."""
         if self.decay is not None and stage == "fit":
             self._average_model = Average(pl_module, trainer.strategy.root_device, self.decay)
 

@@ -1,4 +1,4 @@
-"""A run that goes back to its best weights once, and on from there at another rate."""
+"""Goes back to the best weights of a run once, and continues from there at another rate."""
 
 import logging
 from typing import Any, cast
@@ -16,8 +16,8 @@ class BackToBest(pl.Callback):
     """Takes the weights of the best checkpoint so far and multiplies every rate, before the first step after `at`.
 
     `at` is a number of steps, or a fraction of the run (0.714); null switches all of this off. Where the run averages,
-    weights and average become those of the checkpoint. The optimizer's moments stay as they are: as in the original,
-    which goes back after 10 of its 14 epochs. Before any validation nothing is best, and the rate alone changes.
+    weights and average become those of the checkpoint. The optimizer's moments stay as they are, as in the original,
+    which goes back after 10 of its 14 epochs. Before any validation there is no best one, and only the rate changes.
     """
 
     def __init__(self, at: float | None = None, factor: float = 0.1) -> None:
@@ -41,8 +41,8 @@ class BackToBest(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        # All that is due at a step, its validation and its checkpoints, lies behind it here; `global_step` changes with
-        # the last of accumulated micro-batches only.
+        # Validation and checkpoints that are due at a step are done by now; `global_step` changes only with the last of
+        # accumulated micro-batches.
         if self.at is None or self._done:
             return
         if self._step is None:  # earlier, a validation that is owed may have lengthened the run (see Checkpoints)
@@ -65,8 +65,8 @@ class BackToBest(pl.Callback):
         file = checkpoints.folder / f"step_{checkpoints.best_step:07d}.ckpt"
         if not file.exists():
             raise UserError(
-                f"{file} is gone, the best checkpoint so far, to which callbacks.back_to_best.at={self.at} goes back; "
-                "restore it, or continue without: callbacks.back_to_best.at=null"
+                f"callbacks.back_to_best.at={self.at} goes back to the best checkpoint so far, but {file} is gone; "
+                "restore it, or continue without it: callbacks.back_to_best.at=null"
             )
         checkpoint = trainer.strategy.load_checkpoint(file)
         module.load_state_dict(checkpoint["state_dict"])
@@ -76,7 +76,7 @@ class BackToBest(pl.Callback):
         return f"back to the weights of {file.name} ({checkpoints.best_text}, the best so far)"
 
     def _change_rate(self, trainer: pl.Trainer) -> tuple[float, float]:
-        """Largest rate before and after. Base rates are part of a schedule's state, so that a resumed run has them."""
+        """Multiplies rates, and base rates, which a schedule's state stores; returns the largest before and after."""
         groups = trainer.optimizers[0].param_groups
         before = max(group["lr"] for group in groups)
         for group in groups:

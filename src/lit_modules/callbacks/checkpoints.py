@@ -53,7 +53,7 @@ class Checkpoints(Checkpoint):
 
     @property
     def best_text(self) -> str:
-        """Metric and score of the best checkpoint, in percent unless it is a loss."""
+        """Metric and score of the best checkpoint; in percent unless it is a loss."""
         is_loss = self.monitor.startswith("val/loss")
         return f"{self.monitor} " + (f"{self.best_score:.4f}" if is_loss else f"{100 * self.best_score:.2f} %")
 
@@ -185,17 +185,17 @@ class Checkpoints(Checkpoint):
 
 
 def refuse_cut_steps(trainer: pl.Trainer) -> None:
-    """An epoch whose last step has fewer micro-batches would shift every interval after it."""
+    """Raises ValueError where the last step of an epoch has fewer micro-batches: it would shift later intervals."""
     batches, accumulate = trainer.num_training_batches, trainer.accumulate_grad_batches
     if batches % accumulate:
         raise ValueError(
-            f"trainer.limit_train_batches={trainer.limit_train_batches} leaves {batches} micro-batches an epoch, which "
-            f"trainer.accumulate_grad_batches={accumulate} does not divide; give a multiple of it"
+            f"trainer.limit_train_batches={trainer.limit_train_batches} gives {batches} micro-batches an epoch, not a "
+            f"multiple of trainer.accumulate_grad_batches={accumulate}; give a multiple of it"
         )
 
 
 def saved(folder: Path) -> list[tuple[int, Path]]:
-    """(step, file) of the checkpoints in a folder, oldest first."""
+    """Lists (step, file) of the checkpoints in a folder, oldest first."""
     return sorted((int(file.stem.removeprefix("step_")), file) for file in folder.glob("step_*.ckpt"))
 
 

@@ -1,4 +1,4 @@
-"""`compile=true`: torch.compile for the network's part of a training step."""
+"""Compiles the network's part of a training step with torch.compile: `compile=true`."""
 
 import getpass
 import logging
@@ -19,15 +19,15 @@ from datamodules.batch import Batch
 log = logging.getLogger(__name__)
 
 _MOST_KINDS = 1000
-"""Kinds of inputs that a part is compiled for; beyond torch's limit of 8 it would run uncompiled, rounded otherwise."""
+"""Input shapes that a part is compiled for; beyond torch's limit of 8 it would run uncompiled, rounded differently."""
 
 
 class Compiled(pl.Callback):
-    """Each part of the network (backbone, pyramid, heads) is compiled for the forward pass of training steps.
+    """Compiles each part of the network (backbone, pyramid, heads) for the forward pass of training steps.
 
-    All else runs as it is: validation, pictures, timing, so that `evaluate.py` finds a run's own numbers. Each size of
-    batches is compiled for itself, whatever came before it, and no kernel is chosen by its time, so that a resumed run
-    continues with the same kernels and the same bits. Losses and targets stay uncompiled, as in a paper's file.
+    All else runs uncompiled: validation, pictures, timing, so that `evaluate.py` finds a run's own numbers. Each size
+    of batches is compiled separately, whatever came before it, and no kernel is chosen by its time, so that a resumed
+    run continues with the same kernels and the same bits. Losses and targets stay uncompiled.
     """
 
     def __init__(self, backend: str = "inductor") -> None:
@@ -53,7 +53,7 @@ class Compiled(pl.Callback):
         if shape not in self._shapes:
             self._shapes.add(shape)
             log.info(
-                "compiling for batches of %d x %d x %d (kind %d of this run)", shape[0], *shape[2:], len(self._shapes)
+                "compiling for batches of %d x %d x %d (shape %d of this run)", shape[0], *shape[2:], len(self._shapes)
             )
             self._waiting.enter_context(signals_wait())
         for part, forward in self._forwards:
@@ -74,8 +74,9 @@ class Compiled(pl.Callback):
 def _keep_caches_apart() -> None:
     """Gives each instruction set a kernel cache of its own, unless the user has chosen a folder.
 
-    torch 2.15 keeps one in the system's temporary folder, and takes from it what a run under another instruction set
-    (another node that shares the folder, or ONEDNN_MAX_CPU_ISA) has compiled: seen to corrupt the memory of a run.
+    torch 2.15 has one cache in the system's temporary folder, and loads kernels from it that a run under another
+    instruction set (on another node that shares the folder, or by ONEDNN_MAX_CPU_ISA) has compiled. That was seen to
+    corrupt the memory of a run.
     """
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "")
     name = "-".join(filter(None, ("boxwright", getpass.getuser(), torch.backends.cpu.get_cpu_capability(), limit)))
@@ -83,7 +84,7 @@ def _keep_caches_apart() -> None:
 
 
 def compile_options() -> dict[str, Any]:
-    """torch's own choice between kernels by their time would differ from run to run, and rounding with it."""
+    """Gives options for deterministic kernels: a choice by time would differ from run to run, as would rounding."""
     import torch._inductor as inductor  # only where something is compiled: it takes seconds
 
     _keep_caches_apart()
@@ -92,8 +93,10 @@ def compile_options() -> dict[str, Any]:
 
 @contextmanager
 def signals_wait() -> Generator[None]:
-    """Schedulers and Ctrl-C signal every process, and the run still needs its compilers to finish the step and save:
-    those started in here, and all that the threads and processes started in here start later, never see it."""
+    """Blocks SIGINT and SIGTERM in all processes started within, and in those that they start later.
+
+    Schedulers and Ctrl-C signal every process, but a run still needs its compilers to finish the step and save.
+    """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -1,4 +1,4 @@
-"""A run that ends when it gets no better."""
+"""Early stopping, in the state of checkpoints, by the metric that they monitor."""
 
 import logging
 import math
@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 class EarlyStopping(LightningEarlyStopping):
     """Ends the run after `patience` validations in a row without a better `callbacks.checkpoints.monitor`; None: never.
 
-    Better is by more than `min_delta`, in the metric's own unit (AP is a fraction of 1). What it has counted is part of
-    a checkpoint, so that a resumed run ends where it would have ended. To train a run on that was ended, resume it with
-    a larger patience.
+    Better means by more than `min_delta`, in the metric's own unit (AP is a fraction of 1). Checkpoints store the
+    count, so that a resumed run ends where it would have ended. To continue a run that was stopped, resume it with a
+    larger patience.
     """
 
     def __init__(self, patience: int | None = None, min_delta: float = 0.0) -> None:
@@ -41,19 +41,19 @@ class EarlyStopping(LightningEarlyStopping):
         self.best_score = torch.tensor(-sign * math.inf)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes all but the patience, which is the config's."""
+        """Restores everything except the patience, which the config gives."""
         super().load_state_dict({**state_dict, "patience": self.patience})
 
     @property
     def reason(self) -> str:
-        """Why the run ended, or will before its next step; empty where it continues."""
+        """The reason why the run ended, or will before its next step; empty where it continues."""
         if not self.is_on or self.wait_count < self.patience:
             return ""
         times = "1 validation" if self.patience == 1 else f"{self.patience} validations"
         return f"no better {self.monitor} in {times}: callbacks.early_stopping.patience={self.patience}"
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Ends a run again that was killed between its last validation and its end."""
+        """Stops a resumed run that was killed between its last validation and its end."""
         if self.reason:
             trainer.should_stop = True
 
@@ -66,6 +66,6 @@ class EarlyStopping(LightningEarlyStopping):
 
 
 def stopped_early(trainer: pl.Trainer) -> str:
-    """Why early stopping ended a run; empty where it did not."""
+    """Returns the reason why early stopping ended a run; empty where it did not."""
     found = [callback for callback in cast(Any, trainer).callbacks if isinstance(callback, EarlyStopping)]
     return found[0].reason if found else ""

@@ -23,11 +23,11 @@ log = logging.getLogger(__name__)
 
 _LOSS = "loss (mean)"
 _WIDTHS = {_LOSS: 13, "lr": 8, "eta": 8}
-"""Widths of columns whose figures are wider than their heading and than 0.123."""
+"""Widths of columns whose figures are wider than both their heading and 0.123."""
 _LINES = 20
 """Lines between two headings."""
 _CLASSES_LISTED = 20
-"""Classes of a validation; the curves have all."""
+"""Classes in the table of a validation; the curves have all."""
 
 
 class Log(Callback):
@@ -47,12 +47,12 @@ class Log(Callback):
         self._images = 0
         self._validated = False
         self.seconds = 0.0
-        """Spent in steps, without validations, also before the run was resumed."""
+        """Time spent in steps, without validations, including that before the run was resumed."""
         self.shown: dict[str, str] = {}
-        """The last line's figures, by the headings of their columns."""
+        """Figures of the last line, by the headings of their columns."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Losses since the last row, so that a resumed run's next row is that of an uninterrupted one."""
+        """Stores the losses since the last row, so that a resumed run's next row is that of an uninterrupted one."""
         self._read()
         columns = {name: list(column) for name, column in self._columns.items()}
         return {"columns": columns, "seconds": self.seconds}
@@ -64,7 +64,7 @@ class Log(Callback):
         self._keep_skipped(trainer, cast(TrainingModule, pl_module))  # what comes later, a resumed run meets again
 
     def _read(self) -> None:
-        """Moves the losses since the last time off the device, each the mean over ranks."""
+        """Moves the losses since the last call off the device, each the mean over ranks."""
         if not self._window:
             return
         names = list(self._window[0])
@@ -140,7 +140,7 @@ class Log(Callback):
         self._columns, self._step_times, self._data_times, self._images = {}, [], [], 0
 
     def _line(self, trainer: pl.Trainer, metrics: dict[str, float]) -> dict[str, str]:
-        """The figures by the headings of their columns."""
+        """Formats the figures by the headings of their columns."""
         medians = {name.removeprefix("loss_"): statistics.median(column) for name, column in self._columns.items()}
         self._sum += sum(self._columns["loss"])
         self._count += len(self._columns["loss"])
@@ -193,14 +193,14 @@ class Log(Callback):
         self._keep_skipped(trainer, module)
 
     def _keep_skipped(self, trainer: pl.Trainer, module: TrainingModule) -> None:
-        """Lists what was skipped since the last time, and keeps all of it in the run's folder."""
+        """Logs what was skipped since the last call, and writes all of it to the run's folder."""
         module.skipped.gather()
         if trainer.is_global_zero:
             for line in module.skipped.news():
                 log.warning("%s", line)
             try:
                 module.skipped.write(module.folder)
-            except OSError as error:  # it stands in the log too
+            except OSError as error:  # the log has the same
                 log.warning("%s", error)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -227,7 +227,7 @@ class Log(Callback):
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's bar over an epoch, with two figures of `Log`'s last line, which cost nothing to read."""
+    """Lightning's bar over an epoch, with two figures of `Log`'s last line."""
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"epoch {current_epoch}"
@@ -239,11 +239,11 @@ class ProgressBar(RichProgressBar):
 
 
 def train_seconds(trainer: pl.Trainer) -> float | None:
-    """Spent in steps, without validations; None for a run without `callbacks.log`."""
+    """Returns the time spent in steps, without validations; None for a run without `callbacks.log`."""
     callbacks: list[pl.Callback] = cast(Any, trainer).callbacks
     return next((callback.seconds for callback in callbacks if isinstance(callback, Log)), None)
 
 
 def epoch(trainer: pl.Trainer) -> int:
-    """The epoch of the last step; Lightning's own counter is one ahead in the validation that a resumed run owes."""
+    """Computes the epoch of the last step; Lightning's is one ahead in the validation that a resumed run owes."""
     return (trainer.global_step * trainer.accumulate_grad_batches - 1) // int(trainer.num_training_batches)

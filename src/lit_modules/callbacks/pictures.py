@@ -1,4 +1,4 @@
-"""Pictures of validation images with their boxes, in the run's folder and on dashboards, with tables and curves."""
+"""Draws validation images with their boxes for the run's folder and dashboards, with tables and curves."""
 
 import logging
 import os
@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 
 
 class Pictures(Callback):
-    """After every N validations, and the last one: `pictures/step_N/` and a dashboard's `pictures/` and `analysis/`.
+    """Writes `pictures/step_N/` and a dashboard's `pictures/` and `analysis/` after every N validations and the last.
 
-    A logger gets them that has `log_validation(analysis, pictures, step)`, and those between validations that has
-    `log_pictures` of the same arguments: W&B's and TensorBoard's, or one's own.
+    A logger with a method `log_validation(analysis, pictures, step)` gets them, and one with `log_pictures` of the same
+    arguments gets those between validations: W&B's and TensorBoard's, or your own.
 
-    The same images each time, and those with the lowest AP; with `every_steps` also between validations, the same
-    images alone. Rank 0 alone is at work. What fails here costs a warning, never the run.
+    They show the same images each time, and those with the lowest AP; with `every_steps` the same images are drawn
+    between validations, too. Only rank 0 draws. A failure here costs a warning, never the run.
 
     `num_fixed` and `num_worst` 0: no pictures; `keep` counts the newest folders, -1 keeps all.
     """
@@ -112,13 +112,13 @@ class Pictures(Callback):
             yield
         except Exception as error:
             if what not in self._warned:
-                log.warning("%s: %s: %s; the run continues without", what, type(error).__name__, error)
+                log.warning("%s: %s: %s; the run continues without them", what, type(error).__name__, error)
             self._warned.add(what)
 
     def _choose(
         self, datamodule: DataModule, analysis: Analysis, rows: Mapping[str, list[int]]
     ) -> dict[str, list["Picture"]]:
-        """The `fixed` images and the `worst`, without those that can't be read."""
+        """Reads the `fixed` images and the `worst`, without those that can't be read."""
         pictures: dict[int, Picture] = {}
         for row in dict.fromkeys(rows["fixed"] + rows["worst"]):
             image_id = analysis.truth.image_ids[row].item()
@@ -163,7 +163,7 @@ def found_on_few(module: DetectionModule, trainer: pl.Trainer, datamodule: DataM
 
 
 def write_folder(folder: Path, pictures: Mapping[str, np.ndarray]) -> None:
-    """JPEGs, in place of an older folder once all are written."""
+    """Writes JPEGs, which replace an older folder once all are written."""
     part = folder.with_name(f".{folder.name}.part")
     for left in folder.parent.glob(".step_*.part"):
         shutil.rmtree(left)
@@ -181,7 +181,7 @@ def write_folder(folder: Path, pictures: Mapping[str, np.ndarray]) -> None:
 
 
 def step_folders(folder: Path) -> list[Path]:
-    """Oldest first."""
+    """Lists the folders of steps, oldest first."""
     return sorted((path for path in folder.glob("step_*") if path.name[5:].isdecimal()), key=step_of)
 
 

@@ -1,4 +1,4 @@
-"""`report.html` in the folder of a run, or of an evaluation; `reports.report` draws it."""
+"""Writes `report.html` of a run or of an evaluation; `reports.report` draws it."""
 
 import csv
 import logging
@@ -31,16 +31,16 @@ log = logging.getLogger(__name__)
 
 FILE = "report.html"
 _SHARE = 50
-"""A report is written again once so many times its own duration has passed: 2 % of a run at most."""
+"""A report is written again once this many times its own duration has passed: at most 2 % of a run."""
 _LONGEST = 1000
-"""Characters of an error's message."""
+"""Characters of an error's message in the report, at most."""
 
 
 class Report(Callback):
-    """Writes the page after validations, at most 2 % of the time, and always at the end, however the run ends.
+    """Writes the page after validations, for at most 2 % of the time, and always at the end, however the run ends.
 
-    Rank 0 alone is at work, and nothing of the run is touched: a report that fails costs a warning. A run that
-    was resumed and ends before its next validation leaves the page of the one before as it is.
+    Only rank 0 writes, and nothing of the run is changed: a report that fails costs a warning. A run that is resumed
+    and ends before its next validation leaves the earlier page as it is.
 
     `pictures`: half of them the worst images, a quarter the best, a quarter at random; 0: none.
     """
@@ -73,7 +73,7 @@ class Report(Callback):
             self._due, self._analysis, self._step = True, None, trainer.global_step
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any) -> None:
-        """Here, not when the validation ends: its checkpoint is saved by now, and the best one known."""
+        """Writes a page that is due, now that the validation's checkpoint is saved and the best one is known."""
         if self._due and time.perf_counter() - self._written >= _SHARE * self._took:
             self._write(trainer, cast(TrainingModule, pl_module), "unfinished")
 
@@ -180,19 +180,19 @@ def write(
     image: Callable[[int | str], np.ndarray],
     pictures: int = 24,
 ) -> str:
-    """Writes the page; gives what went wrong, empty if nothing did. matplotlib is imported here, and not before."""
+    """Writes the page, importing matplotlib only here; returns a message if that failed, else an empty one."""
     try:
         from reports.html import write_page
         from reports.report import report
 
         write_page(file, report(about(), analysis(), image, pictures))
     except Exception as error:
-        return f"{file} could not be written, everything else continues: {type(error).__name__}: {error}"
+        return f"{file} could not be written; everything else continues: {type(error).__name__}: {error}"
     return ""
 
 
 def history(file: Path) -> list[dict[str, str]]:
-    """Rows of metrics.csv; none where the run has no such logger."""
+    """Reads the rows of metrics.csv; none where the run has no such logger."""
     if not file.exists():
         return []
     with file.open(newline="") as opened:

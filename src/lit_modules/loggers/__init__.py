@@ -1,4 +1,4 @@
-"""The loggers that get the curves: a CSV file always, Weights & Biases by default, others where asked for."""
+"""Loggers of the curves: a CSV file always, Weights & Biases by default, others if chosen."""
 
 from lit_modules.loggers.csv_file import CSVLogger as CSVLogger
 from lit_modules.loggers.mlflow import MLflowLogger as MLflowLogger

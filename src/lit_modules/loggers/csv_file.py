@@ -1,4 +1,4 @@
-"""`metrics.csv`, the curves of a run."""
+"""The logger that writes a run's curves to `metrics.csv`."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class CSVLogger(Logger):
-    """`metrics.csv`: a row for each call, a column for each name, floats with every digit.
+    """Writes `metrics.csv`: a row for each call, a column for each name, floats with every digit.
 
     A resumed run continues the same file: rows after its checkpoint's step are dropped, since they are
     computed again, and a row of the same step and names as an earlier one takes its place. A file that can't be
@@ -60,7 +60,7 @@ class CSVLogger(Logger):
 
     @rank_zero_only
     def drop_after(self, step: int) -> None:
-        """Forgets what was logged after a step."""
+        """Deletes rows that were logged after a step."""
         self._rows = [row for row in self._rows if int(row["step"]) <= step]
         self._write()
 

@@ -1,4 +1,4 @@
-"""What a dashboard refuses costs a warning, not the run."""
+"""Turns errors of a dashboard into a warning, so that they never cost a run."""
 
 import logging
 from collections.abc import Generator
@@ -8,7 +8,7 @@ log = logging.getLogger(__name__)
 
 
 class Forgiven:
-    """`with forgiven():` turns an error of a dashboard into a warning; later ones are passed over in silence."""
+    """Turns an error within `with forgiven():` into a warning; later errors are ignored in silence."""
 
     def __init__(self, dashboard: str) -> None:
         self.dashboard = dashboard
@@ -21,6 +21,6 @@ class Forgiven:
         except Exception as error:
             if not self._refused:
                 log.warning(
-                    "%s: %s: %s; the run continues without what it refuses", self.dashboard, type(error).__name__, error
+                    "%s: %s: %s; the run continues without what it rejects", self.dashboard, type(error).__name__, error
                 )
             self._refused = True

@@ -1,4 +1,4 @@
-"""MLflow as a logger that asks for no server, and goes on where a run does."""
+"""A logger for MLflow that needs no server, and continues a resumed run."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ from lit_modules.loggers.settings import flattened
 log = logging.getLogger(__name__)
 
 _METRICS, _SETTINGS = 1000, 100
-"""The most that MLflow takes in one call."""
+"""The most that MLflow accepts in one call."""
 _LONGEST_NAME, _LONGEST_TEXT = 250, 6000
 
 
@@ -27,10 +27,10 @@ class MLflowLogger(Logger):
     """Curves and config in an MLflow store: by default the database `runs/mlflow.db`, which all runs share.
 
     `tracking_uri`: None takes MLFLOW_TRACKING_URI where that is set. A resumed run continues the same MLflow run, whose
-    id lies in the run's folder. Lightning's own logger would cut class names down to ASCII letters, be refused more
-    than 1000 metrics in a call and changed settings of a resumed run, and by default write files that MLflow 3.17
-    refuses.
-    What MLflow can't take once the run has begun costs a warning, not the run.
+    id is in the run's folder. With Lightning's own logger class names would lose all but ASCII letters, MLflow would
+    reject more than 1000 metrics in a call and changed settings of a resumed run, and the default would be files that
+    MLflow 3.17 rejects.
+    What MLflow rejects once the run has begun costs a warning, not the run.
     """
 
     def __init__(self, folder: str, experiment: str = "boxwright", tracking_uri: str | None = None) -> None:
@@ -53,7 +53,7 @@ class MLflowLogger(Logger):
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # else it reports its use; read at import
         from mlflow.tracking import MlflowClient
 
-        for library in ("mlflow", "alembic"):  # which tell of every table that they make
+        for library in ("mlflow", "alembic"):  # which log every table that they create
             logging.getLogger(library).setLevel(logging.WARNING)
         if self._files is not None:
             self._files.parent.mkdir(exist_ok=True)
@@ -82,7 +82,7 @@ class MLflowLogger(Logger):
 
     @rank_zero_only
     def _begin(self) -> None:
-        """Begin a run, or go on with the one that `mlflow_id` in the run's folder names."""
+        """Begins a run, or continues the one that `mlflow_id` in the run's folder names."""
         if self._run_id:
             return
         identity = self._folder / "mlflow_id"
@@ -95,7 +95,7 @@ class MLflowLogger(Logger):
         identity.write_text(self._run_id)
 
     def _experiment_id(self) -> str:
-        """Of the experiment of this name, which is made where there is none."""
+        """Finds the id of the experiment, which is created where it does not exist."""
         from mlflow.exceptions import MlflowException
 
         files = None if self._files is None else self._files.as_uri()
@@ -111,7 +111,7 @@ class MLflowLogger(Logger):
 
     @rank_zero_only
     def drop_after(self, step: int) -> None:
-        """Forget what was logged after a step; a server forgets nothing."""
+        """Deletes what was logged after a step, from a database; a server keeps it."""
         if not (self._folder / "mlflow_id").exists():
             return
         self._begin()
@@ -127,7 +127,7 @@ class MLflowLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Settings by their dotted names; MLflow changes none, so that one that has changed is a tag `resumed.NAME`."""
+        """Logs settings by dotted names; a changed one, which MLflow can't change, becomes a tag `resumed.NAME`."""
         self._begin()
         with self._forgiven():
             from mlflow.entities import Param
@@ -144,7 +144,7 @@ class MLflowLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Values by their names; a step that a validation is repeated at keeps the first."""
+        """Logs values by their names; where a validation is repeated, the first values are kept."""
         with self._forgiven():
             from mlflow.entities import Metric
 
@@ -156,7 +156,7 @@ class MLflowLogger(Logger):
 
     @rank_zero_only
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
-        """The metrics of the best checkpoint, as `best/` at its step."""
+        """Logs the metrics of the best checkpoint as `best/` at its step."""
         best: dict[str, float] = checkpoint_callback.best_metrics
         if best and checkpoint_callback.best_step != self._best_step:
             self._best_step = checkpoint_callback.best_step
@@ -170,18 +170,18 @@ class MLflowLogger(Logger):
 
 
 def require_packages() -> None:
-    """Raises ValueError where a package is missing; MLflow's light one comes without those of its store."""
+    """Raises ValueError where a package is missing: mlflow-skinny comes without those of the store."""
     missing = [name for name in ("mlflow", "sqlalchemy", "alembic") if find_spec(name) is None]
     if missing:
         raise ValueError(f"logger=mlflow: {', '.join(missing)} not installed; pip install mlflow, or choose logger=csv")
 
 
 def parts(items: list[Any], size: int) -> Iterator[list[Any]]:
-    """Consecutive parts of at most `size` items."""
+    """Splits items into consecutive parts of at most `size`."""
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def accepted(name: str) -> str:
-    """A name as MLflow takes it: what is no letter, digit or one of `_-. :/` becomes `_`, as do words `.` and `..`."""
+    """Makes a name that MLflow accepts: all but letters, digits and `_-. :/` becomes `_`, as do words `.` and `..`."""
     words = (re.sub(r"[^\w.\- :]", "_", word) for word in name.split("/"))
     return "/".join("_" if word in ("", ".", "..") else word for word in words)[:_LONGEST_NAME]

@@ -1,4 +1,4 @@
-"""The tables of MLflow's store in a file of SQLite."""
+"""The tables of MLflow's store in an SQLite file."""
 
 import sqlite3
 from contextlib import closing
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def cut(file: Path, run: str, step: int) -> set[tuple[str, int]]:
-    """Delete the values of a run after an optimizer step; returns the names and steps it has.
+    """Deletes the values of a run after an optimizer step; returns the names and steps that remain.
 
     MLflow keeps the newest value of each name in a table of its own, which is made anew.
     """

@@ -1,11 +1,11 @@
-"""A nested config as flat names, for dashboards that know no nesting."""
+"""Flattens a nested config, for dashboards without nesting."""
 
 from collections.abc import Mapping
 from typing import Any, cast
 
 
 def flattened(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
-    """Settings by their dotted names, as on the command line; what is no number or truth value is a text."""
+    """Gives settings by dotted names, as on the command line; all but numbers and booleans become strings."""
     flat: dict[str, bool | int | float | str] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):

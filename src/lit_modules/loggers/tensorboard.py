@@ -1,4 +1,4 @@
-"""TensorBoard as a logger that goes on where a run does."""
+"""A logger for TensorBoard that continues a resumed run."""
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -21,10 +21,10 @@ _SETTINGS = "_hparams_/session_start_info"
 
 
 class TensorBoardLogger(LightningTensorBoardLogger):
-    """Event files in the run's folder, `tensorboard/`, one for each part of a resumed run.
+    """Writes event files to the run's folder, `tensorboard/`, one for each part of a resumed run.
 
-    Each call is on the disk when it returns, so that a kill costs nothing up to the last checkpoint. What can't be
-    written costs a warning, not the run.
+    Each call writes to the disk before it returns, so that a kill loses nothing up to the last checkpoint. A failure to
+    write costs a warning, not the run.
     """
 
     def __init__(self, folder: str) -> None:
@@ -43,7 +43,7 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     @rank_zero_only
     def drop_after(self, step: int) -> None:
-        """Forget what was logged after a step, in the files and in a TensorBoard that has read them."""
+        """Deletes what was logged after a step, from the files and from a TensorBoard that has read them."""
         with self._forgiven():
             files = list(Path(self.log_dir).glob("events.out.tfevents.*"))
             for file in files:
@@ -53,7 +53,7 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """The settings that a run began with, by their dotted names, and the metric that counts."""
+        """Logs the settings that a run began with, by dotted names, and the monitored metric."""
         if any(name == _SETTINGS for name, _ in self._kept):
             return
         with self._forgiven():
@@ -72,7 +72,7 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     @rank_zero_only
     def log_validation(self, analysis: Analysis, pictures: Mapping[str, Sequence[Picture]], step: int) -> None:
-        """Pictures of the fixed and the worst images, and the metrics of each class as a table."""
+        """Logs pictures of the fixed and the worst images, and the metrics of each class as a table."""
         self.log_pictures(analysis, pictures, step)
         with self._forgiven():
             if self._is_new("analysis/per_class/text_summary", step):
@@ -84,7 +84,7 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     @rank_zero_only
     def log_pictures(self, analysis: Analysis, pictures: Mapping[str, Sequence[Picture]], step: int) -> None:
-        """Pictures as they are in the run's folder: fixed images by their names, the worst by their rank."""
+        """Logs the pictures of the run's folder: fixed images by their names, the worst by their rank."""
         with self._forgiven():
             for role, shown in pictures.items():
                 for rank, picture in enumerate(shown, 1):
@@ -107,7 +107,7 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Nothing: each call is on the disk already, and the run's folder holds config.yaml."""
+        """Does nothing: each call has written to the disk already, and the run's folder has config.yaml."""
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -115,5 +115,5 @@ class TensorBoardLogger(LightningTensorBoardLogger):
             super().finalize(status)
 
     def _is_new(self, name: str, step: int | None) -> bool:
-        """Whether the part of the run before it was killed has not logged it: a validation may be repeated."""
+        """Whether a value was not logged before the run was killed: a validation may be repeated."""
         return (name, step or 0) not in self._kept

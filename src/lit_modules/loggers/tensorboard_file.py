@@ -1,4 +1,4 @@
-"""The event file of TensorBoard: records of a length (8 bytes), its checksum (4), an event, its checksum (4)."""
+"""TensorBoard's event files: records of a length (8 bytes), its checksum (4), an event, its checksum (4)."""
 
 import os
 import struct
@@ -11,10 +11,10 @@ _HEAD, _CHECKSUM = 12, 4
 
 
 def cut(file: Path, step: int) -> set[tuple[str, int]]:
-    """Shorten it to the values up to an optimizer step, and to whole records; returns the names and steps it has.
+    """Cuts a file after an optimizer step, and after its last whole record; returns the names and steps that remain.
 
-    A run that was killed leaves a record torn, and values of steps that the resumed run takes again. A mark of an
-    earlier resumption is no value.
+    A killed run leaves a torn record, and values of steps that the resumed run repeats. A mark of an earlier resumption
+    is not a value.
     """
     event_pb2 = import_module("tensorboard.compat.proto.event_pb2")
 
@@ -33,7 +33,7 @@ def cut(file: Path, step: int) -> set[tuple[str, int]]:
 
 
 def _records(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The end of each whole record, and its content."""
+    """Yields the end of each whole record, and its content."""
     position = 0
     while position + _HEAD <= len(data):
         (length,) = struct.unpack_from("<Q", data, position)

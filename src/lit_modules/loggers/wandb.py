@@ -1,4 +1,4 @@
-"""Weights & Biases as a logger that never asks."""
+"""A logger for Weights & Biases that never asks for a login."""
 
 import logging
 import netrc
@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 
 
 class WandbLogger(LightningWandbLogger):
-    """W&B that never asks: without an API key the run is offline, and all that it writes stays in its folder.
+    """Logs to W&B without asking: without an API key the run is offline, and all files stay in its folder.
 
-    What W&B can't take once the run has begun costs a warning, not the run.
+    What W&B rejects once the run has begun costs a warning, not the run.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class WandbLogger(LightningWandbLogger):
         chosen = mode or os.environ.get("WANDB_MODE") or ("online" if has_api_key() else "offline")
         if chosen == "online" and not has_api_key():
             raise ValueError(
-                f"logger.wandb.mode={mode}, WANDB_MODE={os.environ.get('WANDB_MODE')}: W&B online needs an API key, and"
+                f"logger.wandb.mode={mode}, WANDB_MODE={os.environ.get('WANDB_MODE')}: W&B online needs an API key, but"
                 " there is none; set WANDB_API_KEY, or run `wandb login` once, or leave the mode out to run offline"
             )
         keep_inside(path)
@@ -55,7 +55,9 @@ class WandbLogger(LightningWandbLogger):
             if not identity.exists():
                 identity.write_text(secrets.token_hex(4))
             if chosen == "offline":
-                log.info("W&B: offline in %s (no API key, or so asked); `wandb sync` uploads it", path / "wandb")
+                log.info(
+                    "W&B: offline in %s (no API key, or offline by choice); `wandb sync` uploads it", path / "wandb"
+                )
         super().__init__(
             project=project,
             entity=entity,
@@ -78,7 +80,7 @@ class WandbLogger(LightningWandbLogger):
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Logs the config, nested, and asks for each metric's best value in the summary.
 
-        `overrides`, the settings of the command line by key: with `/` for `.`, which W&B takes for nesting.
+        `overrides` are the settings of the command line by key, with `/` for `.`, which W&B would nest.
         """
         overrides = {str(key).replace(".", "/"): value for key, value in params.get("overrides", {}).items()}
         super().log_hyperparams({**params, "overrides": overrides})
@@ -117,7 +119,7 @@ class WandbLogger(LightningWandbLogger):
 
     @rank_zero_only
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
-        """The metrics of the best checkpoint, and its step, as `best/` in the run's summary."""
+        """Writes the metrics of the best checkpoint and its step to the run's summary, as `best/`."""
         best: dict[str, float] = checkpoint_callback.best_metrics
         if best and checkpoint_callback.best_step != self._best_step:
             self._best_step = checkpoint_callback.best_step
@@ -137,7 +139,7 @@ _folders: dict[str, str] = {}
 
 
 def keep_inside(folder: Path) -> None:
-    """Point W&B's folders into the run's, except those that the user has set."""
+    """Points W&B's folders into the run's folder, except those that the user has set."""
     for variable, sub in (("DIR", ""), ("CACHE_DIR", "cache"), ("DATA_DIR", "data")):
         name = f"WANDB_{variable}"
         if os.environ.get(name) == _folders.get(name):
@@ -148,8 +150,8 @@ def keep_inside(folder: Path) -> None:
 def has_api_key() -> bool:
     """Whether W&B could log in without asking: an environment variable, or an entry for its host in ~/.netrc.
 
-    Without WANDB_BASE_URL the host is W&B's own or that of a settings file: any entry will do that is for the
-    name "user", as `wandb login` writes it.
+    Without WANDB_BASE_URL the host is W&B's own or that of a settings file, so any entry with the login "user" counts,
+    as `wandb login` writes it.
     """
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from reports.validation_pictures import Picture
 
 _CURVES = 20
-"""Classes with a curve of their own: those with the most objects."""
+"""Number of classes with a curve of their own: those with the most objects."""
 _CELLS = 10_000
-"""Rows that W&B takes of a table."""
+"""Rows of a table that W&B accepts."""
 _PADDING = 128
 
 
 def panels(analysis: Analysis, shown: Mapping[str, Sequence["Picture"]]) -> dict[str, Any]:
-    """Everything by the key that it is logged under."""
+    """Makes all panels of a validation, by the keys under which they are logged."""
     return {
         **{f"pictures/{role}": overlays(analysis, pictures) for role, pictures in shown.items() if pictures},
         "analysis/per_class": per_class(analysis),
@@ -33,7 +33,7 @@ def panels(analysis: Analysis, shown: Mapping[str, Sequence["Picture"]]) -> dict
 
 
 def overlays(analysis: Analysis, shown: Sequence["Picture"]) -> list[wandb.Image]:
-    """Padded at the right and the bottom to a common size: W&B shows the pictures of one key in one frame."""
+    """Pads pictures at right and bottom to a common size, since W&B shows those of one key in one frame."""
     height = max(picture.image.shape[0] for picture in shown)
     width = max(picture.image.shape[1] for picture in shown)
     images: list[wandb.Image] = []
@@ -52,7 +52,7 @@ def overlays(analysis: Analysis, shown: Sequence["Picture"]) -> list[wandb.Image
 
 
 def boxes(analysis: Analysis, row: int, size: tuple[int, ...], canvas: tuple[int, int]) -> dict[str, dict[str, Any]]:
-    """Two layers of boxes in fractions of the canvas, in which the image of `size` lies at the upper left."""
+    """Makes two layers of boxes in fractions of the canvas, whose upper left is the image of `size`."""
     original = analysis.truth.sizes[row]
     scale = np.array([size[1] / original[1] / canvas[1], size[0] / original[0] / canvas[0]])
     corners = np.array([size[1] / canvas[1], size[0] / canvas[0]])
@@ -74,7 +74,7 @@ def boxes(analysis: Analysis, row: int, size: tuple[int, ...], canvas: tuple[int
 
 
 def per_class(analysis: Analysis) -> wandb.Table:
-    """Cells are empty where a class has no objects."""
+    """Makes the table of each class's metrics; cells are empty where a class has no objects."""
     metrics = analysis.metrics
     names = [name for name in next(iter(metrics.per_class.values())) if name != "num_objects"]
     table = wandb.Table(columns=["class", *names, "objects", "best-F1 threshold", "F1"])
@@ -86,7 +86,7 @@ def per_class(analysis: Analysis) -> wandb.Table:
 
 
 def pr_curves(analysis: Analysis) -> Any:
-    """A line for each of the most frequent classes, and their mean over all classes with objects."""
+    """Plots a line for each of the most frequent classes, and the mean over all classes with objects."""
     metrics = analysis.metrics
     present = {name: curve.precision for name, curve in metrics.curves.items() if (curve.precision >= 0).all()}
     frequent = sorted(present, key=lambda name: -metrics.per_class[name]["num_objects"])[:_CURVES]
@@ -108,13 +108,13 @@ def pr_curves(analysis: Analysis) -> Any:
 
 
 def confusion(analysis: Analysis) -> Any:
-    """Counts at IoU 0.5; where there are more classes than W&B takes, the cells with the highest."""
+    """Plots counts at IoU 0.5; of more classes than W&B accepts, the cells with the highest counts."""
     names = [*analysis.truth.class_names, _unlike("background", analysis.truth.class_names)]
     return _matrix("Detections at IoU 0.5", names, analysis.confusion)
 
 
 def of_part(part: Confusion) -> Any:
-    """The confusion matrix of a part of the model."""
+    """Plots the confusion matrix of a part of the model."""
     *classes, background = part.matrix.names
     return _matrix(part.matrix.title, [*classes, _unlike(background, classes)], part.counts)
 
@@ -137,5 +137,5 @@ def _matrix(title: str, names: Sequence[str], counts: np.ndarray) -> Any:
 
 
 def _unlike(name: str, others: Collection[str]) -> str:
-    """The name, in brackets as long as there is a class of that name."""
+    """Puts a name in brackets until no class has it."""
     return _unlike(f"({name})", others) if name in others else name

@@ -1,0 +1,131 @@
+"""The checks of an inspection: problems of annotations and images, and warnings of what may not be intended."""
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from boxwright.inspect_data.terminal import with_bar
+from datamodules.survey import Survey
+from evaluation.truth import Truth
+from reports.inspection_tables import SplitCounts
+
+_LISTED = 500  # problems of one rule on the page
+UNREADABLE = "an image file can't be read as it is annotated"
+
+
+@dataclass
+class Problems:
+    """The problems, which make the inspection fail, and the warnings, which don't."""
+
+    listed: list[str] = field(default_factory=list[str])
+    """The first `_LISTED` of each rule, in words."""
+    counts: Counter[str] = field(default_factory=Counter[str])
+    """The number of all problems, by rule."""
+    warnings: list[str] = field(default_factory=list[str])
+
+    def add(self, rule: str, text: str) -> None:
+        self.counts[rule] += 1
+        if self.counts[rule] <= _LISTED:
+            self.listed.append(text)
+
+
+def collect(survey: Survey, found: Problems) -> None:
+    """Adds what the reader of the annotations found."""
+    found.listed += survey.findings.problems
+    found.counts.update(survey.findings.counts)
+    if survey.findings.filled:
+        filled = ", ".join(f"{key}, {count} times" for key, count in survey.findings.filled.items())
+        found.warnings.append(f"{survey.name}, keys that were missing and are filled in: {filled}")
+
+
+def warn_of_boxes(role: str, survey: Survey, min_box: float, names: tuple[str, ...], found: Problems) -> None:
+    """Warns of legal boxes that may not be intended: excluded by their class, one pixel wide, or annotated twice."""
+    truth: Truth = survey.truth
+    if survey.others:
+        most = sorted(survey.others.items(), key=lambda item: -item[1][0])
+        total = sum(count for _, (count, _) in most)
+        listed = ", ".join(f"{name!r} {count} (the first in {path})" for name, (count, path) in most[:5])
+        more = f", and of {len(most) - 5} more classes" if len(most) > 5 else ""
+        found.warnings.append(f"{role}, boxes of classes that are not in data.classes: {total}; {listed}{more}")
+
+    def examples(boxes: np.ndarray) -> str:
+        some: list[str] = []
+        for i in boxes[:5]:
+            corners = ", ".join(f"{number:g}" for number in truth.boxes[i])
+            some.append(f"{names[truth.labels[i]]} [{corners}] of image {truth.image_ids[truth.image_index[i]]}")
+        return f"{len(boxes)}, xyxy {'; '.join(some)}{'; ...' if len(boxes) > len(some) else ''}"
+
+    side = max(1.0, min_box)
+    thin = np.flatnonzero((truth.boxes[:, 2:] - truth.boxes[:, :2]).min(axis=1, initial=np.inf) <= side)
+    if len(thin):
+        found.warnings.append(f"{role}, boxes at most {side:g} pixel wide or high: {examples(thin)}")
+    small = np.flatnonzero(_too_small(survey))
+    if role == "train" and len(small):
+        found.warnings.append(
+            f"{role}, boxes smaller than data.min_box={min_box:g}, which training does not use: {examples(small)}"
+        )
+    rows = np.column_stack([truth.image_index, truth.labels, truth.boxes])
+    _, first = np.unique(rows, axis=0, return_index=True)
+    twice = np.setdiff1d(np.arange(len(rows)), first)
+    if len(twice):
+        found.warnings.append(f"{role}, boxes that repeat another of their class exactly: {examples(twice)}")
+
+
+def _too_small(survey: Survey) -> np.ndarray:
+    truth: Truth = survey.truth
+    return ~(survey.used | truth.crowd | truth.difficult)
+
+
+def count(role: str, survey: Survey, num_classes: int) -> SplitCounts:
+    """Counts images and boxes; training excludes crowds, difficult and small boxes, evaluation crowds and difficult."""
+    truth: Truth = survey.truth
+    small = _too_small(survey)
+    counted = survey.used if role == "train" else ~(truth.crowd | truth.difficult)
+    images, labels = truth.image_index[counted], truth.labels[counted]
+    of_class = np.unique(images * num_classes + labels) % num_classes
+    return SplitCounts(
+        role=role,
+        name=survey.name,
+        images=len(truth.image_ids),
+        empty=len(truth.image_ids) - len(np.unique(images)),
+        boxes=len(truth.boxes),
+        crowd=int(truth.crowd.sum()),
+        difficult=int((truth.difficult & ~truth.crowd & ~counted).sum()),
+        small=int(small.sum()) if role == "train" else None,
+        others=sum(count for count, _ in survey.others.values()),
+        per_class=np.bincount(labels, minlength=num_classes),
+        images_per_class=np.bincount(of_class, minlength=num_classes),
+    )
+
+
+def warn_of_classes(splits: list[SplitCounts], names: tuple[str, ...], found: Problems) -> None:
+    for split in splits:
+        absent = [name for name, count in zip(names, split.per_class.tolist(), strict=True) if not count]
+        effect = "can't be learnt" if split.role == "train" else "have no AP"
+        if absent:
+            found.warnings.append(
+                f"{split.role}, classes without a box, which {effect}: {len(absent)}, {', '.join(absent)}"
+            )
+
+
+def read_images(module: Any, surveys: dict[str, Any], found: Problems) -> None:
+    """Reads all images: an unreadable one is a problem, and one of val with the content of one of train a warning."""
+    paths: dict[str, dict[bytes, str]] = {}
+    for role, survey in surveys.items():
+        paths[role] = {}
+        checks = itertools.chain.from_iterable(module.image_files(role))
+        for check in with_bar(f"reading {role} images", checks, len(survey.paths)):
+            if check.error is not None:
+                found.add(UNREADABLE, f"{role}, {check.error}")
+            else:
+                paths[role].setdefault(check.digest, survey.paths[check.row])
+    train, val = paths.get("train", {}), paths.get("val", {})
+    if copies := [(train[digest], path) for digest, path in val.items() if digest in train]:
+        pairs = "; ".join(a if a == b else f"{a} = {b}" for a, b in copies[:5])
+        found.warnings.append(
+            f"val, images that are in train as well, which makes its scores too high: {len(copies)} of {len(val)}, "
+            f"{pairs}{'; ...' if len(copies) > 5 else ''}"
+        )
