@@ -166,7 +166,7 @@ def is_at_work(pid: int) -> bool:
 
 
 def test_a_job_that_was_killed_failed_by_that_signal(tmp_path):
-    with pytest.raises(JobError, match=r"ended by SIGKILL.*memory"):
+    with pytest.raises(JobError, match=r"killed by SIGKILL.*memory"):
         _results(tmp_path, -signal.SIGKILL)
     assert "SIGKILL" in json.loads((tmp_path / "failed.json").read_text())["reason"]
 
