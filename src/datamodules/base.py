@@ -15,9 +15,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import Batch
 from datamodules.dataset import DetectionDataset, Sample, collate, init_worker, read_batches
+from datamodules.decoding import Decoding
 from datamodules.errors import DataError
 from datamodules.images import decode, shown
 from datamodules.index import AnnotationIndex
+from datamodules.records import Exif
 from datamodules.sampler import EvalBatches, GlobalBatches, RankBatches, TrainLoader
 from datamodules.shared_blocks import shared_blocks
 from datamodules.survey import FileCheck, ImageFiles, Survey, other_classes
@@ -28,7 +30,7 @@ Role = Literal["train", "val", "test"]
 _ROLES: dict[str | None, tuple[Role, ...]] = {
     "fit": ("train", "val"), "validate": ("val",), "test": ("test",), None: ("train", "val", "test"),
 }  # fmt: skip
-_CHOICES = {"empty_images": ("keep", "drop"), "on_error": ("raise", "skip")}
+_CHOICES = {"empty_images": ("keep", "drop"), "on_error": ("raise", "skip"), "exif": ("auto", "apply", "ignore")}
 _LISTED = 10  # images that do not exist
 _HOLD_OUT_STREAM = 2  # keeps the draw of `val_fraction` apart from that of the epochs
 
@@ -58,11 +60,15 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
     flip: float = 0.5
     vertical_flip: float = 0.0
     augmentations: Mapping[str, Any] | None = None
+    min_visibility: float = 0.0
+    min_area: float = 0.0
     batch_size: int = 16
     eval_batch_size: int = 4
     empty_images: Literal["keep", "drop"] = "keep"
     min_box: float = 1.0
     val_fraction: float | None = None
+    exif: Exif = "auto"
+    value_range: Sequence[float] | None = None
     on_error: Literal["raise", "skip"] = "raise"
     num_workers: int = 2
     cache_dir: str | None = None
@@ -89,6 +95,15 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         scale = self.multi_scale
         if scale is not None and (len(scale) != 2 or not 0 < scale[0] <= scale[1]):
             raise ValueError(f"data.multi_scale={list(scale)}: expected [smallest, largest] factor, or null")
+        try:
+            Decoding.of(self.exif, self.value_range)
+        except ValueError as error:
+            raise ValueError(f"data.value_range={list(self.value_range or ())}: {error}") from error
+        if not 0 <= self.min_visibility <= 1 or self.min_area < 0:
+            raise ValueError(
+                f"data.min_visibility={self.min_visibility}, data.min_area={self.min_area}: expected a share from 0 to "
+                "1, and 0 or more pixels"
+            )
         self._splits: dict[Role, Split] = {}
         self._class_names: tuple[str, ...] = ()
         self._category_ids: tuple[int, ...] = ()
@@ -114,6 +129,18 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
     def test_is_val(self) -> bool:
         """Whether `test` would score what `val` scores; it needn't be run then."""
         return self.test_split in (None, self.val_split)
+
+    @property
+    def exif_meaning(self) -> Literal["apply", "ignore"]:
+        """What is done about EXIF orientations where an annotated size does not tell: `exif`, for `auto` what the
+        training split tells, or the first that is set up."""
+        if self.exif != "auto":
+            return self.exif
+        splits = [self._splits[role] for role in _ROLES[None] if role in self._splits]
+        return splits[0].index.findings.exif if splits else "apply"
+
+    def _decoding(self, index: AnnotationIndex) -> Decoding:
+        return Decoding.of(self.exif, self.value_range, index.findings.exif)
 
     @cached_property
     def resize_rule(self) -> Resize:
@@ -172,6 +199,8 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         if found.filled:
             filled = ", ".join(f"{key} {count} times" for key, count in found.filled.items())
             rank_zero_warn(f"split {name!r} lacks, and was filled in: {filled}")
+        for remark in found.remarks():
+            rank_zero_warn(f"split {name!r}, noted: {remark}")
 
     def _report_missing(self, name: str, missing: list[str], number: int) -> None:
         if len(missing) == number:
@@ -252,7 +281,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
 
     def _picture(self, index: AnnotationIndex, row: int) -> np.ndarray:
         height, width = index.sizes[row].tolist()
-        return decode(index.image_path(row), (height, width))
+        return decode(index.image_path(row), (height, width), self._decoding(index))
 
     def survey(self, split: str) -> Survey:
         """Returns what inspect_data.py shows of a split."""
@@ -270,8 +299,8 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         """Reads every image file of a split; gives lists of `FileCheck`."""
         part = self._split(_role(split))
         return DataLoader(
-            ImageFiles(part.index, part.rows), batch_size=16, num_workers=self.num_workers, collate_fn=list,
-            worker_init_fn=init_worker,
+            ImageFiles(part.index, part.rows, self._decoding(part.index)), batch_size=16, num_workers=self.num_workers,
+            collate_fn=list, worker_init_fn=init_worker,
         )  # fmt: skip
 
     @property
@@ -300,6 +329,8 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             f"{role} ({split.name}): {len(split.rows)} images, {len(split.rows) - len(images)} of them without "
             f"objects; {used.sum()} boxes of {self.num_classes} classes; {self.rule_name}"
         )
+        if told := index.findings.told():
+            line += f"; {told}"
         wanted = here & (labels >= 0)
         left = {
             "crowd": wanted & index.crowd,
@@ -318,8 +349,9 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         rank, world_size = self._rank()
         accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
         batches = GlobalBatches(
-            split.rows, split.index.sizes[split.rows], self.resize_rule, self.batch_size, self.seed, scale
-        )
+            split.rows, split.index.sizes[split.rows], self.resize_rule, self.batch_size, self.seed, scale,
+            self._augmentation().turns,
+        )  # fmt: skip
         return TrainLoader(
             self._dataset(split, training=True), RankBatches(batches, rank, world_size, accumulate),
             self._progress, **self._loader_options(self.batch_size // (world_size * accumulate)),
@@ -350,8 +382,11 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             split.index, split.class_map, self.resize_rule, self.min_box, self.use_difficult,
             skip_errors=self.on_error == "skip", training=training, flip=self.flip,
             vertical_flip=self.vertical_flip,
-            augmentation=Augmentation(self.augmentations if training else None),
+            augmentation=self._augmentation() if training else Augmentation(None), decoding=self._decoding(split.index),
         )  # fmt: skip
+
+    def _augmentation(self) -> Augmentation:
+        return Augmentation(self.augmentations, self.min_visibility, self.min_area)
 
     def _loader_options(self, num_images: int) -> dict[str, Any]:
         shared = shared_blocks(self.num_workers, num_images * self.resize_rule.largest(self.multi_scale))

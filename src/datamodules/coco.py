@@ -16,15 +16,15 @@ from datamodules.base import DetectionDataModule
 from datamodules.errors import DataError
 from datamodules.images import shown
 from datamodules.index import AnnotationIndex, cached
-from datamodules.records import ImageRecord, Records
+from datamodules.records import Exif, ImageRecord, Records
 
 
-def read_coco(parts: Sequence[tuple[str, str]]) -> Records:
+def read_coco(parts: Sequence[tuple[str, str]], exif: Exif = "auto") -> Records:
     """Reads (JSON file, image folder) pairs as one data set.
 
     Labels follow the category ids in rising order; the categories of further files are matched by name.
     """
-    records = Records(_xywh, "bbox")
+    records = Records(_xywh, "bbox", exif=exif)
     for file, folder in parts:
         content = _load(file)
         label_of = _add_categories(records, file, content["categories"])
@@ -247,8 +247,8 @@ class CocoDataModule(DetectionDataModule):
             for name in split.split("+")
         ]
         files = [file for file, _ in parts]
-        sources = [name for part in parts for name in part]
-        return cached("coco", sources, files, lambda: read_coco(parts), self.cache_dir)
+        sources = [*(name for part in parts for name in part), f"exif={self.exif}"]
+        return cached("coco", sources, files, lambda: read_coco(parts, self.exif), self.cache_dir)
 
     def choose_classes(self, index: AnnotationIndex) -> tuple[list[str], list[int]]:
         known = dict(zip(index.class_names, index.category_ids, strict=True))

@@ -15,7 +15,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from datamodules.batch import Batch, ImageInfo
-from datamodules.images import ImageError, decode
+from datamodules.decoding import Decoding
+from datamodules.images import AS_SHOWN, ImageError, decode
 from datamodules.index import AnnotationIndex
 from datamodules.sampler import SampleKey
 from datamodules.shared_blocks import SharedBlocks
@@ -49,6 +50,7 @@ class DetectionDataset(Dataset[Sample]):
     flip: float = 0.0
     vertical_flip: float = 0.0
     augmentation: Augmentation = field(default_factory=lambda: Augmentation(None))
+    decoding: Decoding = AS_SHOWN
 
     def __len__(self) -> int:
         return len(self.index)
@@ -57,7 +59,7 @@ class DetectionDataset(Dataset[Sample]):
         height, width = self.index.sizes[key.row].tolist()
         image_id = self.index.image_id(key.row)
         try:
-            image = decode(self.index.image_path(key.row), (height, width))
+            image = decode(self.index.image_path(key.row), (height, width), self.decoding)
         except ImageError as error:
             return unread(error, ImageInfo(image_id, (height, width), (1.0, 1.0)), key.canvas, self.skip_errors)
         boxes, labels = self._boxes(key.row)

@@ -19,7 +19,7 @@ import numpy as np
 from datamodules.errors import DataError
 from datamodules.records import Findings, Records, fingerprint
 
-READER_VERSION = 4  # to be raised when a reader changes what it makes of the same files
+READER_VERSION = 5  # to be raised when a reader changes what it makes of the same files
 _MAGIC = b"boxwright index\n"
 _ALIGNMENT = 64
 
@@ -57,9 +57,9 @@ class AnnotationIndex:
         self.class_names = tuple(header["class_names"])
         self.category_ids = tuple(header["category_ids"])
         found = header["findings"]
-        self.findings = Findings(
-            found["problems"], Counter(found["counts"]), Counter(found["filled"]), found["depends_on"]
-        )
+        counts, filled, turns = (Counter(found[key]) for key in ("counts", "filled", "turns"))
+        notes = {what: (int(count), str(first)) for what, (count, first) in found["notes"].items()}
+        self.findings = Findings(found["problems"], counts, filled, turns, notes, found["depends_on"])
 
     path_bytes: np.ndarray
     path_offsets: np.ndarray

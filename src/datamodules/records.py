@@ -4,19 +4,23 @@ import hashlib
 import os
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 
+from datamodules.headers import Header, read_header
 from datamodules.images import shown
 
 MAX_LISTED = 100
-_ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
-_ORIENTATION = 0x0112
+SEVERAL = "a file holds several pictures (an animation, pages), of which the first is taken"
+LOOKED_AT = 1000
+"""Image files of a split whose header is read, evenly spaced over it; all of a smaller one."""
+
+Exif = Literal["auto", "apply", "ignore"]
+_MEANS = {"apply": "turns images by their EXIF orientation", "ignore": "leaves images as stored"}
 
 
 @dataclass
@@ -29,13 +33,50 @@ class Findings:
     """Every problem, by rule."""
     filled: Counter[str] = field(default_factory=Counter)
     """Keys that were absent, by name."""
+    turns: Counter[str] = field(default_factory=Counter)
+    """Images with an EXIF orientation, of those looked at: annotated "turned" or "stored", by their size, or "either"
+    where the size does not tell."""
+    notes: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """What is legal and may not be meant: how often, and where first."""
     depends_on: dict[str, str] = field(default_factory=dict)
     """Fingerprints of the image files whose header was used, and of the folders whose listing was."""
+
+    @property
+    def exif(self) -> Literal["apply", "ignore"]:
+        """What `data.exif=auto` means: how most images are annotated whose size tells it, `apply` where none does."""
+        return "ignore" if self.turns["stored"] > self.turns["turned"] else "apply"
 
     def add(self, rule: str, where: str, remedy: str = "correct or remove it") -> None:
         self.counts[rule] += 1
         if len(self.problems) < MAX_LISTED:
             self.problems.append(f"{where}: {rule}; {remedy}, or set data.on_error=skip to skip it")
+
+    def note(self, what: str, where: str) -> None:
+        count, first = self.notes.get(what, (0, where))
+        self.notes[what] = count + 1, first
+
+    def remarks(self) -> list[str]:
+        """Lists notes, and what is not sure about EXIF orientations, a line each."""
+        lines = [f"{what}: {count}, first: {first}" for what, (count, first) in self.notes.items()]
+        turned, stored, either = (self.turns[key] for key in ("turned", "stored", "either"))
+        if turned and stored:
+            lines.append(
+                f"{turned} images are annotated as their EXIF orientation turns them and {stored} as they are stored; "
+                f"each is read as its size says, or like most where that doesn't tell (data.exif=auto "
+                f"{_MEANS[self.exif]})"
+            )
+        elif either and not turned and not stored:
+            lines.append(
+                f"{either} images have an EXIF orientation, and no annotated size that tells whether boxes lie on the "
+                "turned picture or on the stored one (half turns, mirror images, squares): they are turned, as viewers "
+                "show them; data.exif=ignore leaves them as stored"
+            )
+        return lines
+
+    def told(self) -> str:
+        """Says what the annotated sizes tell about EXIF orientations; nothing where there are none to tell."""
+        count = self.turns["stored" if self.exif == "ignore" else "turned"]
+        return f"data.exif=auto {_MEANS[self.exif]}, as {count} annotated sizes tell" if count else ""
 
     def __str__(self) -> str:
         """Lists the first ten problems and the counts of all."""
@@ -80,23 +121,23 @@ def _can_exist(path: str) -> bool:
         return False
 
 
-def header_size(path: str) -> tuple[int, int]:
-    """Reads (height, width) of an image file as it is shown, that is with its EXIF orientation applied."""
-    with Image.open(path) as image:
-        width, height = image.size
-        rotated = image.getexif().get(_ORIENTATION) in _ROTATED
-    return (width, height) if rotated else (height, width)
+def _turn(header: Header, annotated: tuple[int, int] | None) -> Literal["turned", "stored", "either"]:
+    turned, stored = header.size(True) == annotated, header.size(False) == annotated
+    return "either" if turned == stored else "turned" if turned else "stored"
 
 
 class Records:
     """Collects images and boxes from one or several annotation files, then checks them all at once."""
 
     def __init__(
-        self, as_stated: Callable[[np.ndarray], list[float]], box_format: str, entry: str = "annotation"
-    ) -> None:
+        self, as_stated: Callable[[np.ndarray], list[float]], box_format: str, entry: str = "annotation",
+        exif: Exif = "auto", looked_at: int = LOOKED_AT,
+    ) -> None:  # fmt: skip
         """Takes what messages need: `as_stated` turns one of our boxes back into the numbers of the file, whose name
-        for them is `box_format`, and for what they belong to `entry`."""
+        for them is `box_format`, and for what they belong to `entry`. `exif` decides sizes that are filled in, and
+        `looked_at` is how many files are opened."""
         self.as_stated, self.box_format, self.entry = as_stated, box_format, entry
+        self.exif, self.looked_at = exif, looked_at
         self.images: list[ImageRecord] = []
         self.class_names: list[str] = []
         self.category_ids: list[int] = []
@@ -108,7 +149,9 @@ class Records:
     def add_images(self, images: Iterable[ImageRecord]) -> list[int]:
         """Adds images; returns the row of each, or -1 for one whose size cannot be found out. Whether its file
         exists is asked at each set-up, see `AnnotationIndex.missing`."""
-        rows: list[int] = []
+        images, rows = list(images), list[int]()
+        self._look_at(images)
+        turned = (self.findings.exif if self.exif == "auto" else self.exif) == "apply"
         for image in images:
             rows.append(-1)
             if not _can_exist(image.path):
@@ -117,8 +160,8 @@ class Records:
             if image.size is None or not 0 < min(image.size) <= max(image.size) < 2**31:
                 self.findings.depends_on[image.path] = fingerprint([image.path])
                 try:
-                    image.size = header_size(image.path)
-                except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # damaged EXIF too
+                    image.size = read_header(image.path).size(turned)
+                except (OSError, ValueError) as error:
                     rule = "no usable size is annotated and the file is not a readable image"
                     self.findings.add(rule, f"{image.source}: {shown(image.path)} ({error})", "restore it")
                     continue
@@ -126,6 +169,22 @@ class Records:
             rows[-1] = len(self.images)
             self.images.append(image)
         return rows
+
+    def _look_at(self, images: Sequence[ImageRecord]) -> None:
+        """Notes what the headers of some files tell of all."""
+        found = self.findings
+        for place in np.unique(np.linspace(0, len(images) - 1, min(self.looked_at, len(images))).round().astype(int)):
+            image = images[place]
+            try:
+                header = read_header(image.path)
+            except (OSError, ValueError):  # is there a sound one another time?
+                header = None
+            if header is None or header.orientation != 1 or header.several:
+                found.depends_on[image.path] = fingerprint([image.path])
+            if header is not None and header.orientation != 1 and self.exif == "auto":
+                found.turns[_turn(header, image.size)] += 1
+            if header is not None and header.several:
+                found.note(SEVERAL, shown(image.path))
 
     def add_box(
         self, row: int, label: int, box: tuple[float, float, float, float], *, annotation_id: int,

@@ -33,11 +33,11 @@ class GlobalBatches(Sampler[list[SampleKey]]):
 
     def __init__(
         self, rows: np.ndarray, sizes: np.ndarray, resize: Resize, batch_size: int, seed: int,
-        multi_scale: tuple[float, float] | None = None,
+        multi_scale: tuple[float, float] | None = None, turns: bool = False,
     ) -> None:  # fmt: skip
-        """`sizes` holds the original (h, w) of each of the `rows`."""
+        """`sizes` holds the original (h, w) of each of the `rows`; `turns`: augmentation may swap them."""
         self.rows, self.originals, self.resize = rows, sizes.astype(np.int64), resize
-        self.batch_size, self.seed, self.multi_scale = batch_size, seed, multi_scale
+        self.batch_size, self.seed, self.multi_scale, self.turns = batch_size, seed, multi_scale, turns
         self.epoch = 0
         wide = sizes[:, 1] >= sizes[:, 0] if resize.rule == "short_side" else np.ones(len(rows), bool)
         self._groups = [group for group in (np.flatnonzero(wide), np.flatnonzero(~wide)) if len(group)]
@@ -61,7 +61,8 @@ class GlobalBatches(Sampler[list[SampleKey]]):
         for members, member_seeds in zip(order[start:], seeds[start:].tolist(), strict=True):
             targets = [self._target(seed) for seed in member_seeds]
             sizes = self.resize.sizes(self.originals[members], np.array(targets))
-            height, width = self.resize.canvases(sizes).max(axis=0).tolist()
+            canvas = self.resize.canvases(sizes).max(axis=0)
+            height, width = (np.full(2, canvas.max()) if self.turns else canvas).tolist()
             rows = self.rows[members].tolist()
             yield [
                 SampleKey(row, seed, target, (height, width))

@@ -2,7 +2,7 @@
 
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,7 +17,7 @@ from datamodules.base import DetectionDataModule
 from datamodules.endings import PICTURES
 from datamodules.errors import DataError
 from datamodules.index import AnnotationIndex, cached
-from datamodules.records import ImageRecord, Records, fingerprint
+from datamodules.records import Exif, Findings, ImageRecord, Records, fingerprint
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -69,16 +69,17 @@ def list_stems(file: Path) -> list[str]:
     return list(stems)
 
 
-def read_voc(listed: Sequence[tuple[Path, list[str]]]) -> Records:
+def read_voc(listed: Sequence[tuple[Path, list[str]]], exif: Exif = "auto") -> Records:
     """Reads the XML of every listed image; classes are the names found, in alphabetical order."""
-    records = Records(_inclusive, "box (xmin, ymin, xmax, ymax)", "object")
+    records = Records(_inclusive, "box (xmin, ymin, xmax, ymax)", "object", exif=exif)
     add = records.findings.add
     trees: list[tuple[ImageRecord, Element]] = []
     absent: list[Path] = []
     for folder, stems in listed:
-        pictures = [path for path in folder.glob("JPEGImages/*") if path.suffix.lower() in PICTURES]
-        pictures.sort(key=lambda path: (PICTURES.index(path.suffix.lower()), path), reverse=True)
-        images = {path.stem: path.name for path in pictures}
+        images: dict[str, list[str]] = {}
+        for path in sorted(folder.glob("JPEGImages/*")):
+            if path.suffix.lower() in PICTURES:
+                images.setdefault(path.stem, []).append(path.name)
         for stem in stems:
             file = folder / "Annotations" / f"{stem}.xml"
             try:
@@ -96,9 +97,12 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]]) -> Records:
             if tree.tag != "annotation":
                 add("the annotation file holds something else", f"{file} (<{tree.tag}> instead of <annotation>)")
                 continue
-            path = folder / "JPEGImages" / images.get(stem, f"{stem}.jpg")
-            if stem not in images:  # whatever its suffix will be when it is there
-                records.findings.depends_on[str(path.parent)] = fingerprint([path.parent])
+            if len(images.get(stem, ())) != 1:  # whatever will be there next time
+                records.findings.depends_on[str(folder / "JPEGImages")] = fingerprint([folder / "JPEGImages"])
+            name = _picture(stem, images, file, tree, records.findings)
+            if name is None:
+                continue
+            path = folder / "JPEGImages" / name
             trees.append((ImageRecord(str(path), str(file), size=_size(tree)), tree))
     if absent and len(absent) == sum(len(stems) for _, stems in listed):
         raise DataError(
@@ -114,6 +118,28 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]]) -> Records:
         if row >= 0:
             _add_objects(records, row, image.source, tree, label_of)
     return records
+
+
+def _picture(stem: str, images: Mapping[str, list[str]], file: Path, tree: Element, found: Findings) -> str | None:
+    """Chooses the image file of an annotation file: that of its stem, as the devkit does; of several the one that
+    `<filename>` names, else the .jpg. None where that does not choose one."""
+    stated = re.split(r"[/\\]", (tree.findtext("filename") or "").strip())[-1]
+    names = images.get(stem, [f"{stem}.jpg"])
+    jpgs = [name for name in names if name == f"{stem}.jpg"] or [
+        name for name in names if name.lower().endswith(".jpg")
+    ]
+    named = [name for name in names if name == stated] or [name for name in names if name.lower() == stated.lower()]
+    chosen = named or jpgs or names
+    if len(chosen) > 1:
+        several = f"{file} ({', '.join(names)}; <filename> is {stated!r})"
+        found.add("an image has several files", several, "remove all but one, or name the right one in <filename>")
+        return None
+    if len(names) > 1 and not named:
+        found.note("an image has several files, of which the .jpg is taken", f"{file} ({', '.join(names)})")
+    if stem not in (stated, Path(stated).stem) and Path(stated).stem in images:
+        where = f"{file} (<filename> is {stated!r}, {chosen[0]!r} is taken)"
+        found.note("<filename> names another picture than the one of the XML's own name, which is taken", where)
+    return chosen[0]
 
 
 def _parse(file: Path) -> Element:
@@ -200,8 +226,8 @@ class VocDataModule(DetectionDataModule):
         lists = find_splits(Path(self.root).expanduser().absolute(), split)
         listed = [(file.parents[2], list_stems(file)) for file in lists]
         files = [folder / "Annotations" / f"{stem}.xml" for folder, stems in listed for stem in stems]
-        sources = [str(file) for file in lists]
-        return cached("voc", sources, [*lists, *files], lambda: read_voc(listed), self.cache_dir)
+        sources = [*map(str, lists), f"exif={self.exif}"]
+        return cached("voc", sources, [*lists, *files], lambda: read_voc(listed, self.exif), self.cache_dir)
 
     def choose_classes(self, index: AnnotationIndex) -> tuple[list[str], list[int]]:
         names = list(VOC_CLASSES if self.classes is None else self.classes)

@@ -184,6 +184,7 @@ class TrainingModule(pl.LightningModule):
             **self.run,
             "class_names": list(data.class_names),
             "category_ids": [int(i) for i in data.category_ids],
+            "exif": data.exif_meaning,
             "metrics": dict(self.last.metrics.scalars),
         }
 

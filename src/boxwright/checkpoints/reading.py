@@ -1,7 +1,7 @@
 """Reads a checkpoint safely and rebuilds its module; one file is enough.
 
 `boxwright` in a checkpoint is a plain dict: `config` (the run's, resolved), `class_names`, `category_ids`,
-`metrics` and `thresholds` (of the last validation), `versions`, `format`.
+`exif` (whether orientations were applied), `metrics` and `thresholds` (of the last validation), `versions`, `format`.
 """
 
 import io

@@ -10,12 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 from boxwright.config.compatible import has_whole_images
 from boxwright.config.errors import ConfigError
 
-_OF_ANY_KIND = ("resize", "rule", "eval_batch_size")
+_OF_ANY_KIND = ("resize", "rule", "eval_batch_size", "value_range")
 """Settings that a checkpoint keeps on a data set of another kind too."""
 _OF_THE_MACHINE = ("root", "cache_dir", "num_workers")
 _OF_TRAINING = (
     "train_split", "seed", "num_classes", "batch_size", "multi_scale", "flip", "vertical_flip", "augmentations",
-    "empty_images", "min_box", "use_difficult",
+    "empty_images", "min_box", "min_visibility", "min_area", "use_difficult",
 )  # fmt: skip
 """Settings that no score depends on, or not without another one: not worth a word."""
 

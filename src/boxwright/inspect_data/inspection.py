@@ -23,6 +23,7 @@ from boxwright.config.errors import ConfigError
 from boxwright.frame import quieten
 from boxwright.inspect_data.coverage import Targets, cover
 from boxwright.inspect_data.terminal import tell
+from datamodules.records import SEVERAL
 from datamodules.survey import Survey
 from evaluation.truth import Truth
 from reports.inspection_tables import Inspection, SplitCounts
@@ -52,7 +53,7 @@ class Found:
 def inspect(cfg: DictConfig) -> int:
     """Print the tables, write inspection.html, return the number of problems."""
     quieten()
-    warnings.filterwarnings("ignore", ".*(skipped|filled in|missing image files):.*")  # it is all in `Found`
+    warnings.filterwarnings("ignore", ".*(skipped|filled in|missing image files|noted):.*")  # it is all in `Found`
     folder = Path(HydraConfig.get().runtime.output_dir)
     if cfg.sample is not None and cfg.sample < 1:
         raise ConfigError(f"sample={cfg.sample}: expected a number of images, or null for all")
@@ -64,7 +65,7 @@ def inspect(cfg: DictConfig) -> int:
     indexes: set[str] = set()
     for role, survey in surveys.items():
         if survey.name not in indexes:  # val_fraction parts one index
-            _collect(survey, found)
+            _collect(survey, found, cfg.read_images)
         indexes.add(survey.name)
         _warn_of_boxes(role, survey, module.min_box, names, found)
     if cfg.read_images:
@@ -128,13 +129,15 @@ def _model(cfg: DictConfig) -> Any:
         return instantiate(without_weights(model))
 
 
-def _collect(survey: Survey, found: Found) -> None:
-    """What the reader of the annotations found."""
+def _collect(survey: Survey, found: Found, read_images: bool) -> None:
+    """What the reader of the annotations found; what it saw in some image files only if not all are read."""
     found.problems += survey.findings.problems
     found.counts.update(survey.findings.counts)
     if survey.findings.filled:
         filled = ", ".join(f"{key}, {count} times" for key, count in survey.findings.filled.items())
         found.warnings.append(f"{survey.name}, keys that were missing and are filled in: {filled}")
+    remarks = (line for line in survey.findings.remarks() if not (read_images and line.startswith(SEVERAL)))
+    found.warnings += [f"{survey.name}, {remark}" for remark in remarks]
 
 
 def _warn_of_boxes(role: str, survey: Survey, min_box: float, names: tuple[str, ...], found: Found) -> None:
@@ -210,12 +213,21 @@ def _read_images(module: Any, surveys: dict[str, Any], found: Found) -> None:
     paths: dict[str, dict[bytes, str]] = {}
     for role, survey in surveys.items():
         paths[role] = {}
+        deep, several = list[tuple[float, float]](), list[str]()
         checks = itertools.chain.from_iterable(module.image_files(role))
         for check in _track(f"reading {role} images", checks, len(survey.paths)):
             if check.error is not None:
                 found.problem(_UNREADABLE, f"{role}, {check.error}")
             else:
                 paths[role].setdefault(check.digest, survey.paths[check.row])
+            if check.deep is not None:
+                deep.append(check.deep)
+            if check.several:
+                several.append(survey.paths[check.row])
+        if several:
+            found.warnings.append(f"{role}, {SEVERAL}: {len(several)}, first: {several[0]}")
+        if deep and module.value_range is None:
+            _warn_of_values(role, deep, found)
     train, val = paths.get("train", {}), paths.get("val", {})
     if copies := [(train[digest], path) for digest, path in val.items() if digest in train]:
         pairs = "; ".join(a if a == b else f"{a} = {b}" for a, b in copies[:5])
@@ -223,6 +235,19 @@ def _read_images(module: Any, surveys: dict[str, Any], found: Found) -> None:
             f"val, images that are in train as well, which makes its scores too good: {len(copies)} of {len(val)}, "
             f"{pairs}{'; ...' if len(copies) > 5 else ''}"
         )
+
+
+def _warn_of_values(role: str, deep: list[tuple[float, float]], found: Found) -> None:
+    """Warns where images of 16 bits use at most half of their range, or numbers below 0."""
+    low, high = min(low for low, _ in deep), max(high for _, high in deep)
+    if low >= 0 and high - low > 2**15:
+        return
+    levels = (int(high) >> 8) - (int(low) >> 8) + 1
+    effect = f"which become {levels} of 256 grey levels" if low >= 0 else "of which those below 0 come out bright"
+    found.warnings.append(
+        f"{role}, images of more than 8 bits: {len(deep)}, with numbers from {low:g} to {high:g}, {effect}; "
+        f"data.value_range=[{low:g},{high:g}] makes all grey levels of them, and checkpoints keep it"
+    )
 
 
 def _training_batches(data: dict[str, Any], found: Found, tell_unread: bool) -> list[list[Any]]:
