@@ -22,7 +22,7 @@ from datamodules.headers import EXTRA_SAMPLES, ORIENTATION, TIFF, directories, o
 
 Pixels = np.ndarray[Any, Any]
 
-_AVIF = (b"ftypavif", b"ftypavis")
+_AVIF = b"ftyp"  # from byte 4; of the formats that begin so OpenCV reads no other
 _UNASSOCIATED, _ASSOCIATED = 2, 1  # alphas of a TIFF: colours are not, or are, multiplied by them
 
 
@@ -56,7 +56,7 @@ def decoded(data: bytes, decoding: Decoding) -> Pixels | None:
     try:
         if data[:4] in TIFF:
             return _tiff(data, decoding)
-        if data[4:12] in _AVIF:
+        if data[4:8] == _AVIF:
             return _avif(data, decoding)
         if data[:4] == b"GIF8" and (image := _gif(data)) is not None:
             return image
@@ -89,9 +89,9 @@ def of_pil(image: Image.Image, decoding: Decoding) -> Pixels:
 
 def _file_of(image: Image.Image) -> bytes | None:
     """Returns the file of an image that Pillow has not read yet, and would read otherwise: a TIFF, which it turns by
-    itself (and mixes up where it maps it into memory), and 16 bits for each colour, of which it takes 8."""
+    itself (and mixes up where it maps it into memory), and several channels of 16 bits, of which it takes 8."""
     tiles, file = getattr(image, "tile", ()), getattr(image, "fp", None)
-    deep = image.mode == "RGB" and any(";16" in str(tile[3]) for tile in tiles)
+    deep = not image.mode.startswith("I") and any(";16" in str(tile[3]) for tile in tiles)
     if not tiles or file is None or image.tell() or not (deep or image.format == "TIFF"):
         return None
     place = file.tell()
@@ -175,7 +175,7 @@ def _may_be_deep(data: bytes) -> bool:
     """Whether more than 8 bits are worth a look, by a format's first bytes."""
     if data.startswith(b"\x89PNG"):
         return data[24] == 16
-    shallow = data.startswith((b"\xff\xd8", b"GIF8", b"BM")) or data[8:12] == b"WEBP" or data[4:12] in _AVIF
+    shallow = data.startswith((b"\xff\xd8", b"GIF8", b"BM")) or data[8:12] == b"WEBP" or data[4:8] == _AVIF
     return not shallow
 
 

@@ -16,6 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import OmegaConf, open_dict
+from PIL import Image
 
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import CONF
@@ -115,6 +116,37 @@ def test_legal_boxes_are_counted_by_why_training_leaves_them_out(tmp_path: Path,
     _, _, text = look(*COCO, f"data.root={tmp_path}", "data.classes=[dog]", "data.num_classes=1")
     assert "leaves out: 4; &#39;cat&#39; 4 (the first in" in (tmp_path / "inspection.html").read_text()
     assert "train, boxes of classes that data.classes leaves out: 4; 'cat' 4 (the first in" in text
+
+
+def test_values_of_16_bits_and_further_pictures_of_a_file_are_warned_of(tmp_path: Path, look: Inspect) -> None:
+    """A camera of 12 bits in train, an animation in val, and orientations that no size tells."""
+    for split in ("train", "val"):
+        write_split(tmp_path, split, [[[1, 2, 20, 20]], [[1, 2, 20, 20]]], seed=len(split))
+    for number in (1, 2):
+        deep = np.random.default_rng(number).integers(500, 3900, (40, 60), dtype=np.uint16)
+        deep[0, 0], deep[0, 1] = 400 * number, 2000 * number
+        cv2.imwrite(str(tmp_path / "train" / f"{number}.png"), deep)
+        (tmp_path / "train" / f"{number}.png").rename(tmp_path / "train" / f"{number}.jpg")
+    frames = [Image.fromarray(np.full((40, 60, 3), grey, np.uint8)) for grey in (10, 90)]
+    frames[0].save(tmp_path / "val" / "1.jpg", "GIF", save_all=True, append_images=frames[1:])
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    frames[0].save(tmp_path / "val" / "2.jpg", exif=exif)
+    problems, html, text = look(*COCO, f"data.root={tmp_path}")
+    assert problems == 0
+    for said in (
+        "train, images of more than 8 bits: 2, with numbers from 400 to 4000, which become 15 of 256 grey levels; "
+        "data.value_range=[400,4000] makes all grey levels of them",
+        f"val, a file holds several pictures (an animation, pages), of which the first is taken: 1, first: {tmp_path}",
+        "val, 1 images have an EXIF orientation, and no annotated size that tells",
+    ):
+        assert said in html
+        assert said in text
+    _, _, text = look(*COCO, f"data.root={tmp_path}", "data.value_range=[400,4000]", "data.exif=apply")
+    assert "grey levels" not in text
+    assert "EXIF orientation" not in text
+    _, _, text = look(*COCO, f"data.root={tmp_path}", "read_images=false")
+    assert "val, a file holds several pictures" in text
 
 
 def test_images_of_val_that_are_in_train_are_told_by_their_content(tmp_path: Path, look: Inspect) -> None:
