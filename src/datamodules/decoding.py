@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from datamodules.headers import EXTRA_SAMPLES, ORIENTATION, TIFF, directories, orientation, tiff_orientation
+from datamodules.headers import BITS, EXTRA_SAMPLES, ORIENTATION, TIFF, directories, orientation, tiff_orientation
 
 Pixels = np.ndarray[Any, Any]
 
@@ -123,18 +123,9 @@ def turned(image: Pixels, orientation: int) -> Pixels:
 def _by_opencv(data: bytes | bytearray, decoding: Decoding, flags: int = 0) -> Pixels | None:
     # simplejpeg and torchvision.io find the same pixels in a JPEG, at most a tenth sooner, and read fewer formats
     # (measurements/data.py).
-    raw = np.frombuffer(data, np.uint8)
-    if decoding.value_range:
-        flags |= cv2.IMREAD_ANYDEPTH
-    image = cv2.imdecode(raw, cv2.IMREAD_COLOR_RGB | flags)
-    if image is not None and image.dtype == np.uint8:
-        return image
-    if image is None:  # floats and integers of 32 bits
-        image = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED)
-        if image is None or image.dtype == np.uint8:
-            return None
-        image = image if image.ndim == 2 or image.shape[2] < 3 else image[..., 2::-1]
-    return of_array(image, decoding)
+    depth = cv2.IMREAD_ANYDEPTH if decoding.value_range else 0
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | depth | flags)
+    return image if image is None or (image.dtype == np.uint8 and image.ndim == 3) else of_array(image, decoding)
 
 
 def _tiff(data: bytes, decoding: Decoding) -> Pixels | None:
@@ -144,13 +135,15 @@ def _tiff(data: bytes, decoding: Decoding) -> Pixels | None:
     changed: dict[int, int] = {ORIENTATION: 1} if way != 1 else {}
     if EXTRA_SAMPLES in tags and tags[EXTRA_SAMPLES].values[0] == _UNASSOCIATED:
         changed[EXTRA_SAMPLES] = _ASSOCIATED
-    if changed:
-        copy = bytearray(data)
-        for tag, value in changed.items():
-            struct.pack_into(tags[tag].format, copy, tags[tag].place, value)
-        image = _by_opencv(copy, decoding)
+    plain = bytearray(data) if changed else data
+    for tag, value in changed.items():
+        struct.pack_into(tags[tag].format, plain, tags[tag].place, value)
+    if BITS in tags and tags[BITS].values[0] > 16:  # OpenCV gives those only as they are
+        image = cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_UNCHANGED)
+        if image is not None:
+            image = of_array(image if image.ndim == 2 or image.shape[2] < 3 else image[..., 2::-1], decoding)
     else:
-        image = _by_opencv(data, decoding)
+        image = _by_opencv(plain, decoding)
     return turned(image, way) if image is not None and decoding.turned else image
 
 

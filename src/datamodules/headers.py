@@ -8,9 +8,10 @@ from PIL import Image
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of a TIFF, the last two of a BigTIFF."""
-SUBFILE, WIDTH, HEIGHT, ORIENTATION, EXTRA_SAMPLES = 254, 256, 257, 274, 338
+SUBFILE, WIDTH, HEIGHT, BITS, ORIENTATION, EXTRA_SAMPLES = 254, 256, 257, 258, 274, 338
 """Tags of a TIFF; that of the orientation is EXIF's too."""
 _INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
+_FEW = 64  # bytes
 _BESIDE_PAGES = 0b101  # subfiles that are smaller copies, or masks
 _SWAPPING = (5, 6, 7, 8)  # orientations that swap width and height
 _SEQUENCES = ("GIF", "PNG", "WEBP", "AVIF")
@@ -70,7 +71,7 @@ def orientation(image: Image.Image) -> int:
 
 
 class Tag(NamedTuple):
-    """Integers that stand in a directory of a TIFF."""
+    """Integers of a directory of a TIFF."""
 
     values: tuple[int, ...]
     place: int
@@ -80,8 +81,7 @@ class Tag(NamedTuple):
 
 
 def directories(file: BinaryIO) -> Iterator[dict[int, Tag]]:
-    """Yields the tags of each directory of a TIFF, those whose numbers stand there as integers; ends where it is cut
-    short."""
+    """Yields the tags of each directory of a TIFF that are a few integers; ends where it is cut short."""
     file.seek(0)
     start = file.read(16)
     order = "<" if start[:2] == b"II" else ">"
@@ -98,9 +98,16 @@ def directories(file: BinaryIO) -> Iterator[dict[int, Tag]]:
                 tag, kind, length = struct.unpack(order + "HH" + pointer, file.read(4 + room))
                 place, held = file.tell(), file.read(room)
                 form = order + _INTEGERS.get(kind, "")
-                if form != order and 0 < length * struct.calcsize(form) <= room:
-                    values = struct.unpack_from(f"{order}{length}{form[1]}", held)
-                    tags[tag] = Tag(values, place, form)
+                size = length * struct.calcsize(form)
+                if form == order or not 0 < size <= _FEW:
+                    continue
+                after = file.tell()
+                if size > room:  # they stand elsewhere
+                    (place,) = struct.unpack(order + pointer, held)
+                    file.seek(place)
+                    held = file.read(size)
+                    file.seek(after)
+                tags[tag] = Tag(struct.unpack_from(f"{order}{length}{form[1]}", held), place, form)
             yield tags
             (at,) = struct.unpack(order + pointer, file.read(room))
     except struct.error:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import warnings
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -176,7 +177,9 @@ class Records:
         for place in np.unique(np.linspace(0, len(images) - 1, min(self.looked_at, len(images))).round().astype(int)):
             image = images[place]
             try:
-                header = read_header(image.path)
+                with warnings.catch_warnings():  # Pillow's, of damaged headers
+                    warnings.simplefilter("ignore")
+                    header = read_header(image.path)
             except (OSError, ValueError):  # is there a sound one another time?
                 header = None
             if header is None or header.orientation != 1 or header.several:

@@ -66,6 +66,8 @@ def inspect(cfg: DictConfig) -> int:
     for role, survey in surveys.items():
         if survey.name not in indexes:  # val_fraction parts one index
             _collect(survey, found, cfg.read_images)
+            if told := survey.findings.told():
+                log.info("%s: %s", survey.name, told)
         indexes.add(survey.name)
         _warn_of_boxes(role, survey, module.min_box, names, found)
     if cfg.read_images:
