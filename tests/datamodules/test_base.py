@@ -327,6 +327,26 @@ def test_boxes_without_area_never_train_even_with_min_box_zero(tmp_path: Path) -
     assert batch.boxes.shape[1] == 1
 
 
+@pytest.mark.parametrize("min_box", [1.0, 3.0])
+@pytest.mark.parametrize("kind", ["HorizontalFlip", "ColorJitter", "RandomRotate90", "Transpose"])
+def test_boxes_of_exactly_min_box_train_with_augmentations_as_without(
+    tmp_path: Path, min_box: float, kind: str
+) -> None:
+    side = int(min_box)
+    boxes = [[x, y, side, side] for x in range(0, 637, 19) for y in range(0, 477, 23)]
+    write_coco(tmp_path, [(480, 640)], [boxes])
+    chain = {f"step{n}": getattr(albumentations, kind)(p=1.0) for n in range(3)}
+    (batch,) = stream(tmp_path, batch_size=1, resize=480, min_box=min_box, augmentations=chain)
+    assert int((batch.labels >= 0).sum()) == len(boxes)
+
+
+def test_a_box_that_a_crop_leaves_under_min_box_does_not_train(tmp_path: Path) -> None:
+    write_coco(tmp_path, [(32, 32)], [[[4, 4, 4, 4], [4, 15.5, 4, 4], [4, 15, 4, 4]]])
+    crop = {"crop": albumentations.Crop(0, 0, 16, 16)}
+    (batch,) = stream(tmp_path, batch_size=1, resize=16, augmentations=crop)
+    assert batch.boxes[batch.labels >= 0].tolist() == [[4, 4, 8, 8], [4, 15, 8, 16]]
+
+
 class Threads(Dataset[int]):
     def __getitem__(self, _: int) -> int:
         return cv2.getNumThreads()
