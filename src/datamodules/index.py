@@ -19,7 +19,7 @@ import numpy as np
 from datamodules.errors import DataError
 from datamodules.records import Findings, Records, fingerprint
 
-READER_VERSION = 4  # to be raised when a reader changes what it makes of the same files
+READER_VERSION = 5  # to be raised when a reader changes what it makes of the same files
 _MAGIC = b"boxwright index\n"
 _ALIGNMENT = 64
 
@@ -56,9 +56,11 @@ class AnnotationIndex:
             setattr(self, name, payload[start:stop].view(dtype).reshape(shape))
         self.class_names = tuple(header["class_names"])
         self.category_ids = tuple(header["category_ids"])
+        self.spare = tuple(header["spare"])
+        """Of `class_names`, those that only group the others: no annotation has them."""
         found = header["findings"]
         self.findings = Findings(
-            found["problems"], Counter(found["counts"]), Counter(found["filled"]), found["depends_on"]
+            **{**found, "counts": Counter(found["counts"]), "filled": Counter(found["filled"])},
         )
 
     path_bytes: np.ndarray

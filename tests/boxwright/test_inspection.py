@@ -140,8 +140,10 @@ def test_a_split_without_any_box_is_inspected(tmp_path: Path, look: Inspect) -> 
     write_split(tmp_path, "train", [[], []])
     write_split(tmp_path, "val", [[[1, 2, 20, 20]]], seed=1)
     problems, html, text = look(*COCO, f"data.root={tmp_path}")
-    assert problems == 0
-    assert "train, classes without a box, which can&#39;t be learnt: 2, cat, dog" in html
+    assert problems == 1
+    assert "1 problem (there is no box to train on: 1)" in text
+    assert "train: its images have no annotation" in html
+    assert "cat, dog" not in html  # classes are not listed where there is no box at all
     assert "Batch 1" in html
     assert "Anchors" not in html
     (row,) = [line.split() for line in text.splitlines() if line.strip().startswith("train: train")]

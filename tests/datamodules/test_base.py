@@ -161,7 +161,11 @@ def test_a_set_smaller_than_a_batch_trains(tmp_path: Path) -> None:
 @pytest.mark.parametrize("drop", ["images", "objects"])
 def test_an_empty_data_set_is_refused(tmp_path: Path, drop: str) -> None:
     write_coco(tmp_path, [] if drop == "images" else [(32, 32)], [] if drop == "images" else [[]])
-    reason = "it lists no image" if drop == "images" else "none of its 1 images is left with data.empty_images=drop"
+    reason = (
+        "it lists no image"
+        if drop == "images"
+        else "it lists 1 image, of which none is left with data.empty_images=drop"
+    )
     with pytest.raises(ValueError, match=f"data.train_split='train' is empty: {reason}"):
         coco(tmp_path, empty_images="drop").setup("fit")
 
@@ -170,7 +174,7 @@ def test_a_held_out_part_is_seeded_disjoint_and_scored_instead_of_the_val_split(
     write_coco(tmp_path, [(32, 32)] * 20, [[]] * 20)
 
     def parts(seed: int) -> tuple[list[int], list[int]]:
-        data = coco(tmp_path, val_fraction=0.25, seed=seed, val_split="none", test_split="none")
+        data = coco(tmp_path, val_fraction=0.25, seed=seed, val_split="none", test_split=None)
         data.setup()
         assert data.test_is_val
         return data.truth("train").image_ids.tolist(), data.truth("test").image_ids.tolist()
@@ -180,6 +184,21 @@ def test_a_held_out_part_is_seeded_disjoint_and_scored_instead_of_the_val_split(
     assert sorted(train + val) == list(range(10, 210, 10))
     assert parts(0) == (train, val)
     assert parts(1) != (train, val)
+
+
+def test_a_list_to_test_on_is_tested_on_whatever_is_held_out(tmp_path: Path) -> None:
+    write_coco(tmp_path, [(32, 32)] * 4, [[]] * 4)
+    write_coco(tmp_path, [(32, 32)], [[]], "more")
+    for settings in ({"val_split": "more"}, {"val_split": "none"}):
+        data = coco(tmp_path, val_fraction=0.25, test_split="more", **settings)
+        data.setup()
+        assert not data.test_is_val
+        assert len(data.truth("val").image_ids) == len(data.truth("test").image_ids) == 1
+        assert data.truth("test").image_ids.tolist() == [10]
+        assert "test (more): 1 image" in data.describe()
+    assert coco(tmp_path, val_fraction=0.25).test_is_val  # the one list is parted
+    with pytest.raises(ValueError, match=r"instances_none\.json does not exist.*set data\.test_split=null"):
+        coco(tmp_path, test_split="none").setup("test")
 
 
 @pytest.mark.parametrize(
