@@ -60,7 +60,7 @@ def _doubt(stated: np.ndarray, sizes: np.ndarray, form: Form, image_index: np.nd
     found = np.count_nonzero(fractions)
     if found >= max(min(_TWO, number), _SHARE * number):
         return Doubt(
-            found >= _FRACTIONS * number,
+            bool(found >= _FRACTIONS * number),
             f"{found} of {number} boxes hold no number over 1, as fractions of an image do; expected are pixels. "
             "Multiply them by the width and height of their images",
         )

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tiny_data import coco
 
 from boxwright.train import finish as finishing
 from datamodules.base import DetectionDataModule
+from datamodules.coco import CocoDataModule
 
 VAL, TEST = {"AP": 0.5, "AP50": 0.75}, {"AP": 0.25, "AP50": 0.5}
 
@@ -53,7 +53,7 @@ def test_only_the_list_of_test_split_is_called_the_test(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, settings: dict[str, Any],
     tested: dict[str, float], said: str,
 ) -> None:  # fmt: skip
-    data = coco(tmp_path, **{"train_split": "a", "val_split": "b", **settings})
+    data = CocoDataModule(root=str(tmp_path), **{"train_split": "a", "val_split": "b", **settings})
     with caplog.at_level(logging.INFO):
         results = finished(tmp_path, data, monkeypatch)
     assert results["test"] == tested

@@ -55,7 +55,7 @@ class Found:
 def inspect(cfg: DictConfig) -> int:
     """Print the tables, write inspection.html, return the number of problems."""
     quieten()
-    warnings.filterwarnings(
+    warnings.filterwarnings("ignore", "split ")  # of `datamodules.checks`: it is all in `Found`
         "ignore", ".*(skipped|filled in|missing image files|passed over):.*"
     )  # it is all in `Found`
     folder = Path(HydraConfig.get().runtime.output_dir)
