@@ -165,7 +165,7 @@ def test_thresholds_of_the_classes_are_said_as_a_range(predict, photos, tmp_path
 def test_classes_that_can_never_be_seen_are_named(predict, tmp_path, photos):
     path = write_checkpoint(tmp_path / "one.ckpt", thresholds={**BEST, "star": 1.0})
     ended = predict(f"checkpoint={path}", "source=photos/a.jpg", "draw=false")
-    assert "1 classes never pass their threshold, since validation found none of them right: star" in ended.said
+    assert "nothing passes the threshold of 1 class, since validation found none of them right: star" in ended.said
 
 
 def test_nothing_readable_is_status_1_and_an_older_result_stays(predict, checkpoint, photos):

@@ -20,7 +20,7 @@ from datamodules.images import AS_SHOWN, ImageError, decode
 from datamodules.index import AnnotationIndex
 from datamodules.sampler import SampleKey
 from datamodules.shared_blocks import SharedBlocks
-from datamodules.transforms import Augmentation, Resize, Sized, mirror, training_boxes
+from datamodules.transforms import ROUNDING, Augmentation, Resize, Sized, mirror, training_boxes
 
 
 class Sample(NamedTuple):
@@ -83,9 +83,12 @@ class DetectionDataset(Dataset[Sample]):
         self, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, seed: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if self.augmentation:
+            pixels = max(image.shape[:2])
             image, boxes, labels = self.augmentation(image, boxes, labels, seed)
-            large = (boxes[:, 2:] - boxes[:, :2] >= self.min_box).all(axis=1)
-            boxes, labels = boxes[large], labels[large]
+            # Those under it in the file are gone already; here go those that a crop cut, not those that rounding did.
+            sides = boxes[:, 2:] - boxes[:, :2]
+            large = (sides >= self.min_box - ROUNDING * max(pixels, *image.shape[:2])) & (sides > 0)
+            boxes, labels = boxes[large.all(axis=1)], labels[large.all(axis=1)]
         across, down = np.random.default_rng(seed).random(2)
         if across < self.flip:
             image, boxes = mirror(image, boxes, axis=1)

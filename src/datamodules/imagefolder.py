@@ -23,6 +23,7 @@ from datamodules.records import ImageRecord, Records
 from datamodules.sampler import SampleKey
 from datamodules.survey import Survey
 from datamodules.transforms import Augmentation, Resize, Sized, mirror, resize_image
+from evaluation.wording import counted
 
 _MARGIN = 256 / 224
 _TRIES = 10
@@ -35,8 +36,8 @@ def class_folders(split: Path) -> list[Path]:
     folders = sorted(Path(entry.path) for entry in entries if entry.is_dir())
     if not folders:
         raise DataError(
-            f"{shown(str(split))} has no folder in it, and {len(entries)} files; expected is a folder of images for "
-            "each class, as data.root/SPLIT/CLASS/*.jpg"
+            f"{shown(str(split))} has no folder in it, and {counted(len(entries), 'file')}; expected is a folder of "
+            "images for each class, as data.root/SPLIT/CLASS/*.jpg"
         )
     return folders
 
@@ -222,6 +223,7 @@ class ImageFolderDataModule(DetectionDataModule):
     min_box: float = field(default=0.0, init=False)
     min_visibility: float = field(default=0.0, init=False)
     min_area: float = field(default=0.0, init=False)
+    check_boxes: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -261,8 +263,8 @@ class ImageFolderDataModule(DetectionDataModule):
             )
         if len(found) != self.num_classes:
             raise DataError(
-                f"data.num_classes={self.num_classes}, but split {name!r} under {self.root} has {len(found)} class "
-                f"folders: {_few(found)}; set data.num_classes={len(found)}"
+                f"data.num_classes={self.num_classes}, but split {name!r} under {self.root} has "
+                f"{counted(len(found), 'class folder')}: {_few(found)}; set data.num_classes={len(found)}"
             )
         return super()._map_classes(name, index)
 
@@ -270,7 +272,8 @@ class ImageFolderDataModule(DetectionDataModule):
         labels = split.class_map[split.index.labels]  # one an image
         counts = np.bincount(labels[split.rows], minlength=self.num_classes)
         return (
-            f"{role} ({split.name}): {len(split.rows)} images of {self.num_classes} classes, {counts.min()} to "
+            f"{role} ({split.name}): {counted(len(split.rows), 'image')} of "
+            f"{counted(self.num_classes, 'class', 'classes')}, {counts.min()} to "
             f"{counts.max()} of each; {self.rule_name}"
         )
 

@@ -56,10 +56,12 @@ class AnnotationIndex:
             setattr(self, name, payload[start:stop].view(dtype).reshape(shape))
         self.class_names = tuple(header["class_names"])
         self.category_ids = tuple(header["category_ids"])
+        self.spare = tuple(header["spare"])
+        """Of `class_names`, those that only group the others: no annotation has them."""
         found = header["findings"]
         counts, filled, turns = (Counter(found[key]) for key in ("counts", "filled", "turns"))
-        notes = {what: (int(count), str(first)) for what, (count, first) in found["notes"].items()}
-        self.findings = Findings(found["problems"], counts, filled, turns, notes, found["depends_on"])
+        seen = {what: (int(count), str(first)) for what, (count, first) in found["seen"].items()}
+        self.findings = Findings(**{**found, "counts": counts, "filled": filled, "turns": turns, "seen": seen})
 
     path_bytes: np.ndarray
     path_offsets: np.ndarray

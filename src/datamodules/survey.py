@@ -33,6 +33,10 @@ class Survey:
     findings: Findings
     missing: list[int]
     """Positions in `paths` of those that lead to no file."""
+    notes: list[str]
+    """Odd entries, and what was made of them."""
+    without_box: str | None
+    """Why no box trains, or is scored; None where one is."""
 
 
 class FileCheck(NamedTuple):

@@ -12,6 +12,9 @@ import numpy as np
 STRIDE = 32  # canvases are multiples of it, so that every level of a pyramid down to stride 32 divides them
 _CAP = 1333 / 800  # long side over short side, from the papers' 800 and 1333
 _SIZE_STREAM = 1  # keeps the draw of a sample's size apart from its other draws
+ROUNDING = 2.0**-20
+"""Of an image's longer side: by more than this no few augmentations round the side of a box. albumentations keeps
+coordinates as float32 fractions of the image, which takes up to 2^-24 of the side at each step."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def training_boxes(
     `excluded`, of a wanted class (label >= 0), with area, and no side under `min_box`.
     """
     clipped = np.clip(boxes, 0, np.flip(np.concatenate([sizes, sizes], axis=-1), axis=-1))
-    sides = clipped[:, 2:] - clipped[:, :2]
+    sides = np.round(clipped[:, 2:] - clipped[:, :2], 9)  # (x + w) - x misses w by a few bits
     keep = ~excluded & (labels >= 0) & ((sides >= min_box) & (sides > 0)).all(axis=1)
     return clipped, keep
 

@@ -71,7 +71,7 @@ def list_stems(file: Path) -> list[str]:
 
 def read_voc(listed: Sequence[tuple[Path, list[str]]], exif: Exif = "auto") -> Records:
     """Reads the XML of every listed image; classes are the names found, in alphabetical order."""
-    records = Records(_inclusive, "box (xmin, ymin, xmax, ymax)", "object", exif=exif)
+    records = Records(_inclusive, "box (xmin, ymin, xmax, ymax)", "object", exif=exif, form="x1, y1, x2, y2")
     add = records.findings.add
     trees: list[tuple[ImageRecord, Element]] = []
     absent: list[Path] = []
@@ -103,7 +103,7 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]], exif: Exif = "auto") -> R
             if name is None:
                 continue
             path = folder / "JPEGImages" / name
-            trees.append((ImageRecord(str(path), str(file), size=_size(tree)), tree))
+            trees.append((ImageRecord(str(path), str(file), size=_size(tree), part=str(file.parent)), tree))
     if absent and len(absent) == sum(len(stems) for _, stems in listed):
         raise DataError(
             f"none of the {len(absent)} annotation files of the split exists; the first would be {absent[0]}. Check "
@@ -164,12 +164,12 @@ def _inclusive(box: np.ndarray) -> list[float]:
 
 
 def _size(tree: Element) -> tuple[int, int] | None:
-    """Reads (height, width); None where the file has none, or 0."""
+    """Reads (height, width), whatever it is; None where the file has none."""
     try:
-        height, width = (int(float(tree.findtext(f"size/{side}") or 0)) for side in ("height", "width"))
+        height, width = (int(float(tree.findtext(f"size/{side}") or "")) for side in ("height", "width"))
     except (ValueError, OverflowError):
         return None
-    return (height, width) if height > 0 and width > 0 else None
+    return height, width
 
 
 def _name(entry: Element) -> str:

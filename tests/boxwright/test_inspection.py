@@ -163,6 +163,63 @@ def test_images_of_val_that_are_in_train_are_told_by_their_content(tmp_path: Pat
     assert "not read (read_images=false)" in html
 
 
+def test_copies_within_a_split_are_told(tmp_path: Path, look: Inspect) -> None:
+    write_split(tmp_path, "train", [[[1, 2, 20, 20]]] * 3)
+    write_split(tmp_path, "val", [[[1, 2, 20, 20]]], seed=1)
+    shutil.copy(tmp_path / "train" / "1.jpg", tmp_path / "train" / "3.jpg")
+    problems, html, text = look(*COCO, f"data.root={tmp_path}")
+    assert problems == 0
+    said = f"train, images that are there more than once: 1 of 3, {tmp_path}/train/1.jpg = {tmp_path}/train/3.jpg"
+    for shown in (html, text):
+        assert said in shown
+    assert "no problems, but 3 warnings, see above" in text  # dog has no box
+
+
+def test_boxes_of_another_form_are_a_problem_unless_they_are_said_to_be_right(tmp_path: Path, look: Inspect) -> None:
+    write_split(tmp_path, "train", [[[10, 10, 50, 38], [20, 2, 58, 30]], [[30, 20, 55, 39], [25, 5, 40, 36]]])
+    write_split(tmp_path, "val", [[[0.1, 0.2, 0.5, 0.4], [0, 0, 1, 1]]], seed=1)
+    problems, html, text = look(*COCO, f"data.root={tmp_path}")
+    assert problems == 2
+    for said in (
+        f"{tmp_path}/annotations/instances_train.json: are the boxes x1, y1, x2, y2?",
+        f"{tmp_path}/annotations/instances_val.json: 2 of 2 boxes hold no number over 1",
+    ):
+        assert said in html
+        assert said in text
+    assert "Batch 1" in html  # what one would look at
+    assert look(*COCO, f"data.root={tmp_path}", "data.check_boxes=false")[0] == 0
+
+
+def test_odd_entries_are_told_as_in_training(tmp_path: Path, look: Inspect) -> None:
+    write_split(tmp_path, "train", [[[1, 2, 33, 33]]])
+    write_split(tmp_path, "val", [[{"bbox": [1, 2, 33, 33], "area": 900}]], seed=1)
+    file = tmp_path / "annotations" / "instances_val.json"
+    content = json.loads(file.read_text())
+    content["images"][0].update(width=0, height=0)
+    content["categories"].append({"id": 0, "name": "pets", "supercategory": "none"})
+    for category in content["categories"][:2]:
+        category["supercategory"] = "pets"
+    file.write_text(json.dumps(content))
+    _, html, text = look(*COCO, f"data.root={tmp_path}")
+    for said in (
+        "instances_train.json: `area` is next to nothing, such as 0 or 1, for 1 of the 1 box",
+        "instances_val.json: 1 image size that no image has, 0 x 0 of 1.jpg",
+        "passed over: category",
+    ):
+        assert said in html
+        assert text.count(said) == 1
+
+
+def test_classes_of_a_split_without_their_boxes_are_not_listed_one_by_one(tmp_path: Path, look: Inspect) -> None:
+    """A folder in VOC's layout of one's own, of which the default classes name none."""
+    root = write_voc(tmp_path, "wheel")
+    problems, _, text = look("data=voc", f"data.root={root}", *VOC_SPLITS)
+    assert problems == 2
+    assert "set data.classes=[wheel]" in text
+    assert "no box to train on" in text
+    assert "motorbike" not in text.partition("saved as")[0].rpartition("Classes")[2].partition("warning")[2]
+
+
 def test_a_sample_of_no_images_is_refused(tmp_path: Path, look: Inspect) -> None:
     with pytest.raises(ConfigError, match="sample=0"):
         look(*COCO, f"data.root={tmp_path}", "sample=0")
@@ -172,8 +229,10 @@ def test_a_split_without_any_box_is_inspected(tmp_path: Path, look: Inspect) -> 
     write_split(tmp_path, "train", [[], []])
     write_split(tmp_path, "val", [[[1, 2, 20, 20]]], seed=1)
     problems, html, text = look(*COCO, f"data.root={tmp_path}")
-    assert problems == 0
-    assert "train, classes without a box, which can&#39;t be learnt: 2, cat, dog" in html
+    assert problems == 1
+    assert "1 problem (there is no box to train on: 1)" in text
+    assert "train: its images have no annotation" in html
+    assert "cat, dog" not in html  # classes are not listed where there is no box at all
     assert "Batch 1" in html
     assert "Anchors" not in html
     (row,) = [line.split() for line in text.splitlines() if line.strip().startswith("train: train")]
@@ -193,20 +252,29 @@ def test_a_split_that_does_not_open_is_a_problem_and_the_other_is_inspected(tmp_
 
 
 def test_a_class_that_data_classes_lacks_does_not_hide_the_rest(tmp_path: Path, look: Inspect) -> None:
-    box = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>{}</xmax><ymax>20</ymax></bndbox>"
-    objects = [f"<object><name>{name}</name>{box.format(x)}</object>" for name, x in (("a", 20), ("b", 20), ("a", 0))]
-    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
-        (tmp_path / folder).mkdir(parents=True)
-    cv2.imwrite(str(tmp_path / "JPEGImages" / "x.jpg"), np.zeros((30, 40, 3), np.uint8))
-    size = "<size><width>40</width><height>30</height></size>"
-    (tmp_path / "Annotations" / "x.xml").write_text(f"<annotation>{size}{''.join(objects)}</annotation>")
-    (tmp_path / "ImageSets" / "Main" / "all.txt").write_text("x\n")
-    splits = [f"data.{role}_split=all" for role in ("train", "val", "test")]
-    options = ["data=voc", f"data.root={tmp_path}", "data.classes=[a]", "data.resize=32", "data.num_workers=0"]
-    problems, _, text = look(*options, *splits)
+    write_voc(tmp_path, "a", "b", "a")
+    options = ["data=voc", f"data.root={tmp_path}", "data.classes=[a]", *VOC_SPLITS]
+    problems, _, text = look(*options)
     assert problems == 2
     for said in ("['b']", "train, boxes of classes that data.classes leaves out: 1; 'b' 1", "negative width or height"):
         assert said in text
+
+
+VOC_SPLITS = [*(f"data.{role}_split=all" for role in ("train", "val", "test")), "data.resize=32", "data.num_workers=0"]
+
+
+def write_voc(root: Path, *names: str) -> Path:
+    """An image with a box of each name; of the last box of a name that is there twice, the sides are turned round."""
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    cv2.imwrite(str(root / "JPEGImages" / "x.jpg"), np.zeros((30, 40, 3), np.uint8))
+    box = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>{}</xmax><ymax>20</ymax></bndbox>"
+    right = [0 if name in names[:at] else 20 for at, name in enumerate(names)]
+    objects = [f"<object><name>{name}</name>{box.format(x)}</object>" for name, x in zip(names, right, strict=True)]
+    size = "<size><width>40</width><height>30</height></size>"
+    (root / "Annotations" / "x.xml").write_text(f"<annotation>{size}{''.join(objects)}</annotation>")
+    (root / "ImageSets" / "Main" / "all.txt").write_text("x\n")
+    return root
 
 
 def test_pictures_are_the_first_two_batches_of_training(tmp_path: Path, look: Inspect) -> None:

@@ -76,7 +76,7 @@ def test_voc_xml_in_any_form_is_read(tmp_path: Path, reading: Reading) -> None:
     write_xml(tmp_path, reading.data)
     names = sorted({"a", *reading.classes})
     data = voc(tmp_path, classes=names, num_classes=len(names))
-    truth = read(data, f"{reading.filled} 1 times" if reading.filled else "")
+    truth = read(data, f"{reading.filled} 1 time" if reading.filled else "")
     here = truth.image_index == truth.image_ids.tolist().index("x")
     assert truth.boxes[here].tolist() == reading.boxes
     assert truth.difficult[here].tolist() == list(reading.difficult)

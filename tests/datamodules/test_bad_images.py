@@ -231,10 +231,10 @@ def test_an_image_that_changes_its_size_is_read_again_where_the_size_is_its_own(
     for key in ("width", "height"):
         del content["images"][0][key]
     write_json(tmp_path, content)
-    with pytest.warns(UserWarning, match="image size 1 times"):
+    with pytest.warns(UserWarning, match="image size 1 time"):
         assert ready(tmp_path).truth("val").sizes.tolist() == [list(SIZE)]
     write_image(tmp_path / "train" / "train_0.png", (50, 30))
-    with pytest.warns(UserWarning, match="image size 1 times"):
+    with pytest.warns(UserWarning, match="image size 1 time"):
         data = ready(tmp_path)
     assert data.truth("val").sizes.tolist() == [[50, 30]]
     assert data.image("val", 10).shape == (50, 30, 3)

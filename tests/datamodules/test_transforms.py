@@ -76,6 +76,14 @@ def test_training_boxes_are_clipped_and_small_crowd_and_foreign_ones_left_out() 
     ]  # fmt: skip
 
 
+def test_a_box_of_exactly_min_box_trains_wherever_it_lies() -> None:
+    corners = np.random.default_rng(0).uniform(0, 600, (500, 2)).round(2)
+    boxes = np.concatenate([corners, corners + 1.0], axis=1)  # of many x, (x + 1) - x is less than 1
+    none = np.zeros(500, bool)
+    _, keep = training_boxes(boxes, none.astype(int), none, np.array([640, 640]), min_box=1.0)
+    assert keep.all()
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_mirroring_moves_boxes_with_their_pixels_and_undoes_itself(axis: int) -> None:
     image = np.zeros((10, 16, 3), np.uint8)

@@ -96,7 +96,7 @@ def test_a_subset_of_vocs_own_classes_drops_the_others_without_error(tmp_path: P
 def test_a_size_of_zero_comes_from_the_image(tmp_path: Path) -> None:
     write_voc(tmp_path, {"x": voc_object("a", "1 1 40 30")}, size="0,0")
     data = voc(tmp_path)
-    with pytest.warns(UserWarning, match="image size 1 times"):
+    with pytest.warns(UserWarning, match="image size 1 time"):
         data.setup()
     assert data.truth("train").sizes.tolist() == [[30, 40]]
 

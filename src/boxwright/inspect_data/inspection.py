@@ -26,6 +26,7 @@ from boxwright.inspect_data.terminal import tell
 from datamodules.records import SEVERAL
 from datamodules.survey import Survey
 from evaluation.truth import Truth
+from evaluation.wording import counted
 from reports.inspection_tables import Inspection, SplitCounts
 from reports.terminal import show_bar
 
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 _BATCHES, _BATCH_IMAGES = 2, 16
 _LISTED = 500  # problems of one rule on the page
 _UNREADABLE = "an image file can't be read as it is annotated"
+_DOUBTFUL = "the boxes of a file are likely of another form"
+_NO_BOX = "there is no box to train on"
 
 
 @dataclass
@@ -53,7 +56,7 @@ class Found:
 def inspect(cfg: DictConfig) -> int:
     """Print the tables, write inspection.html, return the number of problems."""
     quieten()
-    warnings.filterwarnings("ignore", ".*(skipped|filled in|missing image files|noted):.*")  # it is all in `Found`
+    warnings.filterwarnings("ignore", "split ")  # of `datamodules.checks`: it is all in `Found`
     folder = Path(HydraConfig.get().runtime.output_dir)
     if cfg.sample is not None and cfg.sample < 1:
         raise ConfigError(f"sample={cfg.sample}: expected a number of images, or null for all")
@@ -65,10 +68,14 @@ def inspect(cfg: DictConfig) -> int:
     indexes: set[str] = set()
     for role, survey in surveys.items():
         if survey.name not in indexes:  # val_fraction parts one index
-            _collect(survey, found, cfg.read_images)
+            _collect(survey, found, cfg.read_images, check_boxes=cfg.data.get("check_boxes", True))
             if told := survey.findings.told():
                 log.info("%s: %s", survey.name, told)
         indexes.add(survey.name)
+        if survey.without_box and role == "train":
+            found.problem(_NO_BOX, f"{survey.name}: {survey.without_box}")
+        elif survey.without_box:
+            found.warnings.append(f"{role}, {survey.name}, has no box to score: {survey.without_box}")
         _warn_of_boxes(role, survey, module.min_box, names, found)
     if cfg.read_images:
         _read_images(module, surveys, found)
@@ -102,7 +109,7 @@ def _open(data: dict[str, Any], found: Found) -> tuple[dict[str, Any], Any, dict
 
     Why another doesn't is a problem. Classes that `data.classes` lacks are one too; they are dropped to find more.
     """
-    data = {**data, "on_error": "skip"}
+    data = {**data, "on_error": "skip", "check_boxes": False}
     while True:
         module = instantiate({**data, "empty_images": "keep"})
         module.prepare_data()
@@ -131,12 +138,15 @@ def _model(cfg: DictConfig) -> Any:
         return instantiate(without_weights(model))
 
 
-def _collect(survey: Survey, found: Found, read_images: bool) -> None:
+def _collect(survey: Survey, found: Found, read_images: bool, check_boxes: bool) -> None:
     """What the reader of the annotations found; what it saw in some image files only if not all are read."""
+    for text in [*survey.findings.refused, *survey.findings.doubts] if check_boxes else ():
+        found.problem(_DOUBTFUL, text)
+    found.warnings += survey.notes
     found.problems += survey.findings.problems
     found.counts.update(survey.findings.counts)
     if survey.findings.filled:
-        filled = ", ".join(f"{key}, {count} times" for key, count in survey.findings.filled.items())
+        filled = ", ".join(f"{key}, {counted(count, 'time')}" for key, count in survey.findings.filled.items())
         found.warnings.append(f"{survey.name}, keys that were missing and are filled in: {filled}")
     remarks = (line for line in survey.findings.remarks() if not (read_images and line.startswith(SEVERAL)))
     found.warnings += [f"{survey.name}, {remark}" for remark in remarks]
@@ -204,7 +214,7 @@ def _warn_of_classes(splits: list[SplitCounts], names: tuple[str, ...], found: F
     for split in splits:
         absent = [name for name, count in zip(names, split.per_class.tolist(), strict=True) if not count]
         effect = "can't be learnt" if split.role == "train" else "have no AP"
-        if absent:
+        if 0 < len(absent) < len(names):  # else there is no box at all, which is said
             found.warnings.append(
                 f"{split.role}, classes without a box, which {effect}: {len(absent)}, {', '.join(absent)}"
             )
@@ -216,12 +226,15 @@ def _read_images(module: Any, surveys: dict[str, Any], found: Found) -> None:
     for role, survey in surveys.items():
         paths[role] = {}
         deep, several = list[tuple[float, float]](), list[str]()
+        copies: list[tuple[str, str]] = []
         checks = itertools.chain.from_iterable(module.image_files(role))
         for check in _track(f"reading {role} images", checks, len(survey.paths)):
             if check.error is not None:
                 found.problem(_UNREADABLE, f"{role}, {check.error}")
             else:
-                paths[role].setdefault(check.digest, survey.paths[check.row])
+                path = survey.paths[check.row]
+                if (first := paths[role].setdefault(check.digest, path)) != path:
+                    copies.append((first, path))
             if check.deep is not None:
                 deep.append(check.deep)
             if check.several:
@@ -230,12 +243,12 @@ def _read_images(module: Any, surveys: dict[str, Any], found: Found) -> None:
             found.warnings.append(f"{role}, {SEVERAL}: {len(several)}, first: {several[0]}")
         if deep and module.value_range is None:
             _warn_of_values(role, deep, found)
+        if copies:
+            found.warnings.append(f"{role}, images that are there more than once: {_pairs(copies, len(survey.paths))}")
     train, val = paths.get("train", {}), paths.get("val", {})
     if copies := [(train[digest], path) for digest, path in val.items() if digest in train]:
-        pairs = "; ".join(a if a == b else f"{a} = {b}" for a, b in copies[:5])
         found.warnings.append(
-            f"val, images that are in train as well, which makes its scores too good: {len(copies)} of {len(val)}, "
-            f"{pairs}{'; ...' if len(copies) > 5 else ''}"
+            f"val, images that are in train as well, which makes its scores too good: {_pairs(copies, len(val))}"
         )
 
 
@@ -250,6 +263,11 @@ def _warn_of_values(role: str, deep: list[tuple[float, float]], found: Found) ->
         f"{role}, images of more than 8 bits: {len(deep)}, with numbers from {low:g} to {high:g}, {effect}; "
         f"data.value_range=[{low:g},{high:g}] makes all grey levels of them, and checkpoints keep it"
     )
+
+
+def _pairs(copies: list[tuple[str, str]], number: int) -> str:
+    pairs = "; ".join(a if a == b else f"{a} = {b}" for a, b in copies[:5])
+    return f"{len(copies)} of {number}, {pairs}{'; ...' if len(copies) > 5 else ''}"
 
 
 def _training_batches(data: dict[str, Any], found: Found, tell_unread: bool) -> list[list[Any]]:

@@ -29,6 +29,7 @@ from datamodules.dataset import Sample
 from datamodules.decoding import Decoding
 from evaluation.coco_file import CocoFile
 from evaluation.results import ImagePredictions
+from evaluation.wording import counted
 from reports.drawing import draw
 from reports.terminal import as_text, show_bar
 
@@ -92,8 +93,8 @@ def make_detector(cfg: DictConfig) -> Detector:
     never = [name for name, score in detector.thresholds.items() if score >= 1]
     if asked == "best_f1" and never:
         log.warning(
-            "%d classes never pass their threshold, since validation found none of them right: %s. To see them give a "
-            "number, such as score_threshold=%g", len(never), few(never), _THRESHOLD
+            "nothing passes the threshold of %s, since validation found none of them right: %s. To see them give a "
+            "number, such as score_threshold=%g", counted(len(never), "class", "classes"), few(never), _THRESHOLD
         )  # fmt: skip
     return detector
 

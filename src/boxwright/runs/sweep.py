@@ -28,6 +28,7 @@ from boxwright.runs.folder import failure_reason
 from boxwright.runs.jobs import EXCLUDED, JobError, is_of_a_sweep, print_once, quoted
 from boxwright.runs.log import is_rank_zero
 from boxwright.runs.names import safe_name
+from evaluation.wording import scored
 
 
 class Sweep(Callback):
@@ -81,8 +82,7 @@ class Sweep(Callback):
             job_return.return_value, job_return.status = math.nan, JobStatus.COMPLETED
         elif self._was_finished:
             monitor = str(OmegaConf.select(config, "callbacks.checkpoints.monitor"))
-            score = f"{result:.4f}" if monitor.startswith("val/loss") else f"{100 * result:.2f} %"
-            print_once(f"{self._name(config)} is finished already: {monitor} {score}")
+            print_once(f"{self._name(config)} is finished already: {scored(monitor, result)}")
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """The table and the plot of what lies in the sweep's folder; status 1 where a job of this command failed."""

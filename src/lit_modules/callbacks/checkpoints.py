@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
+from evaluation.wording import scored
 from lit_modules.lightning_internals import is_validation_due, is_within_step
 from lit_modules.signals import give_back_interrupt
 from lit_modules.training_module import TrainingModule
@@ -53,9 +54,8 @@ class Checkpoints(Checkpoint):
 
     @property
     def best_text(self) -> str:
-        """Metric and score of the best checkpoint, in percent unless it is a loss."""
-        is_loss = self.monitor.startswith("val/loss")
-        return f"{self.monitor} " + (f"{self.best_score:.4f}" if is_loss else f"{100 * self.best_score:.2f} %")
+        """Metric and score of the best checkpoint."""
+        return scored(self.monitor, self.best_score)
 
     def state_dict(self) -> dict[str, Any]:
         return {
