@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from datamodules.headers import Header, read_header
 from datamodules.box_forms import Form, doubt
+from datamodules.headers import Header, read_header
 from datamodules.images import shown
 from evaluation.wording import counted
 
