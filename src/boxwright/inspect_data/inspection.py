@@ -56,8 +56,6 @@ def inspect(cfg: DictConfig) -> int:
     """Print the tables, write inspection.html, return the number of problems."""
     quieten()
     warnings.filterwarnings("ignore", "split ")  # of `datamodules.checks`: it is all in `Found`
-        "ignore", ".*(skipped|filled in|missing image files|passed over):.*"
-    )  # it is all in `Found`
     folder = Path(HydraConfig.get().runtime.output_dir)
     if cfg.sample is not None and cfg.sample < 1:
         raise ConfigError(f"sample={cfg.sample}: expected a number of images, or null for all")
