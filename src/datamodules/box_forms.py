@@ -66,13 +66,15 @@ def _doubt(stated: np.ndarray, sizes: np.ndarray, form: Form, image_index: np.nd
         )
     misfits = {name: int(np.count_nonzero(~_fits(name, stated, sizes, name == form))) for name in _CORNERS}
     as_read = misfits.pop(form)
-    read = f"read as {form}, {as_read} of {number} boxes stick out of their images or are turned round"
+    odd = "stick out of their images or have negative sides"
     if as_read >= max(min(_TWO, number), _SHARE * number):
         other = min(misfits, key=lambda name: misfits[name])
         if misfits[other] <= _TENTH * as_read:
-            return Doubt(False, f"are the boxes {other}? As these {misfits[other]} would; {read}")
+            text = f"{misfits[other]} of {number} {odd}; read as {form}, as they are now, {as_read} do"
+            return Doubt(False, f"are the boxes {other}? Read so, {text}")
         if as_read >= max(_THREE, _MANY * number):
-            return Doubt(False, f"{read}, and so would many in any other form; are their images those annotated?")
+            text = "and in any other form many would; are their images those that were annotated?"
+            return Doubt(False, f"{as_read} of {number} boxes {odd}, {text}")
     return _upper_left(stated, sizes, form, image_index)
 
 

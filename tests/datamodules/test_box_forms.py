@@ -52,14 +52,15 @@ def judged(xywh: Boxes, sizes: np.ndarray, images: np.ndarray, form: str, read_a
 @pytest.mark.parametrize("form", FORMS)
 def test_a_form_is_recognised_by_where_its_boxes_lie(form: str, read_as: Form) -> None:
     said = judged(*drawn(300), form, read_as)
-    assert said.startswith(f"are the boxes {form}? As these 0 would; read as {read_as}, " if form != read_as else "")
+    assert said.startswith(f"are the boxes {form}? Read so, 0 of 300 stick out of their" if form != read_as else "")
     assert bool(said) == (form != read_as)
 
 
 def test_four_boxes_are_enough_where_all_of_them_cross_the_border() -> None:
     boxes = np.array([[20, 30, 60, 40], [70, 10, 40, 50]] * 2)
     said = judged(boxes, np.array([[96, 128]] * 4), np.array([0, 0, 1, 1]), XYXY, XYWH)
-    assert said.startswith("are the boxes x1, y1, x2, y2? As these 0 would; read as x, y, width, height, 4 of 4 boxes")
+    assert said.startswith("are the boxes x1, y1, x2, y2? Read so, 0 of 4 stick out of their images")
+    assert said.endswith("; read as x, y, width, height, as they are now, 4 do")
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 5, 10, 40, 300])

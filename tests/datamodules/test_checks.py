@@ -64,7 +64,7 @@ def test_corners_in_the_bbox_are_asked_about_by_file(tmp_path: Path) -> None:
     data = checked(tmp_path, train_split="train+more")
     (doubt,) = [line for line in told(data) if "filled in" not in line]
     assert "instances_more.json: are the boxes x1, y1, x2, y2?" in doubt
-    assert "4 of 4 boxes stick out" in doubt
+    assert "as they are now, 4 do" in doubt
     assert "inspect_data.py" in doubt
     assert len(told(coco(tmp_path, train_split="train+more"))) == 1  # what is filled in
     assert len(data.truth("train").boxes) == 22
@@ -77,7 +77,7 @@ def test_a_form_is_asked_about_beside_the_problems_that_it_makes(tmp_path: Path)
     options: dict[str, Any] = {"classes": ["a"], "num_classes": 1, "check_boxes": True}
     said = refused(voc(tmp_path, **options))
     assert "negative width or height" in said
-    assert f"{tmp_path / 'Annotations'}: are the boxes x, y, width, height? As these 0 would; read as x1, y1" in said
+    assert f"{tmp_path / 'Annotations'}: are the boxes x, y, width, height? Read so, 0 of 8" in said
     assert any("are the boxes x, y, width, height?" in line for line in told(voc(tmp_path, on_error="skip", **options)))
 
 
