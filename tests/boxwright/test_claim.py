@@ -71,7 +71,7 @@ def test_a_folder_is_free_again_at_the_end_and_after_a_kill(tmp_path):
     with elsewhere(lambda: Claim(tmp_path)):
         pass
     Claim(tmp_path).release()
-    assert (tmp_path / FILE).read_text() == ""
+    assert not list(tmp_path.iterdir())
     with elsewhere(lambda: Claim(tmp_path)):
         pass
 
@@ -134,6 +134,22 @@ def test_of_two_that_take_it_for_dead_at_once_one_gives_way(tmp_path, no_locks, 
     monkeypatch.setattr(time, "sleep", lambda s: (pause(s), (tmp_path / FILE).write_text(json.dumps(other))))
     with pytest.raises(InUseError, match="process 1 on other"):
         Claim(tmp_path)
+
+
+def test_a_lock_that_its_holder_removed_right_then_is_nobodys(tmp_path, monkeypatch):
+    gone, take = Claim(tmp_path), Claim._take
+
+    def released(self: Claim, descriptor: int) -> None:
+        gone.release()
+        take(self, descriptor)
+
+    monkeypatch.setattr(Claim, "_take", released)
+    mine = Claim(tmp_path)
+    assert json.loads((tmp_path / FILE).read_text())["process"] == os.getpid()
+    monkeypatch.undo()
+    with elsewhere(lambda: None):
+        mine.release()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"host": "a"}', "nonsense"])

@@ -27,7 +27,7 @@ from boxwright.runs.log import is_rank_zero
 from boxwright.runs.names import is_timed
 
 FILE = ".lock"
-"""In a claimed folder; it stays behind empty."""
+"""In a claimed folder, until it is released."""
 _BEAT = 10.0
 """Seconds between two touches of it."""
 _WATCH = 35.0
@@ -54,25 +54,37 @@ class Claim:
         self._file = folder / FILE
         self._ended = threading.Event()
         self._descriptor: int | None = None
-        with suppress(OSError):
-            self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o666)
-        if self._descriptor is None:
-            return
-        try:
-            self._take(self._descriptor)
-        except BaseException:
-            os.close(self._descriptor)
-            raise
-        threading.Thread(target=self._beat, daemon=True, name="claim").start()
+        while (descriptor := self._open()) is not None:
+            try:
+                self._take(descriptor)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            if self._is_there(descriptor):
+                self._descriptor = descriptor
+                threading.Thread(target=self._beat, daemon=True, name="claim").start()
+                break
+            os.close(descriptor)  # its holder released it after it was opened here
 
     def release(self) -> None:
         """Lets others have the folder; a second time it does nothing."""
         self._ended.set()
         if self._descriptor is not None:
-            with suppress(OSError):  # it may be on a network drive that is gone
-                os.truncate(self._descriptor, 0)
+            with suppress(OSError):  # the folder may be gone, or the network drive that it was on
+                self._file.unlink()
             os.close(self._descriptor)  # which unlocks it
         self._descriptor = None
+
+    def _open(self) -> int | None:
+        with suppress(OSError):
+            return os.open(self._file, os.O_RDWR | os.O_CREAT, 0o666)
+        return None
+
+    def _is_there(self, descriptor: int) -> bool:
+        """Whether a file that was opened still has its name."""
+        with suppress(OSError):
+            return os.path.samestat(os.fstat(descriptor), os.stat(self._file))
+        return False
 
     def __enter__(self) -> "Claim":
         return self
@@ -108,7 +120,7 @@ class Claim:
     def _watch(self, left: Note) -> None:
         """Returns if its holder is dead. The file is opened for each look: else a network drive may show an old one."""
         first = self._state()
-        if time.time() - first[0] > _LONG_AGO:
+        if first is None or time.time() - first[0] > _LONG_AGO:
             return
         print(
             f"{self._file.parent} was left by {_named(left)}: looking for up to {_WATCH:.0f} s whether that still runs",
@@ -118,12 +130,17 @@ class Claim:
         end = time.monotonic() + _WATCH
         while time.monotonic() < end:
             time.sleep(_WATCH / 35)
-            if self._state() != first:
+            now = self._state()
+            if now is not None and now != first:
                 raise self._error(left)
 
-    def _state(self) -> tuple[float, Note | None]:
-        """When the file was touched, and what it says. Closing it would undo a lock: only before there is one."""
-        descriptor = os.open(self._file, os.O_RDONLY)
+    def _state(self) -> tuple[float, Note | None] | None:
+        """When the file was touched, and what it says; None where it is gone. Closing it would undo a lock: only before
+        there is one."""
+        try:
+            descriptor = os.open(self._file, os.O_RDONLY)
+        except OSError:
+            return None
         try:
             return os.fstat(descriptor).st_mtime, _read(descriptor)
         finally:

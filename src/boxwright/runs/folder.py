@@ -117,7 +117,8 @@ def open_run(cfg: DictConfig) -> Run:
         except ConfigError:
             leave_no_trace(folder)
             raise
-    claim = Claim(folder) if is_rank_zero() else None
+    is_over = cfg.resume is None and (folder / "finished.json").exists()
+    claim = Claim(folder) if is_rank_zero() and not is_over else None
     try:
         run = _opened(cfg, hydra, folder)
     except BaseException:
@@ -125,8 +126,6 @@ def open_run(cfg: DictConfig) -> Run:
             claim.release()
         raise
     run.is_new, run.claim = is_new, claim
-    if run.results is not None:
-        run.release()
     return run
 
 
