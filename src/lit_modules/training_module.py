@@ -25,10 +25,11 @@ from evaluation.confusions import Matrix, pairs
 from evaluation.curves import best_thresholds
 from evaluation.metrics import Metrics
 from evaluation.truth import Predictions, Truth
+from lit_modules.callbacks.averaging import averages
 from lit_modules.data import data_of
 from lit_modules.evaluated import Evaluated, Evaluation
 from lit_modules.finite import Flags, raise_flags, refuse_infinite_weights
-from lit_modules.schedules import Plateau
+from lit_modules.schedules import Plateau, beyond_the_end, take_rates
 from lit_modules.seeds import image_seeds, step_seed
 from lit_modules.signals import Signals
 from lit_modules.skipped import Skipped
@@ -117,14 +118,23 @@ class TrainingModule(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         optimizer = self.make_optimizer(self.network, self.lr)
-        total = self.trainer.max_steps if self.trainer.max_steps > 0 else self.trainer.estimated_stepping_batches
+        total = self.trainer.estimated_stepping_batches
         if total == math.inf:
             raise ValueError(
                 "trainer.max_steps=-1 and trainer.max_epochs=-1: the schedule follows the length of the run; give one "
                 "of them (trainer.max_time may end the run earlier)"
             )
         schedule = self.make_schedule(optimizer, int(total))
+        for line in beyond_the_end(self.make_schedule, int(total)) if self.global_rank == 0 else ():
+            log.warning("%s", line)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Takes the rate of the next step from the schedule: where the run is longer now than when its checkpoint was
+        written, or its milestones are others, the rate that is stored there is another."""
+        before, after = take_rates(self.lr_schedulers())
+        if before != after and self.global_rank == 0:
+            log.info("step %d: rate %.3g as it was, %.3g by the schedule of now", self.global_step, before, after)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
         scheduler.step()
@@ -189,7 +199,11 @@ class TrainingModule(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes the scores for the next checkpoint, should no validation come before it."""
+        """Takes the scores for the next checkpoint, should no validation come before it; and the weights as they were
+        trained, where a run that averaged them goes on without."""
+        trainer = self._trainer
+        if trainer is not None and trainer.state.fn == "fit" and not averages(trainer):
+            checkpoint["state_dict"] = checkpoint.get("current_model_state", checkpoint["state_dict"])
         stored = checkpoint["boxwright"]
         scores = Metrics(dict(stored["metrics"]), {})
         self.last = Evaluated(scores, thresholds=dict(stored.get("thresholds", {})))

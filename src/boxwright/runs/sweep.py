@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import is_group
 from boxwright.config.hydra_internals import LAUNCHER_LOG, is_basic, returned, split_jobs
+from boxwright.runs.claim import InUseError
 from boxwright.runs.folder import failure_reason
 from boxwright.runs.jobs import EXCLUDED, JobError, is_of_a_sweep, print_once, quoted
 from boxwright.runs.log import is_rank_zero
@@ -77,8 +78,9 @@ class Sweep(Callback):
             if not isinstance(result, JobError | ConfigError):  # printed where they were raised
                 traceback.print_exception(result)
             reason = str(result) if isinstance(result, JobError) else failure_reason(result)
-            self._failed.append(f"{' '.join(_apart(config.hydra))} failed: {reason}")
-            print_once(f"{self._name(config)} failed: {reason}")
+            ended = "is left out" if isinstance(result, InUseError) else "failed"
+            self._failed.append(f"{' '.join(_apart(config.hydra))} {ended}: {reason}")
+            print_once(f"{self._name(config)} {ended}: {reason}")
             job_return.return_value, job_return.status = math.nan, JobStatus.COMPLETED
         elif self._was_finished:
             monitor = str(OmegaConf.select(config, "callbacks.checkpoints.monitor"))

@@ -3,12 +3,14 @@
 import logging
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
+from evaluation.files import copy_whole
 from evaluation.wording import scored
 from lit_modules.lightning_internals import is_validation_due, is_within_step
 from lit_modules.signals import give_back_interrupt
@@ -47,6 +49,7 @@ class Checkpoints(Checkpoint):
         self._owed = False
         self._stopped = False
         self._saved_step = -1
+        self._named: dict[Path, object] = {}
 
     @property
     def best_path(self) -> Path:
@@ -160,7 +163,7 @@ class Checkpoints(Checkpoint):
         self._saved_step = step
         if not trainer.is_global_zero:
             return
-        point(self.folder / "last.ckpt", f"step_{step:07d}.ckpt")
+        self._point(self.folder / "last.ckpt", f"step_{step:07d}.ckpt")
         self._point_best()
         for logger in trainer.loggers:
             logger.after_save_checkpoint(cast(Any, self))
@@ -171,7 +174,15 @@ class Checkpoints(Checkpoint):
     def _point_best(self) -> None:
         target = f"step_{self.best_step:07d}.ckpt"
         if (self.folder / target).exists():
-            point(self.best_path, target)
+            self._point(self.best_path, target)
+
+    def _point(self, name: Path, target: str) -> None:
+        """Gives a checkpoint another name; not again to the same file, since it may take a copy."""
+        found = name.with_name(target).stat()
+        file = (found.st_ino, found.st_mtime_ns)
+        if self._named.get(name) != file and not point(name, target) and not self._named:
+            log.info("%s can't hold links: best.ckpt and last.ckpt are copies", self.folder)
+        self._named[name] = file
 
     def _stop_if_asked(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         signals = module.signals
@@ -199,9 +210,22 @@ def saved(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(file.stem.removeprefix("step_")), file) for file in folder.glob("step_*.ckpt"))
 
 
-def point(link: Path, target: str) -> None:
-    """Makes a relative link, replacing an older one in a single step."""
-    part = link.with_name(f".{link.name}.{os.getpid()}.part")
+def point(name: Path, target: str) -> bool:
+    """Gives a file in the folder of `name` that name too, in place of what has it, in a single step.
+
+    By a relative link; by a hard link or else a copy where the file system has none (exFAT, network drives, folders of
+    a cloud). False for a copy.
+    """
+    file, part = name.with_name(target), name.with_name(f".{name.name}.{os.getpid()}.part")
     part.unlink(missing_ok=True)
-    part.symlink_to(target)
-    os.replace(part, link)
+    try:
+        for link in (lambda: part.symlink_to(target), lambda: part.hardlink_to(file)):
+            with suppress(OSError):  # of a kind that differs between file systems; one that matters, a copy meets too
+                link()
+                os.replace(part, name)
+                return True
+        part.unlink(missing_ok=True)
+        copy_whole(file, name)
+        return False
+    finally:
+        part.unlink(missing_ok=True)
