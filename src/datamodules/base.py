@@ -1,5 +1,6 @@
 """The data module that every data set shares: splits, loaders, truth, and the position in the stream."""
 
+import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -101,6 +102,10 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
     def choose_classes(self, index: AnnotationIndex) -> tuple[list[str], list[int]]:
         """Returns names in the order of their labels, and the number that the data set gives each."""
 
+    def explain_missing(self, split: str, missing: Sequence[str]) -> str:
+        """Says on a line of its own where a missing image file of a split lies instead; empty where it isn't known."""
+        return ""
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names in the order of their labels; known once a split is set up."""
@@ -166,7 +171,8 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
     def _report(self, name: str, index: AnnotationIndex) -> None:
         found = index.findings
         if found.counts and self.on_error == "raise":
-            raise DataError(f"split {name!r}: {found}")
+            gone = [path for path in found.depends_on if not os.path.exists(path)]  # whose size was to be read
+            raise DataError(f"split {name!r}: {found}{self.explain_missing(name, gone)}")
         if found.counts:
             rank_zero_warn(f"split {name!r}, skipped: {found}")
         if found.filled:
@@ -177,12 +183,13 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         if len(missing) == number:
             raise DataError(
                 f"none of the {number} images of split {name!r} exists; the first would be {shown(missing[0])}. Check "
-                "data.root, where its images lie, and that its disk is mounted"
+                f"data.root, where its images lie, and that its disk is mounted{self.explain_missing(name, missing)}"
             )
         if not missing:
             return
         listed = "".join(f"\n  {shown(path)}" for path in missing[:_LISTED])
         listed += f"\n  ... {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
+        listed += self.explain_missing(name, missing)
         found = f"split {name!r}, missing image files: {len(missing)} of {number}"
         if self.on_error == "raise":
             remedy = "Restore them, remove them from the annotations, or set data.on_error=skip to skip them"
@@ -260,10 +267,12 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         excluded = truth.crowd | (truth.difficult & (not self.use_difficult))
         sizes = truth.sizes[truth.image_index]
         boxes, used = training_boxes(truth.boxes, truth.labels, excluded, sizes, self.min_box)
+        paths = [part.index.image_path(row) for row in part.rows.tolist()]
+        missing = np.flatnonzero(np.isin(part.rows, part.index.missing(part.rows))).tolist()
         return Survey(
-            part.name, truth, [part.index.image_path(row) for row in part.rows.tolist()], boxes, used,
-            other_classes(part.index, part.rows, part.class_map), part.index.findings,
-            np.flatnonzero(np.isin(part.rows, part.index.missing(part.rows))).tolist(),
+            part.name, truth, paths, boxes, used, other_classes(part.index, part.rows, part.class_map),
+            part.index.findings, missing,
+            self.explain_missing(part.name, [paths[at] for at in missing]).strip() if missing else "",
         )  # fmt: skip
 
     def image_files(self, split: str) -> DataLoader[FileCheck]:

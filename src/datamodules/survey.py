@@ -31,6 +31,8 @@ class Survey:
     findings: Findings
     missing: list[int]
     """Positions in `paths` of those that lead to no file."""
+    explained: str
+    """Where one of them lies instead; empty where it isn't known."""
 
 
 class FileCheck(NamedTuple):
