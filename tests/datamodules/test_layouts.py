@@ -13,10 +13,20 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from tiny_data import coco, voc, write_coco
 
+from boxwright.config.files import CONF
 from datamodules.coco import CocoDataModule
 from datamodules.errors import DataError
 from datamodules.layouts.layout import typed
 from datamodules.voc import VocDataModule
+
+DOCUMENTED = ("roboflow_coco", "cvat_coco", "cvat_voc", "label_studio_coco")
+"""Those whose settings stand in docs/data.md."""
+
+
+def documented() -> list[list[str]]:
+    """The settings in docs/data.md, of each command those behind `data.root`."""
+    text = re.sub(r" *\\\n *", " ", (CONF.parent / "docs" / "data.md").read_text())
+    return [shlex.split(rest) for rest in re.findall(r"data\.root=/data/cells (.+)", text)]
 
 
 def refusal(reader: str, root: Path) -> str:
@@ -44,6 +54,8 @@ def test_what_the_message_says_to_type_reads_the_data(layout: str, tmp_path: Pat
     *steps, typed = [line.strip() for line in said.splitlines() if line.startswith("  ")]
     words = shlex.split(typed.removeprefix(f"data={reader} "))
     assert said_of_other.endswith(f"\n  data={reader} {typed.removeprefix(f'data={reader} ')}")
+    if layout in DOCUMENTED:
+        assert shlex.split(typed.removeprefix(f"data={reader} ")) in documented()
     for step in steps:
         subprocess.run(step, shell=True, check=True)
     module = opened([f"data={reader}", f"data.root={tmp_path}", *words])
