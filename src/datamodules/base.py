@@ -119,6 +119,10 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
     def choose_classes(self, index: AnnotationIndex) -> tuple[list[str], list[int]]:
         """Returns names in the order of their labels, and the number that the data set gives each."""
 
+    def explain_missing(self, split: str, missing: Sequence[str]) -> str:
+        """Says on a line of its own where a missing image file of a split lies instead; empty where it isn't known."""
+        return ""
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names in the order of their labels; known once a split is set up."""
@@ -179,7 +183,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         shared = self._splits.get("train") if held_out else None
         index = shared.index if shared else self._open_index(role, name)
         if not shared:
-            report(name, index.findings, self.on_error, self.check_boxes)
+            report(name, index.findings, self.on_error, self.check_boxes, self.explain_missing)
         split = Split(name, index, np.arange(len(index)), self._map_classes(name, index))
         rows = split.rows
         if role != "test" and self.val_fraction is not None:
@@ -195,7 +199,8 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             settings = f"data.empty_images={self.empty_images}, data.val_fraction={self.val_fraction}"
             reason = f"it lists {counted(len(index), 'image')}, of which none is left with {settings}"
             raise DataError(f"data.{role}_split={name!r} is empty: {reason if len(index) else 'it lists no image'}")
-        report_missing(name, [index.image_path(row) for row in index.missing(rows)], len(rows), self.on_error)
+        missing = [index.image_path(row) for row in index.missing(rows)]
+        report_missing(name, missing, len(rows), self.on_error, self.explain_missing)
         if role != "train":
             refuse_doubles(name, index.image_ids(rows))
         return Split(name, index, rows, split.class_map)
@@ -310,12 +315,14 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         excluded = truth.crowd | (truth.difficult & (not self.use_difficult))
         sizes = truth.sizes[truth.image_index]
         boxes, used = training_boxes(truth.boxes, truth.labels, excluded, sizes, self.min_box)
+        paths = [part.index.image_path(row) for row in part.rows.tolist()]
+        missing = np.flatnonzero(np.isin(part.rows, part.index.missing(part.rows))).tolist()
         return Survey(
-            part.name, truth, [part.index.image_path(row) for row in part.rows.tolist()], boxes, used,
-            other_classes(part.index, part.rows, part.class_map), part.index.findings,
-            np.flatnonzero(np.isin(part.rows, part.index.missing(part.rows))).tolist(),
+            part.name, truth, paths, boxes, used, other_classes(part.index, part.rows, part.class_map),
+            part.index.findings, missing,
             [f"{part.name}, {note}" for note in (*part.index.findings.notes, *self._passed_over(part.index))],
             self._without_box(_role(split), part),
+            self.explain_missing(part.name, [paths[at] for at in missing]).strip() if missing else "",
         )  # fmt: skip
 
     def image_files(self, split: str) -> DataLoader[FileCheck]:

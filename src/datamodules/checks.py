@@ -1,7 +1,8 @@
 """What is said of the annotations of a split before they are used, and what is refused."""
 
+import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, SupportsIndex
 
 import numpy as np
@@ -15,11 +16,16 @@ from evaluation.wording import counted
 _LISTED = 10  # images that do not exist
 
 
-def report(name: str, found: Findings, on_error: Literal["raise", "skip"], check_boxes: bool) -> None:
+Explain = Callable[[str, Sequence[str]], str]
+"""Where the image files of a split that do not exist lie instead, by the split's name and their paths."""
+
+
+def report(name: str, found: Findings, on_error: Literal["raise", "skip"], check_boxes: bool, explain: Explain) -> None:
     """Warns of what was found in the annotations of a split; DataError where it is refused."""
     doubts = found.doubts if check_boxes else []
     if found.counts and on_error == "raise":
-        raise DataError("\n".join([f"split {name!r}: {found}", *doubts]))
+        gone = [path for path in found.depends_on if not os.path.exists(path)]  # whose size was to be read
+        raise DataError("\n".join([f"split {name!r}: {found}{explain(name, gone)}", *doubts]))
     if found.refused and check_boxes:
         raise DataError(f"split {name!r}: {'; '.join(found.refused)}. If they are right so, set data.check_boxes=false")
     if found.counts:
@@ -33,7 +39,9 @@ def report(name: str, found: Findings, on_error: Literal["raise", "skip"], check
         rank_zero_warn(f"split {name!r}, {note}")
 
 
-def report_missing(name: str, missing: list[str], number: int, on_error: Literal["raise", "skip"]) -> None:
+def report_missing(
+    name: str, missing: list[str], number: int, on_error: Literal["raise", "skip"], explain: Explain
+) -> None:
     """Warns of image files that do not exist; DataError where none does, or `on_error` says so."""
     if not missing:
         return
@@ -41,9 +49,11 @@ def report_missing(name: str, missing: list[str], number: int, on_error: Literal
         raise DataError(
             f"{f'none of the {number} images' if number > 1 else 'the one image'} of split {name!r} exists; the first "
             f"would be {shown(missing[0])}. Check data.root, where its images lie, and that its disk is mounted"
+            f"{explain(name, missing)}"
         )
     listed = "".join(f"\n  {shown(path)}" for path in missing[:_LISTED])
     listed += f"\n  ... {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
+    listed += explain(name, missing)
     found = f"split {name!r}, missing image files: {len(missing)} of {number}"
     if on_error == "raise":
         remedy = "Restore them, remove them from the annotations, or set data.on_error=skip to skip them"

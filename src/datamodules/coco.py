@@ -12,10 +12,13 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from datamodules import layouts
 from datamodules.base import DetectionDataModule
-from datamodules.errors import DataError
+from datamodules.errors import DataError, NoAnnotationsError
 from datamodules.images import shown
 from datamodules.index import AnnotationIndex, cached
+from datamodules.layouts.layout import braced, typed
+from datamodules.nearest import Near, nearest
 from datamodules.records import Exif, ImageRecord, Records
 
 
@@ -55,7 +58,7 @@ def _load(file: str) -> dict[str, Any]:
         if not missing[0].exists():
             near = get_close_matches(missing[0].name, [path.name for path in missing[0].parent.iterdir()], n=1)
             found = f"there is no folder {missing[0]}{f'; nearest is {near[0]}' if near else ''}"
-        raise DataError(
+        raise NoAnnotationsError(
             f"{file} does not exist; {found}. Check data.root, data.annotations and the "
             "split's name (data.train_split, data.val_split, data.test_split)"
         ) from error
@@ -66,10 +69,10 @@ def _load(file: str) -> dict[str, Any]:
     except ValueError as error:
         raise DataError(f"{file} is not valid JSON: {_why_not(data, error)}") from error
     if not isinstance(content, dict):
-        raise DataError(f"{file} has no list 'images', it is a {type(content).__name__} itself; {_EXPECTED}")
+        raise NoAnnotationsError(f"{file} has no list 'images', it is a {type(content).__name__} itself; {_EXPECTED}")
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
-            raise DataError(f"{file} has no list {key!r}, it has {_shown(list(content))}; {_EXPECTED}")
+            raise NoAnnotationsError(f"{file} has no list {key!r}, it has {_shown(list(content))}; {_EXPECTED}")
     return content
 
 
@@ -281,7 +284,22 @@ class CocoDataModule(DetectionDataModule):
         ]
         files = [file for file, _ in parts]
         sources = [*(name for part in parts for name in part), f"exif={self.exif}"]
-        return cached("coco", sources, files, lambda: read_coco(parts, self.exif), self.cache_dir)
+        with layouts.hint(root, "coco"):
+            return cached("coco", sources, files, lambda: read_coco(parts, self.exif), self.cache_dir)
+
+    def explain_missing(self, split: str, missing: Sequence[str]) -> str:
+        root = Path(self.root).expanduser().absolute()
+        near = nearest(missing, root)
+        return "" if near is None else f"\n{near}; {self._remedy(near, root, split)}"
+
+    def _remedy(self, near: Near, root: Path, split: str) -> str:
+        """An override where the images' folder is all that differs."""
+        for name in split.split("+"):
+            _, below, file_name = near.missing.partition(f"{root / self.images.format(split=name)}{os.sep}")
+            if below and near.found.endswith(f"{os.sep}{file_name}"):
+                folder = os.path.relpath(near.found.removesuffix(file_name), root)
+                return f"set {typed({'images': braced(folder, name)})}"
+        return "correct file_name in the annotations, or rename the files"
 
     def choose_classes(self, index: AnnotationIndex) -> tuple[list[str], list[int]]:
         known = dict(zip(index.class_names, index.category_ids, strict=True))

@@ -37,6 +37,8 @@ class Survey:
     """Odd entries, and what was made of them."""
     without_box: str | None
     """Why no box trains, or is scored; None where one is."""
+    explained: str
+    """Where one of them lies instead; empty where it isn't known."""
 
 
 class FileCheck(NamedTuple):

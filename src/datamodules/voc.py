@@ -13,10 +13,12 @@ import numpy as np
 from defusedxml import ElementTree
 from defusedxml.common import DefusedXmlException
 
+from datamodules import layouts
 from datamodules.base import DetectionDataModule
 from datamodules.endings import PICTURES
-from datamodules.errors import DataError
+from datamodules.errors import DataError, NoAnnotationsError
 from datamodules.index import AnnotationIndex, cached
+from datamodules.nearest import nearest
 from datamodules.records import Exif, Findings, ImageRecord, Records, fingerprint
 
 VOC_CLASSES = (
@@ -37,7 +39,7 @@ def find_splits(root: Path, split: str) -> list[Path]:
         if not file.exists() and (year := re.fullmatch(r"(?:20)?(\d\d)(?:_(.+))?", part)):
             file = root / f"VOC20{year[1]}" / "ImageSets" / "Main" / f"{year[2] or 'trainval'}.txt"
         if not file.is_file():
-            raise DataError(f"VOC split {part!r}: {file} does not exist; there are {_existing_splits(root)}")
+            raise NoAnnotationsError(f"VOC split {part!r}: {file} does not exist; there are {_existing_splits(root)}")
         files.append(file)
     return files
 
@@ -105,9 +107,10 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]], exif: Exif = "auto") -> R
             path = folder / "JPEGImages" / name
             trees.append((ImageRecord(str(path), str(file), size=_size(tree), part=str(file.parent)), tree))
     if absent and len(absent) == sum(len(stems) for _, stems in listed):
+        near = nearest([str(file) for file in absent[:1]], absent[0].parents[1])
         raise DataError(
             f"none of the {len(absent)} annotation files of the split exists; the first would be {absent[0]}. Check "
-            "data.root, and that the lists in ImageSets name files without their suffix"
+            "data.root, and that the lists in ImageSets name files without their suffix" + (f"\n{near}" if near else "")
         )
     names = {_name(entry) for _, tree in trees for entry in tree.iter("object")} - {""}
     records.class_names = sorted(names)
@@ -223,11 +226,18 @@ class VocDataModule(DetectionDataModule):
     num_classes: int = 20
 
     def open_index(self, split: str) -> AnnotationIndex:
-        lists = find_splits(Path(self.root).expanduser().absolute(), split)
+        root = Path(self.root).expanduser().absolute()
+        with layouts.hint(root, "voc"):
+            lists = find_splits(root, split)
         listed = [(file.parents[2], list_stems(file)) for file in lists]
         files = [folder / "Annotations" / f"{stem}.xml" for folder, stems in listed for stem in stems]
         sources = [*map(str, lists), f"exif={self.exif}"]
         return cached("voc", sources, [*lists, *files], lambda: read_voc(listed, self.exif), self.cache_dir)
+
+    def explain_missing(self, split: str, missing: Sequence[str]) -> str:
+        near = nearest(missing, Path(self.root).expanduser().absolute())
+        remedy = "images lie in JPEGImages, each under the stem of its annotation file"
+        return "" if near is None else f"\n{near}; {remedy}"
 
     def choose_classes(self, index: AnnotationIndex) -> tuple[list[str], list[int]]:
         names = list(VOC_CLASSES if self.classes is None else self.classes)

@@ -14,6 +14,7 @@ class DataModule(Protocol):
     """`datamodules.base.DetectionDataModule`, without an import of all readers."""
 
     seed: int
+    eval_batch_size: int
 
     @property
     def class_names(self) -> Sequence[str]: ...

@@ -1,5 +1,6 @@
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -249,6 +250,24 @@ def test_a_split_that_does_not_open_is_a_problem_and_the_other_is_inspected(tmp_
     with pytest.raises(ConfigError, match="No split can be opened") as raised:
         look(*COCO, f"data.root={tmp_path}")
     assert "instances_train.json is not valid JSON" in str(raised.value)
+
+
+def test_what_lies_there_instead_is_told_once_for_all_splits(tmp_path: Path, look: Inspect) -> None:
+    write_split(tmp_path / "data", "one", [[[1, 2, 10, 12]]])
+    with pytest.raises(ConfigError) as raised:
+        look(*COCO, "data.root=data")
+    assert all(f"instances_{split}.json does not exist" in str(raised.value) for split in ("train", "val"))
+    assert str(raised.value).count("holds COCO annotations") == 1
+    assert str(raised.value).count("data.train_split=one") == 1
+
+
+def test_a_missing_image_is_told_with_the_file_that_fits(tmp_path: Path, look: Inspect) -> None:
+    for seed, split in enumerate(("train", "val")):
+        write_split(tmp_path / "data", split, [[[1, 2, 10, 12]]] * 2, seed)
+    (tmp_path / "data" / "train" / "2.jpg").rename(tmp_path / "data" / "train" / "2.JPG")
+    problems, _, printed = look(*COCO, "data.root=data")
+    assert problems == 1
+    assert re.search(r"train, missing image files: nearest to \S+/2\.jpg is \S+/2\.JPG: other letter case", printed)
 
 
 def test_a_class_that_data_classes_lacks_does_not_hide_the_rest(tmp_path: Path, look: Inspect) -> None:

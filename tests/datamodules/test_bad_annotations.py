@@ -176,7 +176,10 @@ def test_a_root_that_is_wrong_or_lacks_folders_is_told_with_what_there_is(tmp_pa
     root = tmp_path / "root"
     write_xml(root, xml(SOUND))
     refused(voc(root / "ImageSets"), r"none at all under .*, which has no ImageSets/Main/\*\.txt.*check data\.root")
-    refused(voc(root, train_split="trian"), "VOC split 'trian': .*trian.txt does not exist; there are trainval$")
+    refused(
+        voc(root, train_split="trian"),
+        "VOC split 'trian': .*trian.txt does not exist; there are trainval\n.*data.train_split=trainval",
+    )
     for folder, says in (
         (
             "Annotations",

@@ -115,11 +115,15 @@ def _open(data: dict[str, Any], found: Found) -> tuple[dict[str, Any], Any, dict
         module.prepare_data()
         surveys: dict[str, Any] = {}
         reasons: list[str] = []
+        said: set[str] = set()
         for role in ("train", "val"):
             try:
                 surveys[role] = module.survey(role)
             except (OSError, ValueError) as error:
-                reasons.append(str(error))
+                lines = str(error).splitlines()
+                reasons.append("\n".join(line for line in lines if line not in said))  # what lies there, said once
+                said.update(lines)
+        reasons = [reason for reason in reasons if reason]
         for reason in reasons:
             if reason not in found.problems:
                 found.problem("a split can't be opened as it is configured", reason)
@@ -145,6 +149,8 @@ def _collect(survey: Survey, found: Found, read_images: bool, check_boxes: bool)
     found.warnings += survey.notes
     found.problems += survey.findings.problems
     found.counts.update(survey.findings.counts)
+    if survey.explained:
+        found.warnings.append(f"{survey.name}, missing image files: {survey.explained}")
     if survey.findings.filled:
         filled = ", ".join(f"{key}, {counted(count, 'time')}" for key, count in survey.findings.filled.items())
         found.warnings.append(f"{survey.name}, keys that were missing and are filled in: {filled}")
