@@ -92,6 +92,15 @@ def test_the_head_tells_state_best_value_time_and_numbers(found):
     assert "a note" in found.text
 
 
+def test_what_the_split_cant_have_is_a_dash_and_no_curve():
+    history = [{"step": str(step), "val/AP": "-1.0", "val/AP50": "nan", "val/loss": "2.5"} for step in (4, 8)]
+    about = dataclasses.replace(ABOUT, best=("val/AP", -1.0, 8), history=history)
+    found = checked(report(about, None, grey))
+    assert "best val/AP - at step 8" in found.text
+    assert "Loss" in found.headings
+    assert "Average precision of the validation" not in found.headings
+
+
 def test_figures_say_of_which_split_step_and_weights_they_are(found):
     assert found.text.count("val split, 30 images, step 16, weights averaged over steps (decay 0.9)") == 4
 

@@ -45,13 +45,18 @@ def finish(run: Run, module: TrainingModule, datamodule: DetectionDataModule, tr
         "test": tested,
         "train_seconds": train_seconds(trainer),
     }
+    if best.best_of != best.monitor:
+        results["score_of"] = best.best_of
     if reason := stopped_early(trainer):
         results["stopped"] = reason
     run.finish(results)
     if run.config.test and tested is best.best_metrics:
         text = metrics_text(Metrics(best.best_metrics, best.best_per_class))
         log.info("test is the validation of the best checkpoint\n%s", text)
-    log.info("best: %s at step %d", best.best_text, best.best_step)
+    if best.best_step < 0:
+        log.info("best: %s, since there was no validation", best.best_text)
+    else:
+        log.info("best: %s at step %d", best.best_text, best.best_step)
     if run.config.test and tested:
         log.info("test: %s", headline(tested))
     if trainer.is_global_zero:
