@@ -3,6 +3,7 @@
 Hydra makes the jobs and calls `Sweep` (conf/train.yaml, `hydra.callbacks`). Imports nothing heavy.
 """
 
+import json
 import logging
 import math
 import os
@@ -29,7 +30,7 @@ from boxwright.runs.folder import failure_reason
 from boxwright.runs.jobs import EXCLUDED, JobError, is_of_a_sweep, print_once, quoted
 from boxwright.runs.log import is_rank_zero
 from boxwright.runs.names import safe_name
-from evaluation.wording import scored
+from evaluation.monitored import Score
 
 
 class Sweep(Callback):
@@ -65,7 +66,7 @@ class Sweep(Callback):
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         if is_of_a_sweep(config.hydra):
-            self._was_finished = Path(config.hydra.runtime.output_dir, "finished.json").exists()
+            self._was_finished = _finished_file(config).exists()
             if not self._was_finished:
                 print_once(self._name(config))
 
@@ -83,8 +84,9 @@ class Sweep(Callback):
             print_once(f"{self._name(config)} {ended}: {reason}")
             job_return.return_value, job_return.status = math.nan, JobStatus.COMPLETED
         elif self._was_finished:
-            monitor = str(OmegaConf.select(config, "callbacks.checkpoints.monitor"))
-            print_once(f"{self._name(config)} is finished already: {scored(monitor, result)}")
+            monitor = OmegaConf.select(config, "callbacks.checkpoints.monitor")
+            of = json.loads(_finished_file(config).read_text()).get("score_of", monitor)
+            print_once(f"{self._name(config)} is finished already: {Score(str(of), result)}")
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """The table and the plot of what lies in the sweep's folder; status 1 where a job of this command failed."""
@@ -104,6 +106,10 @@ class Sweep(Callback):
     def _name(self, config: DictConfig) -> str:
         of = f" of {self._total}" if self._total else ""
         return f"job {config.hydra.job.num + 1}{of}: {' '.join(_apart(config.hydra))}"
+
+
+def _finished_file(config: DictConfig) -> Path:
+    return Path(config.hydra.runtime.output_dir, "finished.json")
 
 
 def _apart(hydra: Any) -> list[str]:

@@ -46,6 +46,8 @@ def finish(run: Run, module: TrainingModule, datamodule: DetectionDataModule, tr
         "test": tested,
         "train_seconds": train_seconds(trainer),
     }
+    if best.best_of != best.monitor:
+        results["score_of"] = best.best_of
     if reason := stopped_early(trainer):
         results["stopped"] = reason
     run.finish(results)
@@ -53,7 +55,10 @@ def finish(run: Run, module: TrainingModule, datamodule: DetectionDataModule, tr
         what = "test is the validation" if has_list else "there is no list to test on; the validation"
         text = metrics_text(Metrics(best.best_metrics, best.best_per_class))
         log.info("%s of the best checkpoint\n%s", what, text)
-    log.info("best: %s at step %d", best.best_text, best.best_step)
+    if best.best_step < 0:
+        log.info("best: %s, since there was no validation", best.best_text)
+    else:
+        log.info("best: %s at step %d", best.best_text, best.best_step)
     if run.config.test and tested:
         log.info("test: %s", headline(tested))
     if trainer.is_global_zero:

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
 from evaluation.files import copy_whole
-from evaluation.wording import scored
+from evaluation.monitored import STAND_INS, Monitor, Score
 from lit_modules.lightning_internals import is_validation_due, is_within_step
 from lit_modules.signals import give_back_interrupt
 from lit_modules.training_module import TrainingModule
@@ -26,6 +26,7 @@ class Checkpoints(Checkpoint):
     accumulated micro-batches. A file saved before a validation records that the validation is owed, and a run
     that resumes there validates first: so a kill at any moment loses steps, never a validation.
 
+    A metric that the validated split can't have (AP_large without large objects) is warned of, and AP stands in for it.
     `keep` counts the newest files beside the best one; -1 keeps all.
     """
 
@@ -41,7 +42,10 @@ class Checkpoints(Checkpoint):
                 f"callbacks.checkpoints.keep={keep}: expected -1 for all, or 1 or more; a run resumes from the newest"
             )
         self.folder = Path("checkpoints")
+        self.watched = Monitor(monitor, mode)
         self.monitor, self.mode, self.every_steps, self.keep = monitor, mode, every_steps, keep
+        self.best_of = monitor
+        """The metric that `best_score` is of: the monitored one, or what stands in for it."""
         self.best_score = math.inf if mode == "min" else -math.inf
         self.best_step = -1
         self.best_metrics: dict[str, float] = {}
@@ -50,6 +54,7 @@ class Checkpoints(Checkpoint):
         self._stopped = False
         self._saved_step = -1
         self._named: dict[Path, object] = {}
+        self._warned = False
 
     @property
     def best_path(self) -> Path:
@@ -57,12 +62,13 @@ class Checkpoints(Checkpoint):
 
     @property
     def best_text(self) -> str:
-        """Metric and score of the best checkpoint."""
-        return scored(self.monitor, self.best_score)
+        """Metric and score of the best checkpoint, in percent unless it is a loss; a dash where there is none."""
+        return str(Score(self.best_of, self.best_score))
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "monitor": self.monitor,
+            "best_of": self.best_of,
             "best_score": self.best_score,
             "best_step": self.best_step,
             "best_metrics": self.best_metrics,
@@ -75,6 +81,10 @@ class Checkpoints(Checkpoint):
         if state_dict["monitor"] == self.monitor:  # scores of another metric can't be compared
             self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
             self.best_metrics = state_dict["best_metrics"]
+            self.best_of = state_dict.get("best_of", self.monitor)
+            if not Score(self.best_of, self.best_score).is_known:  # of an earlier version
+                metrics = {f"val/{name}": value for name, value in self.best_metrics.items()}
+                self.best_of, self.best_score = self.watched.score(metrics)
             self.best_per_class = state_dict.get("best_per_class", {})
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -134,15 +144,12 @@ class Checkpoints(Checkpoint):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        score = trainer.callback_metrics.get(self.monitor)
-        if score is None:
-            raise ValueError(
-                f"callbacks.checkpoints.monitor={self.monitor} is not among the metrics of this validation: "
-                + ", ".join(sorted(trainer.callback_metrics))
-            )
-        better = score.item() < self.best_score if self.mode == "min" else score.item() > self.best_score
-        if better or self.best_step < 0:
-            self.best_score, self.best_step = score.item(), trainer.global_step
+        score = monitored(trainer)
+        if not self._warned and (warning := self.watched.warning(score)):
+            self._warned = True
+            log.warning("%s", warning)
+        if self.watched.is_better(score, Score(self.best_of, self.best_score) if self.best_step >= 0 else None):
+            (self.best_of, self.best_score), self.best_step = score, trainer.global_step
             metrics = cast(TrainingModule, pl_module).last.metrics
             self.best_metrics, self.best_per_class = dict(metrics.scalars), dict(metrics.per_class)
         self._owed = False
@@ -193,6 +200,18 @@ class Checkpoints(Checkpoint):
         log.info("%s: saved step %d; continue with resume=%s", signals.reason, trainer.global_step, self.folder.parent)
         # Children end quietly: the launcher kills everybody when one of them reports a failure.
         raise SystemExit(signals.exit_code if trainer.local_rank == 0 else 0)
+
+
+def monitored(trainer: pl.Trainer) -> Score:
+    """The number that the validation which has just ended is judged by, on every rank."""
+    checkpoints, metrics = cast(Checkpoints, trainer.checkpoint_callback), trainer.callback_metrics
+    if checkpoints.monitor not in metrics:
+        raise ValueError(
+            f"callbacks.checkpoints.monitor={checkpoints.monitor} is not among the metrics of this validation: "
+            + ", ".join(sorted(metrics))
+        )
+    names = {checkpoints.monitor, *STAND_INS} & metrics.keys()
+    return checkpoints.watched.score({name: metrics[name].item() for name in names})
 
 
 def refuse_cut_steps(trainer: pl.Trainer) -> None:
