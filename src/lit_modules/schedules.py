@@ -131,3 +131,11 @@ def plateau(
     The rule of torch's ReduceLROnPlateau in relative mode, on the validation loss.
     """
     return Plateau(optimizer, _warmup(warmup, warmup_steps, warmup_factor), patience, factor, threshold)
+
+
+def not_stored(optimizer: Optimizer, total_steps: int) -> LRScheduler:
+    """Stands, in a checkpoint, for a schedule that it could not store; raises ValueError."""
+    raise ValueError(
+        "the checkpoint could not store its schedule, which is none of lit_modules.schedules; to train on, give "
+        "schedule=... to load_from_checkpoint"
+    )

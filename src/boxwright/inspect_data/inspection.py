@@ -17,7 +17,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import track
 
-from boxwright.checkpoints.reading import without_weights
 from boxwright.config.compatible import has_whole_images
 from boxwright.config.errors import ConfigError
 from boxwright.frame import quieten
@@ -25,6 +24,7 @@ from boxwright.inspect_data.coverage import Targets, cover
 from boxwright.inspect_data.terminal import tell
 from datamodules.survey import Survey
 from evaluation.truth import Truth
+from lit_modules.stored import without_weights
 from reports.inspection_tables import Inspection, SplitCounts
 from reports.terminal import show_bar
 
