@@ -20,17 +20,18 @@ from datamodules.decoding import Decoding
 from datamodules.errors import DataError
 from datamodules.images import decode
 from datamodules.index import AnnotationIndex
+from datamodules.loaders import Loader, Role, TrainLoader
 from datamodules.records import Exif
-from datamodules.sampler import EvalBatches, GlobalBatches, RankBatches, TrainLoader
+from datamodules.sampler import EvalBatches, GlobalBatches, RankBatches
 from datamodules.shared_blocks import shared_blocks
 from datamodules.survey import FileCheck, ImageFiles, Survey, other_classes
 from datamodules.transforms import Augmentation, Resize, training_boxes
 from evaluation.truth import Truth
 from evaluation.wording import counted
 
-Role = Literal["train", "val", "test"]
 _ROLES: dict[str | None, tuple[Role, ...]] = {
-    "fit": ("train", "val"), "validate": ("val",), "test": ("test",), None: ("train", "val", "test"),
+    "fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",),
+    None: ("train", "val", "test"),
 }  # fmt: skip
 _CHOICES = {"empty_images": ("keep", "drop"), "on_error": ("raise", "skip"), "exif": ("auto", "apply", "ignore")}
 _HOLD_OUT_STREAM = 2  # keeps the draw of `val_fraction` apart from that of the epochs
@@ -377,21 +378,25 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             self._augmentation().turns,
         )  # fmt: skip
         return TrainLoader(
-            self._dataset(split, training=True), RankBatches(batches, rank, world_size, accumulate),
+            self, self._dataset(split, training=True), RankBatches(batches, rank, world_size, accumulate),
             self._progress, **self._loader_options(self.batch_size // (world_size * accumulate)),
         )  # fmt: skip
 
-    def val_dataloader(self) -> DataLoader[Sample]:
+    def val_dataloader(self) -> Loader:
         return self._eval_loader("val")
 
-    def test_dataloader(self) -> DataLoader[Sample]:
+    def test_dataloader(self) -> Loader:
         return self._eval_loader("test")
 
-    def _eval_loader(self, role: Role) -> DataLoader[Sample]:
+    def predict_dataloader(self) -> Loader:
+        """Gives the images that `test_dataloader` gives."""
+        return self._eval_loader("test")
+
+    def _eval_loader(self, role: Role) -> Loader:
         split = self._split(role)
         sizes = split.index.sizes[split.rows]
         batches = EvalBatches(split.rows, sizes, self.resize_rule, self.eval_batch_size, *self._rank())
-        return DataLoader(self._dataset(split), batch_sampler=batches, **self._loader_options(self.eval_batch_size))
+        return Loader(self, role, self._dataset(split), batches, **self._loader_options(self.eval_batch_size))
 
     def single_images(self, split: str, places: Sequence[int]) -> Iterator[Batch]:
         """Reads images of a split, by their places in its truth, as evaluation does, one a batch and on any rank; skips

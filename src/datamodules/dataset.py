@@ -12,12 +12,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import Dataset, get_worker_info
 
 from datamodules.batch import Batch, ImageInfo
 from datamodules.decoding import Decoding
 from datamodules.images import AS_SHOWN, ImageError, decode
 from datamodules.index import AnnotationIndex
+from datamodules.loaders import Loader
 from datamodules.sampler import SampleKey
 from datamodules.shared_blocks import SharedBlocks
 from datamodules.transforms import ROUNDING, Augmentation, Resize, Sized, mirror, training_boxes
@@ -161,10 +162,10 @@ def _end_with_the_run() -> None:
         os._exit(0)
 
 
-def spaced_batches(loader: DataLoader[Sample], most: int, single: bool = True) -> Iterator[Batch]:
+def spaced_batches(loader: Loader, most: int, single: bool = True) -> Iterator[Batch]:
     """Reads images evenly spaced over what this rank's `loader` of an evaluation gives: one at a time, or in batches of
     the largest size that it has."""
-    batches: list[list[SampleKey]] = list(loader.batch_sampler or ())
+    batches: list[list[SampleKey]] = list(loader.batch_sampler)
     longest = max(map(len, batches))
     groups = [[key] for batch in batches for key in batch] if single else [b for b in batches if len(b) == longest]
     chosen = np.unique(np.linspace(0, len(groups) - 1, min(most, len(groups))).round().astype(int)).tolist()

@@ -174,3 +174,11 @@ def beyond_the_end(make: Callable[..., LRScheduler], total_steps: int) -> Iterat
 def milestone_step(milestone: float, total_steps: int) -> int:
     """The step of a milestone; one that is written as a fraction (0.667) is a fraction of the run."""
     return round(milestone * total_steps) if isinstance(milestone, float) and milestone <= 1 else int(milestone)
+
+
+def not_stored(optimizer: Optimizer, total_steps: int) -> LRScheduler:
+    """Stands, in a checkpoint, for a schedule that it could not store; raises ValueError."""
+    raise ValueError(
+        "the checkpoint could not store its schedule, which is none of lit_modules.schedules; to train on, give "
+        "schedule=... to load_from_checkpoint"
+    )

@@ -54,7 +54,8 @@ class Skipped:
 
     def add_annotations(self, datamodule: DataModule) -> None:
         """Takes the problems of every split that is set up."""
-        self.annotations, self.annotation_counts = datamodule.problems, datamodule.problem_counts
+        self.annotations = getattr(datamodule, "problems", [])  # which a data module of the user's may lack
+        self.annotation_counts = getattr(datamodule, "problem_counts", {})
 
     def news(self) -> list[str]:
         """Images that were not listed before, in a paragraph for each split."""

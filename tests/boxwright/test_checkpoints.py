@@ -18,12 +18,12 @@ from boxwright.checkpoints.reading import (
     read_checkpoint,
     refuse_unresumable,
     remember,
-    without_weights,
 )
 from boxwright.config import from_checkpoint
 from lit_modules.callbacks.averaging import Averaging
 from lit_modules.callbacks.checkpoints import Checkpoints, point, saved
 from lit_modules.callbacks.early_stopping import EarlyStopping
+from lit_modules.stored import without_weights
 
 
 class Hostile:

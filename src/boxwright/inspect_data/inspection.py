@@ -17,7 +17,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import track
 
-from boxwright.checkpoints.reading import without_weights
 from boxwright.config.compatible import has_whole_images
 from boxwright.config.errors import ConfigError
 from boxwright.frame import quieten
@@ -27,6 +26,7 @@ from datamodules.records import SEVERAL
 from datamodules.survey import Survey
 from evaluation.truth import Truth
 from evaluation.wording import counted
+from lit_modules.stored import without_weights
 from reports.inspection_tables import Inspection, SplitCounts
 from reports.terminal import show_bar
 

@@ -52,6 +52,9 @@ class Log(Callback):
         self.shown: dict[str, str] = {}
         """The last line's figures, by the headings of their columns."""
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        cast(TrainingModule, pl_module).logs_itself = False
+
     def state_dict(self) -> dict[str, Any]:
         """Losses since the last row, so that a resumed run's next row is that of an uninterrupted one."""
         self._read()
