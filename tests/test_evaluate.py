@@ -80,6 +80,17 @@ def test_a_setting_alone_changes_that_setting_of_the_checkpoints_data_set(evalua
     assert "test split (a): 2 images" in ended.said
 
 
+def test_what_validation_scores_is_not_called_a_test(evaluate, trained):
+    held_out = ["data.train_split=b", "data.val_fraction=0.34", "data.num_workers=0"]
+    for output, settings, said in (
+        ("none", ["data.test_split=null"], "the val split\n.*\nval: "),
+        ("own", ["data.test_split=a"], "test split .a.: 2 images.*\ntest: "),
+    ):
+        ended = evaluate(f"checkpoint={trained / 'best.ckpt'}", *held_out, *settings, f"output={output}")
+        assert ended.status == 0, ended.said
+        assert re.search(said, re.sub(r"(?m)^\[.*?\] ", "", ended.said), re.DOTALL), ended.said
+
+
 def test_metrics_json_holds_fractions_and_null_where_there_is_nothing_to_find(evaluate, tmp_path):
     """VOC's numbers have no value for a class without an object, and JSON no nan."""
     root = tmp_path / "voc"

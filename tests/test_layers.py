@@ -16,7 +16,7 @@ DETECTORS = {file.stem for file in (ROOT / "conf" / "model").glob("*.yaml")}
 MAY_IMPORT = {
     "detectors": set(),
     "evaluation": set(),
-    "datamodules": {"evaluation.truth", "evaluation.files", "evaluation.errors"},
+    "datamodules": {"evaluation.truth", "evaluation.files", "evaluation.errors", "evaluation.wording"},
     "reports": {"evaluation"},
     "lit_modules": {"detectors", "datamodules.batch", "evaluation", "reports"},
     "boxwright": {"detectors", "datamodules", "evaluation", "reports", "lit_modules"},

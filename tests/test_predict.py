@@ -101,7 +101,8 @@ def test_a_folder_becomes_drawn_pictures_and_coco_json(predict, checkpoint, phot
 
     assert "photos/bad.jpg can't be decoded" in ended.said
     assert "1 of 8 could not be read: bad.jpg" in ended.said
-    assert "skipped, since they are not pictures: 2 (clip.mp4, notes.txt)" in ended.said
+    assert "several pictures in a file (an animation, pages), the first was taken: moves.gif" in ended.said
+    assert "passed over, not being pictures: 2 (clip.mp4, notes.txt)" in ended.said
     assert "images: 7 in" in ended.said
     assert f"detections: {len(found)}" in ended.said
     assert "saved in" in ended.said
@@ -164,7 +165,7 @@ def test_thresholds_of_the_classes_are_said_as_a_range(predict, photos, tmp_path
 def test_classes_that_can_never_be_seen_are_named(predict, tmp_path, photos):
     path = write_checkpoint(tmp_path / "one.ckpt", thresholds={**BEST, "star": 1.0})
     ended = predict(f"checkpoint={path}", "source=photos/a.jpg", "draw=false")
-    assert "1 classes never reach their threshold, since validation found none of them correctly: star" in ended.said
+    assert "nothing passes the threshold of 1 class, since validation found none of them right: star" in ended.said
 
 
 def test_nothing_readable_is_status_1_and_an_older_result_stays(predict, checkpoint, photos):

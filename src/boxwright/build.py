@@ -11,12 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from boxwright.checkpoints.init_from import start_from
-from boxwright.checkpoints.reading import (
-    FORMAT,
-    AtomicCheckpointIO,
-    refuse_unresumable,
-    without_weights,
-)
+from boxwright.checkpoints.reading import AtomicCheckpointIO, refuse_unresumable
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import plain
 from boxwright.runs.folder import Run, given_overrides, step_of
@@ -24,6 +19,7 @@ from datamodules.base import DetectionDataModule
 from lit_modules.callbacks.compiled import Compiled, compile_options, signals_wait
 from lit_modules.callbacks.log import ProgressBar
 from lit_modules.machine import environment
+from lit_modules.stored import FORMAT, without_weights
 from lit_modules.training_module import TrainingModule
 from reports.terminal import show_bar
 

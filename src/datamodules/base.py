@@ -14,22 +14,26 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import Batch
+from datamodules.checks import refuse_doubles, report, report_missing, why_no_box
 from datamodules.dataset import DetectionDataset, Sample, collate, init_worker, read_batches
+from datamodules.decoding import Decoding
 from datamodules.errors import DataError
-from datamodules.images import decode, shown
+from datamodules.images import decode
 from datamodules.index import AnnotationIndex
-from datamodules.sampler import EvalBatches, GlobalBatches, RankBatches, TrainLoader
+from datamodules.loaders import Loader, Role, TrainLoader
+from datamodules.records import Exif
+from datamodules.sampler import EvalBatches, GlobalBatches, RankBatches
 from datamodules.shared_blocks import shared_blocks
 from datamodules.survey import FileCheck, ImageFiles, Survey, other_classes
 from datamodules.transforms import Augmentation, Resize, training_boxes
 from evaluation.truth import Truth
+from evaluation.wording import counted
 
-Role = Literal["train", "val", "test"]
 _ROLES: dict[str | None, tuple[Role, ...]] = {
-    "fit": ("train", "val"), "validate": ("val",), "test": ("test",), None: ("train", "val", "test"),
+    "fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",),
+    None: ("train", "val", "test"),
 }  # fmt: skip
-_CHOICES = {"empty_images": ("keep", "drop"), "on_error": ("raise", "skip")}
-_LISTED = 10  # images that do not exist
+_CHOICES = {"empty_images": ("keep", "drop"), "on_error": ("raise", "skip"), "exif": ("auto", "apply", "ignore")}
 _HOLD_OUT_STREAM = 2  # keeps the draw of `val_fraction` apart from that of the epochs
 
 
@@ -58,12 +62,18 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
     flip: float = 0.5
     vertical_flip: float = 0.0
     augmentations: Mapping[str, Any] | None = None
+    min_visibility: float = 0.0
+    min_area: float = 0.0
     batch_size: int = 16
     eval_batch_size: int = 4
     empty_images: Literal["keep", "drop"] = "keep"
     min_box: float = 1.0
     val_fraction: float | None = None
+    exif: Exif = "auto"
+    value_range: Sequence[float] | None = None
     on_error: Literal["raise", "skip"] = "raise"
+    check_boxes: bool = True
+    """Refuse boxes that are no pixels and splits without any, and ask about boxes that are likely of another form."""
     num_workers: int = 2
     cache_dir: str | None = None
     seed: int = 0
@@ -89,6 +99,15 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         scale = self.multi_scale
         if scale is not None and (len(scale) != 2 or not 0 < scale[0] <= scale[1]):
             raise ValueError(f"data.multi_scale={list(scale)}: expected [smallest, largest] factor, or null")
+        try:
+            Decoding.of(self.exif, self.value_range)
+        except ValueError as error:
+            raise ValueError(f"data.value_range={list(self.value_range or ())}: {error}") from error
+        if not 0 <= self.min_visibility <= 1 or self.min_area < 0:
+            raise ValueError(
+                f"data.min_visibility={self.min_visibility}, data.min_area={self.min_area}: expected a share from 0 to "
+                "1, and 0 or more pixels"
+            )
         self._splits: dict[Role, Split] = {}
         self._class_names: tuple[str, ...] = ()
         self._category_ids: tuple[int, ...] = ()
@@ -101,6 +120,10 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
     def choose_classes(self, index: AnnotationIndex) -> tuple[list[str], list[int]]:
         """Returns names in the order of their labels, and the number that the data set gives each."""
 
+    def explain_missing(self, split: str, missing: Sequence[str]) -> str:
+        """Says on a line of its own where a missing image file of a split lies instead; empty where it isn't known."""
+        return ""
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names in the order of their labels; known once a split is set up."""
@@ -111,9 +134,26 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         return self._category_ids
 
     @property
+    def test_list(self) -> str | None:
+        """The split to test on; None where there is none, or only the one that training and validation part."""
+        return None if self.val_fraction is not None and self.test_split == self.train_split else self.test_split
+
+    @property
     def test_is_val(self) -> bool:
         """Whether `test` would score what `val` scores; it needn't be run then."""
-        return self.test_split in (None, self.val_split)
+        return self.test_list is None or (self.val_fraction is None and self.test_list == self.val_split)
+
+    @property
+    def exif_meaning(self) -> Literal["apply", "ignore"]:
+        """What is done about EXIF orientations where an annotated size does not tell: `exif`, for `auto` what the
+        training split tells, or the first that is set up."""
+        if self.exif != "auto":
+            return self.exif
+        splits = [self._splits[role] for role in _ROLES[None] if role in self._splits]
+        return splits[0].index.findings.exif if splits else "apply"
+
+    def _decoding(self, index: AnnotationIndex) -> Decoding:
+        return Decoding.of(self.exif, self.value_range, index.findings.exif)
 
     @cached_property
     def resize_rule(self) -> Resize:
@@ -142,61 +182,37 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         name = {"train": self.train_split, "val": self.val_split, "test": self.test_split}[role] or ""
         name = self.train_split if held_out else name
         shared = self._splits.get("train") if held_out else None
-        index = shared.index if shared else self.open_index(name)
+        index = shared.index if shared else self._open_index(role, name)
         if not shared:
-            self._report(name, index)
+            report(name, index.findings, self.on_error, self.check_boxes, self.explain_missing)
         split = Split(name, index, np.arange(len(index)), self._map_classes(name, index))
         rows = split.rows
         if role != "test" and self.val_fraction is not None:
             number = min(max(1, round(len(rows) * self.val_fraction)), len(rows) - 1)
             shuffled = np.random.default_rng((self.seed, _HOLD_OUT_STREAM)).permutation(rows)
             rows = np.sort(shuffled[:number] if held_out else shuffled[number:])
+        if len(rows):
+            self._ask_for_boxes(role, Split(name, index, rows, split.class_map))
         if role == "train" and self.empty_images == "drop":
             used = self._training_boxes(split)[1]
             rows = rows[np.bincount(index.image_index()[used], minlength=len(index))[rows] > 0]
         if not len(rows):
             settings = f"data.empty_images={self.empty_images}, data.val_fraction={self.val_fraction}"
-            reason = f"none of its {len(index)} images is left with {settings}" if len(index) else "it lists no image"
-            raise DataError(f"data.{role}_split={name!r} is empty: {reason}")
-        self._report_missing(name, [index.image_path(row) for row in index.missing(rows)], len(rows))
+            reason = f"it lists {counted(len(index), 'image')}, of which none is left with {settings}"
+            raise DataError(f"data.{role}_split={name!r} is empty: {reason if len(index) else 'it lists no image'}")
+        missing = [index.image_path(row) for row in index.missing(rows)]
+        report_missing(name, missing, len(rows), self.on_error, self.explain_missing)
         if role != "train":
-            self._refuse_doubles(name, index.image_ids(rows))
+            refuse_doubles(name, index.image_ids(rows))
         return Split(name, index, rows, split.class_map)
 
-    def _report(self, name: str, index: AnnotationIndex) -> None:
-        found = index.findings
-        if found.counts and self.on_error == "raise":
-            raise DataError(f"split {name!r}: {found}")
-        if found.counts:
-            rank_zero_warn(f"split {name!r}, skipped: {found}")
-        if found.filled:
-            filled = ", ".join(f"{key} {count} times" for key, count in found.filled.items())
-            rank_zero_warn(f"split {name!r} lacks, and was filled in: {filled}")
-
-    def _report_missing(self, name: str, missing: list[str], number: int) -> None:
-        if len(missing) == number:
-            raise DataError(
-                f"none of the {number} images of split {name!r} exists; the first would be {shown(missing[0])}. Check "
-                "data.root, where its images lie, and that its disk is mounted"
-            )
-        if not missing:
-            return
-        listed = "".join(f"\n  {shown(path)}" for path in missing[:_LISTED])
-        listed += f"\n  ... {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
-        found = f"split {name!r}, missing image files: {len(missing)} of {number}"
-        if self.on_error == "raise":
-            remedy = "Restore them, remove them from the annotations, or set data.on_error=skip to skip them"
-            raise DataError(f"{found}{listed}\n{remedy}")
-        rank_zero_warn(f"{found}; they count for nothing{listed}")
-
-    def _refuse_doubles(self, name: str, image_ids: np.ndarray) -> None:
-        unique, counts = np.unique(image_ids, return_counts=True)
-        doubled = unique[counts > 1]
-        if len(doubled):
-            raise DataError(
-                f"split {name!r} has {len(doubled)} image ids more than once, e.g. {doubled[0]}; evaluation "
-                "scores each image once: join splits that have no id in common"
-            )
+    def _open_index(self, role: Role, name: str) -> AnnotationIndex:
+        try:
+            return self.open_index(name)
+        except DataError as error:
+            if role != "test":
+                raise
+            raise DataError(f"{error}. Where there is no list to test on, set data.test_split=null") from error
 
     def _map_classes(self, name: str, index: AnnotationIndex) -> np.ndarray:
         """Returns the label of each class of the index."""
@@ -205,8 +221,10 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             raise DataError(f"data.classes names a class twice: {names}")
         if len(names) != self.num_classes:
             chosen = None if self.classes is None else names
+            spare = f", of which {', '.join(map(repr, index.spare))} only groups the others" if index.spare else ""
             raise DataError(
-                f"data.num_classes={self.num_classes}, but split {name!r} has {len(index.class_names)} classes and "
+                f"data.num_classes={self.num_classes}, but split {name!r} has "
+                f"{counted(len(index.class_names), 'class', 'classes')}{spare}, and "
                 f"data.classes={chosen}; set data.num_classes={len(names)}, or name the classes to use in "
                 f"data.classes. They are {list(index.class_names)}"
             )
@@ -217,8 +235,17 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
                 f"split {name!r} has classes {names}, but another split has {list(self._class_names)}; name "
                 "the ones to use in data.classes"
             )
+        for passed in self._passed_over(index):
+            rank_zero_warn(f"split {name!r}, {passed}")
         labels = {name: label for label, name in enumerate(self._class_names)}
         return np.array([labels.get(name, -1) for name in index.class_names], np.int64)
+
+    def _passed_over(self, index: AnnotationIndex) -> list[str]:
+        return [
+            f"passed over: category {name!r}, which is the supercategory of all others, and which no annotation has"
+            for name in index.spare
+            if self.classes is None and name not in self._class_names
+        ]
 
     def _training_boxes(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """Returns the boxes of the whole index as training sees them, and which of them it uses."""
@@ -226,6 +253,35 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         excluded = index.crowd | (index.difficult & (not self.use_difficult))
         sizes = index.sizes[index.image_index()]
         return training_boxes(index.boxes, split.class_map[index.labels], excluded, sizes, self.min_box)
+
+    def _left_out(self, split: Split, used: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns which boxes of a split are not `used`, by why."""
+        index, labels = split.index, split.class_map[split.index.labels]
+        here = np.isin(index.image_index(), split.rows)
+        wanted = here & (labels >= 0)
+        return {
+            "crowd": wanted & index.crowd,
+            "difficult": wanted & index.difficult & ~used,
+            f"with a side under {self.min_box:g} pixels": wanted & ~index.crowd & ~index.difficult & ~used,
+            "of other classes": here & (labels < 0),
+        }
+
+    def _without_box(self, role: Role, split: Split) -> str | None:
+        """Returns why a split has no box that trains or, unless it is "train", is scored; None where it has one."""
+        index, here = split.index, np.isin(split.index.image_index(), split.rows)
+        scored = (split.class_map[index.labels] >= 0) & ~index.crowd & ~index.difficult
+        used = here & (self._training_boxes(split)[1] if role == "train" else scored)
+        if used.any():
+            return None
+        left_out = {what: np.count_nonzero(mask) for what, mask in self._left_out(split, used).items()}
+        return why_no_box(np.count_nonzero(here), left_out, index.findings)
+
+    def _ask_for_boxes(self, role: Role, split: Split) -> None:
+        if not self.check_boxes or (why := self._without_box(role, split)) is None:
+            return
+        if role == "train":
+            raise DataError(f"split {split.name!r} has no box to train on: {why}")
+        rank_zero_warn(f"the {role} split {split.name!r} has no box to score, so that AP has no value: {why}")
 
     def truth(self, split: str) -> Truth:
         """Returns every annotation of "train", "val" or "test" in original pixels, whatever training does with it."""
@@ -252,7 +308,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
 
     def _picture(self, index: AnnotationIndex, row: int) -> np.ndarray:
         height, width = index.sizes[row].tolist()
-        return decode(index.image_path(row), (height, width))
+        return decode(index.image_path(row), (height, width), self._decoding(index))
 
     def survey(self, split: str) -> Survey:
         """Returns what inspect_data.py shows of a split."""
@@ -260,18 +316,22 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         excluded = truth.crowd | (truth.difficult & (not self.use_difficult))
         sizes = truth.sizes[truth.image_index]
         boxes, used = training_boxes(truth.boxes, truth.labels, excluded, sizes, self.min_box)
+        paths = [part.index.image_path(row) for row in part.rows.tolist()]
+        missing = np.flatnonzero(np.isin(part.rows, part.index.missing(part.rows))).tolist()
         return Survey(
-            part.name, truth, [part.index.image_path(row) for row in part.rows.tolist()], boxes, used,
-            other_classes(part.index, part.rows, part.class_map), part.index.findings,
-            np.flatnonzero(np.isin(part.rows, part.index.missing(part.rows))).tolist(),
+            part.name, truth, paths, boxes, used, other_classes(part.index, part.rows, part.class_map),
+            part.index.findings, missing,
+            [f"{part.name}, {note}" for note in (*part.index.findings.notes, *self._passed_over(part.index))],
+            self._without_box(_role(split), part),
+            self.explain_missing(part.name, [paths[at] for at in missing]).strip() if missing else "",
         )  # fmt: skip
 
     def image_files(self, split: str) -> DataLoader[FileCheck]:
         """Reads every image file of a split; gives lists of `FileCheck`."""
         part = self._split(_role(split))
         return DataLoader(
-            ImageFiles(part.index, part.rows), batch_size=16, num_workers=self.num_workers, collate_fn=list,
-            worker_init_fn=init_worker,
+            ImageFiles(part.index, part.rows, self._decoding(part.index)), batch_size=16, num_workers=self.num_workers,
+            collate_fn=list, worker_init_fn=init_worker,
         )  # fmt: skip
 
     @property
@@ -292,24 +352,20 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
 
     def _describe(self, role: Role, split: Split) -> str:
         index, here = split.index, np.isin(split.index.image_index(), split.rows)
-        labels = split.class_map[index.labels]
         clipped, used = self._training_boxes(split)
         used &= here
-        images = np.unique(index.image_index()[used])
+        empty = len(split.rows) - len(np.unique(index.image_index()[used]))
         line = (
-            f"{role} ({split.name}): {len(split.rows)} images, {len(split.rows) - len(images)} of them without "
-            f"objects; {used.sum()} boxes of {self.num_classes} classes; {self.rule_name}"
+            f"{role} ({split.name}): {counted(len(split.rows), 'image')}, {empty} of them without objects; "
+            f"{counted(np.count_nonzero(used), 'box', 'boxes')} of {counted(self.num_classes, 'class', 'classes')}; "
+            f"{self.rule_name}"
         )
-        wanted = here & (labels >= 0)
-        left = {
-            "crowd": wanted & index.crowd,
-            "difficult": wanted & index.difficult & ~used,
-            f"with a side under {self.min_box:g} pixels": wanted & ~index.crowd & ~index.difficult & ~used,
-            "of other classes": here & (labels < 0),
-        }
         if cut := np.count_nonzero((clipped != index.boxes).any(axis=1) & used):
-            line += f"; {cut} boxes cut at the border in training"
-        counts = [f"{mask.sum()} {what}" for what, mask in left.items() if mask.any()]
+            line += f"; {counted(cut, 'box', 'boxes')} cut at the border in training"
+        if told := index.findings.told():
+            line += f"; {told}"
+        left = self._left_out(split, used)
+        counts = [f"{np.count_nonzero(mask)} {what}" for what, mask in left.items() if mask.any()]
         return line + (f"; not used in training: {', '.join(counts)}" if counts else "")
 
     def train_dataloader(self) -> TrainLoader:
@@ -318,24 +374,29 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         rank, world_size = self._rank()
         accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
         batches = GlobalBatches(
-            split.rows, split.index.sizes[split.rows], self.resize_rule, self.batch_size, self.seed, scale
-        )
+            split.rows, split.index.sizes[split.rows], self.resize_rule, self.batch_size, self.seed, scale,
+            self._augmentation().turns,
+        )  # fmt: skip
         return TrainLoader(
-            self._dataset(split, training=True), RankBatches(batches, rank, world_size, accumulate),
+            self, self._dataset(split, training=True), RankBatches(batches, rank, world_size, accumulate),
             self._progress, **self._loader_options(self.batch_size // (world_size * accumulate)),
         )  # fmt: skip
 
-    def val_dataloader(self) -> DataLoader[Sample]:
+    def val_dataloader(self) -> Loader:
         return self._eval_loader("val")
 
-    def test_dataloader(self) -> DataLoader[Sample]:
+    def test_dataloader(self) -> Loader:
         return self._eval_loader("test")
 
-    def _eval_loader(self, role: Role) -> DataLoader[Sample]:
+    def predict_dataloader(self) -> Loader:
+        """Gives the images that `test_dataloader` gives."""
+        return self._eval_loader("test")
+
+    def _eval_loader(self, role: Role) -> Loader:
         split = self._split(role)
         sizes = split.index.sizes[split.rows]
         batches = EvalBatches(split.rows, sizes, self.resize_rule, self.eval_batch_size, *self._rank())
-        return DataLoader(self._dataset(split), batch_sampler=batches, **self._loader_options(self.eval_batch_size))
+        return Loader(self, role, self._dataset(split), batches, **self._loader_options(self.eval_batch_size))
 
     def single_images(self, split: str, places: Sequence[int]) -> Iterator[Batch]:
         """Reads images of a split, by their places in its truth, as evaluation does, one a batch and on any rank; skips
@@ -350,8 +411,11 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             split.index, split.class_map, self.resize_rule, self.min_box, self.use_difficult,
             skip_errors=self.on_error == "skip", training=training, flip=self.flip,
             vertical_flip=self.vertical_flip,
-            augmentation=Augmentation(self.augmentations if training else None),
+            augmentation=self._augmentation() if training else Augmentation(None), decoding=self._decoding(split.index),
         )  # fmt: skip
+
+    def _augmentation(self) -> Augmentation:
+        return Augmentation(self.augmentations, self.min_visibility, self.min_area)
 
     def _loader_options(self, num_images: int) -> dict[str, Any]:
         shared = shared_blocks(self.num_workers, num_images * self.resize_rule.largest(self.multi_scale))

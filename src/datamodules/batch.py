@@ -49,6 +49,21 @@ class Batch(NamedTuple):
         return Batch(images, sizes, boxes, labels, self.infos, self.unread)
 
 
+def refuse_wrong_labels(batch: Batch, num_classes: int | None) -> None:
+    """ValueError where a label is none of 0 to `num_classes` - 1, and no padding either; looks on the host alone."""
+    if batch.labels.device.type != "cpu" or num_classes is None:
+        return
+    is_padding = (batch.labels == -1) & (batch.boxes == 0).all(dim=2)
+    wrong = ((batch.labels < 0) | (batch.labels >= num_classes)) & ~is_padding
+    if wrong.any():
+        row, place = wrong.nonzero()[0].tolist()
+        image = repr(batch.infos[row].image_id) if row < len(batch.infos) else f"number {row} of the batch"
+        raise ValueError(
+            f"image {image} has label {int(batch.labels[row, place])}: expected 0 to {num_classes - 1}, since the "
+            f"module has num_classes={num_classes}; -1 only where a box of zeros pads the batch"
+        )
+
+
 def _between_processes(batch: Batch) -> tuple[Callable[..., Batch], tuple[Any, ...]]:
     small = [tensor.numpy() for tensor in (batch.sizes, batch.boxes, batch.labels)]
     return _arrived, (sent(batch.images), *small, batch.infos, batch.unread)

@@ -12,24 +12,31 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from datamodules import layouts
 from datamodules.base import DetectionDataModule
-from datamodules.errors import DataError
+from datamodules.errors import DataError, NoAnnotationsError
 from datamodules.images import shown
 from datamodules.index import AnnotationIndex, cached
-from datamodules.records import ImageRecord, Records
+from datamodules.layouts.layout import braced, typed
+from datamodules.nearest import Near, nearest
+from datamodules.records import Exif, ImageRecord, Records
 
 
-def read_coco(parts: Sequence[tuple[str, str]]) -> Records:
+def read_coco(parts: Sequence[tuple[str, str]], exif: Exif = "auto") -> Records:
     """Reads (JSON file, image folder) pairs as one data set.
 
     Labels follow the category ids in rising order; the categories of further files are matched by name.
     """
-    records = Records(_xywh, "bbox")
+    records = Records(_xywh, "bbox", exif=exif, form="x, y, width, height")
+    used: set[str] = set()
     for file, folder in parts:
         content = _load(file)
-        label_of = _add_categories(records, file, content["categories"])
+        spare = _spare(content)
+        label_of = _add_categories(records, file, content["categories"], content["annotations"], spare)
+        used |= {records.class_names[label] for category_id, label in label_of.items() if category_id not in spare}
         row_of = _add_images(records, file, folder, content["images"])
         _add_annotations(records, file, content["annotations"], label_of, row_of)
+    records.spare = [name for name in records.class_names if name not in used]
     return records
 
 
@@ -51,7 +58,7 @@ def _load(file: str) -> dict[str, Any]:
         if not missing[0].exists():
             near = get_close_matches(missing[0].name, [path.name for path in missing[0].parent.iterdir()], n=1)
             found = f"there is no folder {missing[0]}{f'; nearest is {near[0]}' if near else ''}"
-        raise DataError(
+        raise NoAnnotationsError(
             f"{file} does not exist; {found}. Check data.root, data.annotations and the "
             "split's name (data.train_split, data.val_split, data.test_split)"
         ) from error
@@ -62,10 +69,10 @@ def _load(file: str) -> dict[str, Any]:
     except ValueError as error:
         raise DataError(f"{file} is not valid JSON: {_why_not(data, error)}") from error
     if not isinstance(content, dict):
-        raise DataError(f"{file} has no list 'images', it is a {type(content).__name__} itself; {_EXPECTED}")
+        raise NoAnnotationsError(f"{file} has no list 'images', it is a {type(content).__name__} itself; {_EXPECTED}")
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
-            raise DataError(f"{file} has no list {key!r}, it has {_shown(list(content))}; {_EXPECTED}")
+            raise NoAnnotationsError(f"{file} has no list {key!r}, it has {_shown(list(content))}; {_EXPECTED}")
     return content
 
 
@@ -80,8 +87,30 @@ def _why_not(data: bytes, error: ValueError) -> str:
     return f"{error}; it may be cut short, or not in UTF-8: copy it again, or save it as UTF-8"
 
 
-def _add_categories(records: Records, file: str, categories: list[Any]) -> dict[int, int]:
-    """Adds the classes of a file; returns the label of each of its category ids."""
+def _spare(content: dict[str, Any]) -> set[Any]:
+    """Finds the id of a category that is the supercategory of all others, and that no annotation has."""
+    rows = [(_integer(_get(c, "id")), _get(c, "name"), _get(c, "supercategory")) for c in content["categories"]]
+    candidates = {
+        category_id
+        for category_id, name, _ in rows
+        if len(rows) > 1 and all(above == name for other_id, _, above in rows if other_id != category_id)
+    }
+    if candidates:
+        candidates -= {_integer(_get(annotation, "category_id")) for annotation in content["annotations"]}
+    return candidates if len(candidates) == 1 else set()
+
+
+def _add_categories(
+    records: Records, file: str, categories: list[Any], annotations: list[Any], spare: set[Any]
+) -> dict[int, int]:
+    """Adds the classes of a file; returns the label of each of its category ids. Those that are `spare` must not have a
+    name of their own."""
+    if not categories:
+        ids = sorted({str(_get(annotation, "category_id")) for annotation in annotations})
+        wanted = f" of its annotations, which are {_shown(ids)}" if ids else ""
+        raise DataError(
+            f"{file} names no class: its list 'categories' is empty; give an id and a name for each{wanted}"
+        )
     pairs: list[tuple[int, str]] = []
     for category in categories:
         stated, name = (_get(category, key) for key in ("id", "name"))
@@ -92,6 +121,13 @@ def _add_categories(records: Records, file: str, categories: list[Any]) -> dict[
                 "name"
             )
         pairs.append((category_id, name))
+    names = Counter(name for _, name in pairs)
+    for category_id, name in [pair for pair in pairs if pair[0] in spare and names[pair[1]] > 1]:
+        pairs.remove((category_id, name))
+        records.findings.notes.append(
+            f"{file}: category {category_id}, {name!r}, is passed over: it is the supercategory of the others, one of "
+            "which has its name, and no annotation has it"
+        )
     for key, values in zip(("id", "name"), zip(*pairs, strict=True), strict=False):
         doubled = sorted(value for value, count in Counter(values).items() if count > 1)
         if doubled:
@@ -247,12 +283,29 @@ class CocoDataModule(DetectionDataModule):
             for name in split.split("+")
         ]
         files = [file for file, _ in parts]
-        sources = [name for part in parts for name in part]
-        return cached("coco", sources, files, lambda: read_coco(parts), self.cache_dir)
+        sources = [*(name for part in parts for name in part), f"exif={self.exif}"]
+        with layouts.hint(root, "coco"):
+            return cached("coco", sources, files, lambda: read_coco(parts, self.exif), self.cache_dir)
+
+    def explain_missing(self, split: str, missing: Sequence[str]) -> str:
+        root = Path(self.root).expanduser().absolute()
+        near = nearest(missing, root)
+        return "" if near is None else f"\n{near}; {self._remedy(near, root, split)}"
+
+    def _remedy(self, near: Near, root: Path, split: str) -> str:
+        """An override where the images' folder is all that differs."""
+        for name in split.split("+"):
+            _, below, file_name = near.missing.partition(f"{root / self.images.format(split=name)}{os.sep}")
+            if below and near.found.endswith(f"{os.sep}{file_name}"):
+                folder = os.path.relpath(near.found.removesuffix(file_name), root)
+                return f"set {typed({'images': braced(folder, name)})}"
+        return "correct file_name in the annotations, or rename the files"
 
     def choose_classes(self, index: AnnotationIndex) -> tuple[list[str], list[int]]:
         known = dict(zip(index.class_names, index.category_ids, strict=True))
         names = list(known) if self.classes is None else list(self.classes)
+        if self.classes is None and len(names) != self.num_classes:  # where they are counted, they are meant
+            names = [name for name in names if name not in index.spare]
         for name in names:
             if name not in known:
                 near = get_close_matches(name, known, 1)

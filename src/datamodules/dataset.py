@@ -12,14 +12,16 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import Dataset, get_worker_info
 
 from datamodules.batch import Batch, ImageInfo
-from datamodules.images import ImageError, decode
+from datamodules.decoding import Decoding
+from datamodules.images import AS_SHOWN, ImageError, decode
 from datamodules.index import AnnotationIndex
+from datamodules.loaders import Loader
 from datamodules.sampler import SampleKey
 from datamodules.shared_blocks import SharedBlocks
-from datamodules.transforms import Augmentation, Resize, Sized, mirror, training_boxes
+from datamodules.transforms import ROUNDING, Augmentation, Resize, Sized, mirror, training_boxes
 
 
 class Sample(NamedTuple):
@@ -49,6 +51,7 @@ class DetectionDataset(Dataset[Sample]):
     flip: float = 0.0
     vertical_flip: float = 0.0
     augmentation: Augmentation = field(default_factory=lambda: Augmentation(None))
+    decoding: Decoding = AS_SHOWN
 
     def __len__(self) -> int:
         return len(self.index)
@@ -57,7 +60,7 @@ class DetectionDataset(Dataset[Sample]):
         height, width = self.index.sizes[key.row].tolist()
         image_id = self.index.image_id(key.row)
         try:
-            image = decode(self.index.image_path(key.row), (height, width))
+            image = decode(self.index.image_path(key.row), (height, width), self.decoding)
         except ImageError as error:
             return unread(error, ImageInfo(image_id, (height, width), (1.0, 1.0)), key.canvas, self.skip_errors)
         boxes, labels = self._boxes(key.row)
@@ -81,9 +84,12 @@ class DetectionDataset(Dataset[Sample]):
         self, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, seed: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if self.augmentation:
+            pixels = max(image.shape[:2])
             image, boxes, labels = self.augmentation(image, boxes, labels, seed)
-            large = (boxes[:, 2:] - boxes[:, :2] >= self.min_box).all(axis=1)
-            boxes, labels = boxes[large], labels[large]
+            # Those under it in the file are gone already; here go those that a crop cut, not those that rounding did.
+            sides = boxes[:, 2:] - boxes[:, :2]
+            large = (sides >= self.min_box - ROUNDING * max(pixels, *image.shape[:2])) & (sides > 0)
+            boxes, labels = boxes[large.all(axis=1)], labels[large.all(axis=1)]
         across, down = np.random.default_rng(seed).random(2)
         if across < self.flip:
             image, boxes = mirror(image, boxes, axis=1)
@@ -156,10 +162,10 @@ def _end_with_the_run() -> None:
         os._exit(0)
 
 
-def spaced_batches(loader: DataLoader[Sample], most: int, single: bool = True) -> Iterator[Batch]:
+def spaced_batches(loader: Loader, most: int, single: bool = True) -> Iterator[Batch]:
     """Reads images evenly spaced over what this rank's `loader` of an evaluation gives: one at a time, or in batches of
     the largest size that it has."""
-    batches: list[list[SampleKey]] = list(loader.batch_sampler or ())
+    batches: list[list[SampleKey]] = list(loader.batch_sampler)
     longest = max(map(len, batches))
     groups = [[key] for batch in batches for key in batch] if single else [b for b in batches if len(b) == longest]
     chosen = np.unique(np.linspace(0, len(groups) - 1, min(most, len(groups))).round().astype(int)).tolist()

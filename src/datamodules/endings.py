@@ -4,4 +4,4 @@ PICTURES = (
     ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp", ".avif", ".gif", ".jfif", ".jp2", ".jpe", ".pbm", ".pgm",
     ".pnm", ".ppm",
 )  # fmt: skip
-"""Lower case. Of two files with one stem, that of the earlier ending is the picture of an annotation."""
+"""Lower case."""

@@ -8,3 +8,7 @@ class DataError(UserError):
 
     A script prints it without its traceback.
     """
+
+
+class NoAnnotationsError(DataError):
+    """No annotations are where they are expected, or the file there holds something else."""

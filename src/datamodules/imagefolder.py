@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from datamodules.base import DetectionDataModule, Role, Split
 from datamodules.batch import ImageInfo
 from datamodules.dataset import Sample, unread
+from datamodules.decoding import Decoding
 from datamodules.endings import PICTURES
 from datamodules.errors import DataError
 from datamodules.images import ImageError, read_image, shown
@@ -22,6 +23,7 @@ from datamodules.records import ImageRecord, Records
 from datamodules.sampler import SampleKey
 from datamodules.survey import Survey
 from datamodules.transforms import Augmentation, Resize, Sized, mirror, resize_image
+from evaluation.wording import counted
 
 _MARGIN = 256 / 224
 _TRIES = 10
@@ -34,8 +36,8 @@ def class_folders(split: Path) -> list[Path]:
     folders = sorted(Path(entry.path) for entry in entries if entry.is_dir())
     if not folders:
         raise DataError(
-            f"{shown(str(split))} has no folder in it, and {len(entries)} files; expected is a folder of images for "
-            "each class, as data.root/SPLIT/CLASS/*.jpg"
+            f"{shown(str(split))} has no folder in it, and {counted(len(entries), 'file')}; expected is a folder of "
+            "images for each class, as data.root/SPLIT/CLASS/*.jpg"
         )
     return folders
 
@@ -45,7 +47,7 @@ def read_folders(splits: Sequence[Path]) -> Records:
 
     No image is opened, which would take an hour on a slow disk: each is the unit square, and one object fills it.
     """
-    records = Records(list, "box", "image")
+    records = Records(list, "box", "image", looked_at=0)
     folders = [folder for split in splits for folder in class_folders(split)]
     records.class_names = sorted({folder.name for folder in folders})
     records.category_ids = list(range(len(records.class_names)))
@@ -171,6 +173,7 @@ class ClassifiedImages(Dataset[Sample]):
     skip_errors: bool
     view: RandomView | None
     """None: the middle of the image, as evaluation sees it."""
+    decoding: Decoding
 
     def __len__(self) -> int:
         return len(self.index)
@@ -178,7 +181,7 @@ class ClassifiedImages(Dataset[Sample]):
     def __getitem__(self, key: SampleKey) -> Sample:
         image_id, nowhere = self.index.image_id(key.row), (1.0, 1.0)  # there is no box to map back
         try:
-            image = read_image(self.index.image_path(key.row))
+            image = read_image(self.index.image_path(key.row), self.decoding)
         except ImageError as error:
             return unread(error, ImageInfo(image_id, (1, 1), nowhere), key.canvas, self.skip_errors)
         info = ImageInfo(image_id, (image.shape[0], image.shape[1]), nowhere)
@@ -218,6 +221,9 @@ class ImageFolderDataModule(DetectionDataModule):
     multi_scale: Sequence[float] | None = field(default=None, init=False)
     empty_images: Literal["keep", "drop"] = field(default="keep", init=False)
     min_box: float = field(default=0.0, init=False)
+    min_visibility: float = field(default=0.0, init=False)
+    min_area: float = field(default=0.0, init=False)
+    check_boxes: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -257,8 +263,8 @@ class ImageFolderDataModule(DetectionDataModule):
             )
         if len(found) != self.num_classes:
             raise DataError(
-                f"data.num_classes={self.num_classes}, but split {name!r} under {self.root} has {len(found)} class "
-                f"folders: {_few(found)}; set data.num_classes={len(found)}"
+                f"data.num_classes={self.num_classes}, but split {name!r} under {self.root} has "
+                f"{counted(len(found), 'class folder')}: {_few(found)}; set data.num_classes={len(found)}"
             )
         return super()._map_classes(name, index)
 
@@ -266,12 +272,13 @@ class ImageFolderDataModule(DetectionDataModule):
         labels = split.class_map[split.index.labels]  # one an image
         counts = np.bincount(labels[split.rows], minlength=self.num_classes)
         return (
-            f"{role} ({split.name}): {len(split.rows)} images of {self.num_classes} classes, {counts.min()} to "
+            f"{role} ({split.name}): {counted(len(split.rows), 'image')} of "
+            f"{counted(self.num_classes, 'class', 'classes')}, {counts.min()} to "
             f"{counts.max()} of each; {self.rule_name}"
         )
 
     def _picture(self, index: AnnotationIndex, row: int) -> np.ndarray:
-        return read_image(index.image_path(row))
+        return read_image(index.image_path(row), self._decoding(index))
 
     def survey(self, split: str) -> Survey:
         raise DataError("data=imagefolder has classes of whole images, and no boxes to inspect")
@@ -279,7 +286,9 @@ class ImageFolderDataModule(DetectionDataModule):
     def _dataset(self, split: Split, training: bool = False) -> Dataset[Sample]:
         crop = CentreCrop(self.rule, self.resize)
         view = self._view() if training else None
-        return ClassifiedImages(split.index, split.class_map, crop, self.on_error == "skip", view)
+        return ClassifiedImages(
+            split.index, split.class_map, crop, self.on_error == "skip", view, self._decoding(split.index)
+        )
 
     def _view(self) -> RandomView:
         transforms: dict[str, Any] = dict(self.augmentations or {})

@@ -3,11 +3,14 @@
 import errno
 import os
 import stat
+from dataclasses import replace
 
-import cv2
 import numpy as np
 
+from datamodules.decoding import Decoding, decoded, stored_range
 from datamodules.errors import DataError
+
+AS_SHOWN = Decoding()
 
 
 class ImageError(DataError):
@@ -18,30 +21,36 @@ class ImageError(DataError):
         super().__init__(message.rpartition(f"{__name__}.{type(self).__name__}: ")[2].rstrip("\n"))
 
 
-def read_image(path: str) -> np.ndarray:
-    """Reads an image as it is meant to be seen, turned by its EXIF orientation.
-
-    Grey becomes three equal channels, 16 bits are scaled to 8, of transparent pixels the stored colour is
-    taken, of an animation the first picture.
-    """
-    return _decoded(path, _read(path))
+def read_image(path: str, decoding: Decoding = AS_SHOWN) -> np.ndarray:
+    """Reads an image by the rule of `decoding`."""
+    return _decoded(path, _read(path), decoding)
 
 
-def decode(path: str, size: tuple[int, int]) -> np.ndarray:
-    """Reads an image of a data set like `read_image`: turned by its EXIF orientation if that gives the
-    annotated `size` (h, w), as stored if that does, and an ImageError otherwise.
+def decode(path: str, size: tuple[int, int], decoding: Decoding = AS_SHOWN) -> np.ndarray:
+    """Reads an image of a data set, whose annotated `size` (h, w) decides whether it is turned, if `decoding` lets it.
+
+    An ImageError where it has another size.
     """
     data = _read(path)
-    image = _decoded(path, data)
-    if image.shape[:2] != size and image.shape[1::-1] == size:
-        image = _decoded(path, data, cv2.IMREAD_IGNORE_ORIENTATION)
+    image = _decoded(path, data, decoding)
+    swapped = image.shape[1::-1] == size
+    if image.shape[:2] != size and swapped and decoding.by_size:
+        image = _decoded(path, data, replace(decoding, turned=not decoding.turned))
     if image.shape[:2] != size:
         height, width = image.shape[:2]
+        way, remedy = "", ""
+        if swapped and not decoding.by_size:
+            way, remedy = f" with data.exif={'apply' if decoding.turned else 'ignore'}", ", or set data.exif=auto"
         raise ImageError(
-            f"{shown(path)} is {width} x {height} pixels, but its annotation says {size[1]} x {size[0]}; correct "
-            "the annotation"
+            f"{shown(path)} is {width} x {height} pixels{way}, but its annotation says {size[1]} x {size[0]}; correct "
+            f"the annotation{remedy}"
         )
     return image
+
+
+def deep_range(path: str) -> tuple[float, float] | None:
+    """Returns the lowest and highest number of an image with more than 8 bits; None for any other."""
+    return stored_range(_read(path))
 
 
 def shown(path: str) -> str:
@@ -70,13 +79,11 @@ def _read(path: str) -> bytes:
     return data
 
 
-def _decoded(path: str, data: bytes, flags: int = 0) -> np.ndarray:
-    # simplejpeg and torchvision.io find the same pixels in a JPEG, at most a tenth sooner, and read fewer formats
-    # (measurements/data.py).
+def _decoded(path: str, data: bytes, decoding: Decoding) -> np.ndarray:
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | flags)
-    except cv2.error:  # headers that state absurd sizes
-        image = None
+        image = decoded(data, decoding)
+    except ValueError as error:
+        raise ImageError(f"{shown(path)} {error}") from error
     if image is None:
         raise ImageError(
             f"{shown(path)} can't be decoded as an image ({len(data)} bytes, the first of them {data[:12]!r}); "

@@ -19,7 +19,7 @@ import numpy as np
 from datamodules.errors import DataError
 from datamodules.records import Findings, Records, fingerprint
 
-READER_VERSION = 4  # to be raised when a reader changes what it makes of the same files
+READER_VERSION = 5  # to be raised when a reader changes what it makes of the same files
 _MAGIC = b"boxwright index\n"
 _ALIGNMENT = 64
 
@@ -56,10 +56,12 @@ class AnnotationIndex:
             setattr(self, name, payload[start:stop].view(dtype).reshape(shape))
         self.class_names = tuple(header["class_names"])
         self.category_ids = tuple(header["category_ids"])
+        self.spare = tuple(header["spare"])
+        """Of `class_names`, those that only group the others: no annotation has them."""
         found = header["findings"]
-        self.findings = Findings(
-            found["problems"], Counter(found["counts"]), Counter(found["filled"]), found["depends_on"]
-        )
+        counts, filled, turns = (Counter(found[key]) for key in ("counts", "filled", "turns"))
+        seen = {what: (int(count), str(first)) for what, (count, first) in found["seen"].items()}
+        self.findings = Findings(**{**found, "counts": counts, "filled": filled, "turns": turns, "seen": seen})
 
     path_bytes: np.ndarray
     path_offsets: np.ndarray

@@ -2,21 +2,32 @@
 
 import hashlib
 import os
+import warnings
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 
+from datamodules.box_forms import Form, doubt
+from datamodules.headers import Header, read_header
 from datamodules.images import shown
+from evaluation.wording import counted
 
 MAX_LISTED = 100
-_ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
-_ORIENTATION = 0x0112
+SEVERAL = "a file holds several pictures (an animation, pages), of which the first is taken"
+LOOKED_AT = 1000
+"""Image files of a split whose header is read, evenly spaced over it; all of a smaller one."""
+
+Exif = Literal["auto", "apply", "ignore"]
+_MEANS = {"apply": "turns images by their EXIF orientation", "ignore": "leaves images as stored"}
+_FEW = 5  # names in a message
+_LARGE = 32**2  # square pixels, from which on COCO calls an object medium
+_NO_PART = 1e-3  # of its box, which hardly an object covers alone
+_FEW_AREAS = 0.01  # of a file's annotations may have any area
 
 
 @dataclass
@@ -29,13 +40,56 @@ class Findings:
     """Every problem, by rule."""
     filled: Counter[str] = field(default_factory=Counter)
     """Keys that were absent, by name."""
+    turns: Counter[str] = field(default_factory=Counter)
+    """Images with an EXIF orientation, of those looked at: annotated "turned" or "stored", by their size, or "either"
+    where the size does not tell."""
+    seen: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """What is legal and may not be meant: how often, and where first."""
+    refused: list[str] = field(default_factory=list)
+    """Files whose boxes can't be pixels, which only data.check_boxes=false takes."""
+    doubts: list[str] = field(default_factory=list)
+    """Files whose boxes are likely of another form."""
+    notes: list[str] = field(default_factory=list)
+    """Odd entries, and what was made of them."""
     depends_on: dict[str, str] = field(default_factory=dict)
     """Fingerprints of the image files whose header was used, and of the folders whose listing was."""
+
+    @property
+    def exif(self) -> Literal["apply", "ignore"]:
+        """What `data.exif=auto` means: how most images are annotated whose size tells it, `apply` where none does."""
+        return "ignore" if self.turns["stored"] > self.turns["turned"] else "apply"
 
     def add(self, rule: str, where: str, remedy: str = "correct or remove it") -> None:
         self.counts[rule] += 1
         if len(self.problems) < MAX_LISTED:
             self.problems.append(f"{where}: {rule}; {remedy}, or set data.on_error=skip to skip it")
+
+    def note(self, what: str, where: str) -> None:
+        count, first = self.seen.get(what, (0, where))
+        self.seen[what] = count + 1, first
+
+    def remarks(self) -> list[str]:
+        """Lists notes, and what is not sure about EXIF orientations, a line each."""
+        lines = [f"{what}: {count}, first: {first}" for what, (count, first) in self.seen.items()]
+        turned, stored, either = (self.turns[key] for key in ("turned", "stored", "either"))
+        if turned and stored:
+            lines.append(
+                f"{turned} images are annotated as their EXIF orientation turns them and {stored} as they are stored; "
+                f"each is read as its size says, or like most where that doesn't tell (data.exif=auto "
+                f"{_MEANS[self.exif]})"
+            )
+        elif either and not turned and not stored:
+            lines.append(
+                f"{either} images have an EXIF orientation, and no annotated size that tells whether boxes lie on the "
+                "turned picture or on the stored one (half turns, mirror images, squares): they are turned, as viewers "
+                "show them; data.exif=ignore leaves them as stored"
+            )
+        return lines
+
+    def told(self) -> str:
+        """Says what the annotated sizes tell about EXIF orientations; nothing where there are none to tell."""
+        count = self.turns["stored" if self.exif == "ignore" else "turned"]
+        return f"data.exif=auto {_MEANS[self.exif]}, as {count} annotated sizes tell" if count else ""
 
     def __str__(self) -> str:
         """Lists the first ten problems and the counts of all."""
@@ -44,7 +98,7 @@ class Findings:
         if total > len(lines):
             lines.append(f"  ... {total - len(lines)} more")
         kinds = ", ".join(f"{rule}: {count}" for rule, count in self.counts.most_common())
-        return "\n".join([f"{total} {'problem' if total == 1 else 'problems'} in the annotations ({kinds})", *lines])
+        return "\n".join([f"{counted(total, 'problem')} in the annotations ({kinds})", *lines])
 
 
 @dataclass
@@ -56,7 +110,12 @@ class ImageRecord:
     """The annotation file."""
     image_id: int | None = None
     size: tuple[int, int] | None = None
-    """(height, width); None: to be read from the image."""
+    """(height, width); None, or one that no image has: to be read from the image."""
+    part: str = ""
+    """The file or folder of annotations that messages on many of them name; `source` unless given."""
+
+    def __post_init__(self) -> None:
+        self.part = self.part or self.source
 
 
 def fingerprint(files: Iterable[str | Path]) -> str:
@@ -80,26 +139,30 @@ def _can_exist(path: str) -> bool:
         return False
 
 
-def header_size(path: str) -> tuple[int, int]:
-    """Reads (height, width) of an image file as it is shown, that is with its EXIF orientation applied."""
-    with Image.open(path) as image:
-        width, height = image.size
-        rotated = image.getexif().get(_ORIENTATION) in _ROTATED
-    return (width, height) if rotated else (height, width)
+def _turn(header: Header, annotated: tuple[int, int] | None) -> Literal["turned", "stored", "either"]:
+    turned, stored = header.size(True) == annotated, header.size(False) == annotated
+    return "either" if turned == stored else "turned" if turned else "stored"
 
 
 class Records:
     """Collects images and boxes from one or several annotation files, then checks them all at once."""
 
     def __init__(
-        self, as_stated: Callable[[np.ndarray], list[float]], box_format: str, entry: str = "annotation"
-    ) -> None:
+        self, as_stated: Callable[[np.ndarray], list[float]], box_format: str, entry: str = "annotation",
+        exif: Exif = "auto", looked_at: int = LOOKED_AT, form: Form | None = None,
+    ) -> None:  # fmt: skip
         """Takes what messages need: `as_stated` turns one of our boxes back into the numbers of the file, whose name
-        for them is `box_format`, and for what they belong to `entry`."""
+        for them is `box_format`, and for what they belong to `entry`. `exif` decides sizes that are filled in, and
+        `looked_at` is how many files are opened. `form` is what the numbers are expected to be; None where nobody wrote
+        them."""
         self.as_stated, self.box_format, self.entry = as_stated, box_format, entry
+        self.exif, self.looked_at = exif, looked_at
+        self.form: Form | None = form
         self.images: list[ImageRecord] = []
         self.class_names: list[str] = []
         self.category_ids: list[int] = []
+        self.spare: list[str] = []
+        """Of `class_names`, those that only group the others: no annotation has them."""
         self.findings = Findings()
         self._rows, self._labels, self._annotation_ids = array("q"), array("q"), array("q")
         self._boxes, self._areas = array("d"), array("d")
@@ -108,24 +171,55 @@ class Records:
     def add_images(self, images: Iterable[ImageRecord]) -> list[int]:
         """Adds images; returns the row of each, or -1 for one whose size cannot be found out. Whether its file
         exists is asked at each set-up, see `AnnotationIndex.missing`."""
-        rows: list[int] = []
+        images, rows = list(images), list[int]()
+        self._look_at(images)
+        turned = (self.findings.exif if self.exif == "auto" else self.exif) == "apply"
+        unusable: dict[str, list[str]] = {}
         for image in images:
             rows.append(-1)
             if not _can_exist(image.path):
                 self.findings.add("no file can have this name", f"{image.source}: {shown(image.path)}")
                 continue
-            if image.size is None or not 0 < min(image.size) <= max(image.size) < 2**31:
+            stated = image.size
+            if stated is None or not 0 < min(stated) <= max(stated) < 2**31:
                 self.findings.depends_on[image.path] = fingerprint([image.path])
                 try:
-                    image.size = header_size(image.path)
-                except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # damaged EXIF too
+                    image.size = read_header(image.path).size(turned)
+                except (OSError, ValueError) as error:
                     rule = "no usable size is annotated and the file is not a readable image"
                     self.findings.add(rule, f"{image.source}: {shown(image.path)} ({error})", "restore it")
                     continue
                 self.findings.filled["image size"] += 1
+                if stated is not None:
+                    name = f"{stated[1]} x {stated[0]} of {shown(os.path.basename(image.path))}"
+                    unusable.setdefault(image.part, []).append(name)
             rows[-1] = len(self.images)
             self.images.append(image)
+        for part, names in unusable.items():
+            more = f", ... {len(names) - _FEW} more" if len(names) > _FEW else ""
+            self.findings.notes.append(
+                f"{part}: {counted(len(names), 'image size')} that no image has, {', '.join(names[:_FEW])}{more}; "
+                "taken from the image files instead"
+            )
         return rows
+
+    def _look_at(self, images: Sequence[ImageRecord]) -> None:
+        """Notes what the headers of some files tell of all."""
+        found = self.findings
+        for place in np.unique(np.linspace(0, len(images) - 1, min(self.looked_at, len(images))).round().astype(int)):
+            image = images[place]
+            try:
+                with warnings.catch_warnings():  # Pillow's, of damaged headers
+                    warnings.simplefilter("ignore")
+                    header = read_header(image.path)
+            except (OSError, ValueError):  # is there a sound one another time?
+                header = None
+            if header is None or header.orientation != 1 or header.several:
+                found.depends_on[image.path] = fingerprint([image.path])
+            if header is not None and header.orientation != 1 and self.exif == "auto":
+                found.turns[_turn(header, image.size)] += 1
+            if header is not None and header.several:
+                found.note(SEVERAL, shown(image.path))
 
     def add_box(
         self, row: int, label: int, box: tuple[float, float, float, float], *, annotation_id: int,
@@ -146,6 +240,7 @@ class Records:
         boxes = np.array(self._boxes, np.float64).reshape(-1, 4)
         sizes = np.array([image.size for image in self.images], np.int32).reshape(-1, 2)
         sound = self._check(rows, boxes, sizes)
+        self._doubt(rows, boxes, sizes, sound)
         order = np.flatnonzero(sound)
         order = order[np.argsort(rows[order], kind="stable")]
 
@@ -174,8 +269,38 @@ class Records:
         return {
             "class_names": self.class_names,
             "category_ids": self.category_ids,
+            "spare": self.spare,
             "findings": vars(self.findings),
         }
+
+    def _doubt(self, rows: np.ndarray, boxes: np.ndarray, sizes: np.ndarray, sound: np.ndarray) -> None:
+        """Adds to the findings what the boxes and areas of a whole file tell of it."""
+        if self.form is None:
+            return
+        stated, areas = boxes.copy(), np.array(self._areas, np.float64)
+        if self.form == "x, y, width, height":
+            with np.errstate(invalid="ignore"):
+                stated[:, 2:] -= stated[:, :2]
+        names = {name: number for number, name in enumerate(dict.fromkeys(image.part for image in self.images))}
+        parts = np.array([names[image.part] for image in self.images], np.int64)[rows]
+        for name, number in names.items():
+            here = parts == number
+            if found := doubt(stated[here], sizes[rows[here]], self.form, rows[here]):
+                (self.findings.refused if found.is_certain else self.findings.doubts).append(f"{name}: {found.text}")
+            self._doubt_areas(name, boxes[here & sound], areas[here & sound])
+
+    def _doubt_areas(self, name: str, boxes: np.ndarray, areas: np.ndarray) -> None:
+        of_box = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+        large = (of_box >= _LARGE) & ~np.isnan(areas)
+        tiny = large & ((areas <= 1) | (areas < _NO_PART * of_box))
+        over = large & (areas > 2 * of_box)
+        for odd, what in ((tiny, "next to nothing, such as 0 or 1,"), (over, "over twice the box's")):
+            count, number = np.count_nonzero(odd), np.count_nonzero(large)
+            if count and count >= _FEW_AREAS * number:
+                self.findings.notes.append(
+                    f"{name}: `area` is {what} for {count} of the {counted(number, 'box', 'boxes')} of 32 x 32 pixels "
+                    "or more. AP_small, AP_medium and AP_large go by the stated area; without the key, by the box's"
+                )
 
     def _check(self, rows: np.ndarray, boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         x1, y1, x2, y2 = boxes.T

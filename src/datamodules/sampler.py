@@ -1,11 +1,10 @@
-"""Assigns samples to batches: the order of an epoch, the share of each rank, and where training continues."""
+"""Assigns samples to batches: the order of an epoch, and the share of each rank."""
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Sampler
 
 from datamodules.errors import DataError
 from datamodules.transforms import Resize, draw_resize
@@ -33,11 +32,11 @@ class GlobalBatches(Sampler[list[SampleKey]]):
 
     def __init__(
         self, rows: np.ndarray, sizes: np.ndarray, resize: Resize, batch_size: int, seed: int,
-        multi_scale: tuple[float, float] | None = None,
+        multi_scale: tuple[float, float] | None = None, turns: bool = False,
     ) -> None:  # fmt: skip
-        """`sizes` holds the original (h, w) of each of the `rows`."""
+        """`sizes` holds the original (h, w) of each of the `rows`; `turns`: augmentation may swap them."""
         self.rows, self.originals, self.resize = rows, sizes.astype(np.int64), resize
-        self.batch_size, self.seed, self.multi_scale = batch_size, seed, multi_scale
+        self.batch_size, self.seed, self.multi_scale, self.turns = batch_size, seed, multi_scale, turns
         self.epoch = 0
         wide = sizes[:, 1] >= sizes[:, 0] if resize.rule == "short_side" else np.ones(len(rows), bool)
         self._groups = [group for group in (np.flatnonzero(wide), np.flatnonzero(~wide)) if len(group)]
@@ -61,7 +60,8 @@ class GlobalBatches(Sampler[list[SampleKey]]):
         for members, member_seeds in zip(order[start:], seeds[start:].tolist(), strict=True):
             targets = [self._target(seed) for seed in member_seeds]
             sizes = self.resize.sizes(self.originals[members], np.array(targets))
-            height, width = self.resize.canvases(sizes).max(axis=0).tolist()
+            canvas = self.resize.canvases(sizes).max(axis=0)
+            height, width = (np.full(2, canvas.max()) if self.turns else canvas).tolist()
             rows = self.rows[members].tolist()
             yield [
                 SampleKey(row, seed, target, (height, width))
@@ -144,51 +144,3 @@ class EvalBatches(Sampler[list[SampleKey]]):
     def __iter__(self) -> Iterator[list[SampleKey]]:
         for rows, canvas in self._batches:
             yield [SampleKey(row, 0, self._resize, canvas) for row in rows.tolist()]
-
-
-class TrainLoader(DataLoader[Any]):
-    """A loader that starts where training stands.
-
-    Lightning makes the iterator before it has settled epoch and position of a resumed run, and in some cases
-    keeps that iterator. So nothing happens here before the first batch is asked for; by then the trainer's
-    own progress says which one it is. Reading it there rather than counting batches as they leave the sampler
-    matters, since workers run ahead.
-    """
-
-    batch_sampler: RankBatches
-
-    def __init__(
-        self, dataset: Dataset[Any], batches: RankBatches, progress: Callable[[], tuple[int, int] | None],
-        **options: Any,
-    ) -> None:  # fmt: skip
-        super().__init__(dataset, batch_sampler=batches, **options)
-        self.progress = progress
-
-    def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride] - lazy on purpose
-        if position := self.progress():
-            self.batch_sampler.start_at(*position)
-        yield from super().__iter__()
-
-    @property
-    def stream(self) -> str:
-        """A digest: two loaders of the same `stream` yield the same rows in the same batches and sizes."""
-        source, batches = self.batch_sampler.sampler, self.batch_sampler
-        digest = hashlib.blake2b(digest_size=8)
-        digest.update(repr((source.resize, source.batch_size, source.seed, source.multi_scale)).encode())
-        digest.update(str(batches.accumulate).encode())
-        digest.update(source.rows.tobytes() + source.originals.tobytes())
-        return digest.hexdigest()
-
-    def state_dict(self) -> dict[str, int | str]:
-        """Returns the epoch, and how many of its batches were trained on."""
-        epoch, batches = self.progress() or (self.batch_sampler.sampler.epoch, 0)
-        return {"epoch": epoch, "batches": batches, "stream": self.stream}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        if state["stream"] != self.stream:
-            raise DataError(
-                "the checkpoint was made on another stream of training images; resume with the data set, "
-                "data.seed, data.batch_size, resize settings and trainer.accumulate_grad_batches that it was "
-                "trained with, or start a new run from its weights"
-            )
-        self.batch_sampler.start_at(state["epoch"], state["batches"])

@@ -8,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
-from datamodules.images import decode
+from datamodules.decoding import Decoding
+from datamodules.headers import has_several
+from datamodules.images import decode, deep_range
 from datamodules.index import AnnotationIndex
 from datamodules.records import Findings
 from evaluation.truth import Truth
@@ -31,16 +33,26 @@ class Survey:
     findings: Findings
     missing: list[int]
     """Positions in `paths` of those that lead to no file."""
+    notes: list[str]
+    """Odd entries, and what was made of them."""
+    without_box: str | None
+    """Why no box trains, or is scored; None where one is."""
+    explained: str
+    """Where one of them lies instead; empty where it isn't known."""
 
 
 class FileCheck(NamedTuple):
-    """The result of reading one image file."""
+    """The result of decoding one image file."""
 
     row: int
     """Position in `Survey.paths`."""
     digest: bytes
     """Equal for files of equal content; empty where the image can't be read."""
     error: str | None
+    deep: tuple[float, float] | None = None
+    """The lowest and highest number of an image with more than 8 bits."""
+    several: bool = False
+    """It holds further pictures."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +61,7 @@ class ImageFiles(Dataset[FileCheck]):
 
     index: AnnotationIndex
     rows: np.ndarray
+    decoding: Decoding
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -58,9 +71,10 @@ class ImageFiles(Dataset[FileCheck]):
         height, width = self.index.sizes[number].tolist()
         path = self.index.image_path(number)
         try:
-            decode(path, (height, width))
+            decode(path, (height, width), self.decoding)
             with open(path, "rb") as file:
-                return FileCheck(row, hashlib.blake2b(file.read(), digest_size=16).digest(), None)
+                digest = hashlib.blake2b(file.read(), digest_size=16).digest()
+            return FileCheck(row, digest, None, deep_range(path), has_several(path))
         except (OSError, ValueError) as error:
             return FileCheck(row, b"", f"image {self.index.image_id(number)!r}: {error}")
 

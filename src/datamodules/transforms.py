@@ -12,6 +12,9 @@ import numpy as np
 STRIDE = 32  # canvases are multiples of it, so that every level of a pyramid down to stride 32 divides them
 _CAP = 1333 / 800  # long side over short side, from the papers' 800 and 1333
 _SIZE_STREAM = 1  # keeps the draw of a sample's size apart from its other draws
+ROUNDING = 2.0**-20
+"""Of an image's longer side: by more than this no few augmentations round the side of a box. albumentations keeps
+coordinates as float32 fractions of the image, which takes up to 2^-24 of the side at each step."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def training_boxes(
     `excluded`, of a wanted class (label >= 0), with area, and no side under `min_box`.
     """
     clipped = np.clip(boxes, 0, np.flip(np.concatenate([sizes, sizes], axis=-1), axis=-1))
-    sides = clipped[:, 2:] - clipped[:, :2]
+    sides = np.round(clipped[:, 2:] - clipped[:, :2], 9)  # (x + w) - x misses w by a few bits
     keep = ~excluded & (labels >= 0) & ((sides >= min_box) & (sides > 0)).all(axis=1)
     return clipped, keep
 
@@ -143,12 +146,21 @@ class Augmentation:
     The pipeline is put together at the first image, that is once in every worker.
     """
 
-    def __init__(self, transforms: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self, transforms: Mapping[str, Any] | None, min_visibility: float = 0.0, min_area: float = 0.0
+    ) -> None:
+        """`min_visibility`: share of a box that a crop must leave of it, `min_area`: pixels that must be left."""
         self.transforms = dict(transforms or {})
+        self.min_visibility, self.min_area = min_visibility, min_area
         self._pipeline: Any = None
 
     def __bool__(self) -> bool:
         return bool(self.transforms)
+
+    @property
+    def turns(self) -> bool:
+        """Whether a transform may turn an image by 90 degrees, alone or within others."""
+        return any(map(_may_turn, self.transforms.values()))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pipeline": None}
@@ -156,7 +168,7 @@ class Augmentation:
     def __call__(
         self, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, seed: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Augments an image and its boxes, which must lie in it; drops those that a crop leaves empty."""
+        """Augments an image and its boxes, which must lie in it; drops those of which too little is left."""
         if self._pipeline is None:
             self._pipeline = self._compose()
         self._pipeline.set_random_seed(seed)
@@ -174,8 +186,18 @@ class Augmentation:
         import albumentations  # 1.5 s, and not needed without augmentations
 
         parameters = albumentations.BboxParams(
-            format="pascal_voc", clip=True, filter_invalid_bboxes=True, label_fields=["labels"]
-        )
+            format="pascal_voc", clip=True, filter_invalid_bboxes=True, label_fields=["labels"],
+            min_visibility=self.min_visibility, min_area=self.min_area,
+        )  # fmt: skip
         with warnings.catch_warnings():  # that colours alone leave boxes as they are
             warnings.filterwarnings("ignore", "Got processor for bboxes, but no transform")
             return albumentations.Compose(list(self.transforms.values()), bbox_params=parameters)
+
+
+_TURNING = frozenset(("RandomRotate90", "Transpose", "D4", "SquareSymmetry"))
+
+
+def _may_turn(transform: Any) -> bool:
+    names = {kind.__name__ for kind in type(transform).__mro__}
+    inner = getattr(transform, "transforms", ())  # of OneOf, Sequential and their like
+    return bool(names & _TURNING) or bool(getattr(transform, "fit_output", False)) or any(map(_may_turn, inner))

@@ -2,7 +2,7 @@
 
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,11 +13,13 @@ import numpy as np
 from defusedxml import ElementTree
 from defusedxml.common import DefusedXmlException
 
+from datamodules import layouts
 from datamodules.base import DetectionDataModule
 from datamodules.endings import PICTURES
-from datamodules.errors import DataError
+from datamodules.errors import DataError, NoAnnotationsError
 from datamodules.index import AnnotationIndex, cached
-from datamodules.records import ImageRecord, Records, fingerprint
+from datamodules.nearest import nearest
+from datamodules.records import Exif, Findings, ImageRecord, Records, fingerprint
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -37,7 +39,7 @@ def find_splits(root: Path, split: str) -> list[Path]:
         if not file.exists() and (year := re.fullmatch(r"(?:20)?(\d\d)(?:_(.+))?", part)):
             file = root / f"VOC20{year[1]}" / "ImageSets" / "Main" / f"{year[2] or 'trainval'}.txt"
         if not file.is_file():
-            raise DataError(f"VOC split {part!r}: {file} does not exist; there are {_existing_splits(root)}")
+            raise NoAnnotationsError(f"VOC split {part!r}: {file} does not exist; there are {_existing_splits(root)}")
         files.append(file)
     return files
 
@@ -69,16 +71,17 @@ def list_stems(file: Path) -> list[str]:
     return list(stems)
 
 
-def read_voc(listed: Sequence[tuple[Path, list[str]]]) -> Records:
+def read_voc(listed: Sequence[tuple[Path, list[str]]], exif: Exif = "auto") -> Records:
     """Reads the XML of every listed image; classes are the names found, in alphabetical order."""
-    records = Records(_inclusive, "box (xmin, ymin, xmax, ymax)", "object")
+    records = Records(_inclusive, "box (xmin, ymin, xmax, ymax)", "object", exif=exif, form="x1, y1, x2, y2")
     add = records.findings.add
     trees: list[tuple[ImageRecord, Element]] = []
     absent: list[Path] = []
     for folder, stems in listed:
-        pictures = [path for path in folder.glob("JPEGImages/*") if path.suffix.lower() in PICTURES]
-        pictures.sort(key=lambda path: (PICTURES.index(path.suffix.lower()), path), reverse=True)
-        images = {path.stem: path.name for path in pictures}
+        images: dict[str, list[str]] = {}
+        for path in sorted(folder.glob("JPEGImages/*")):
+            if path.suffix.lower() in PICTURES:
+                images.setdefault(path.stem, []).append(path.name)
         for stem in stems:
             file = folder / "Annotations" / f"{stem}.xml"
             try:
@@ -96,14 +99,18 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]]) -> Records:
             if tree.tag != "annotation":
                 add("the annotation file holds something else", f"{file} (<{tree.tag}> instead of <annotation>)")
                 continue
-            path = folder / "JPEGImages" / images.get(stem, f"{stem}.jpg")
-            if stem not in images:  # whatever its suffix will be when it is there
-                records.findings.depends_on[str(path.parent)] = fingerprint([path.parent])
-            trees.append((ImageRecord(str(path), str(file), size=_size(tree)), tree))
+            if len(images.get(stem, ())) != 1:  # whatever will be there next time
+                records.findings.depends_on[str(folder / "JPEGImages")] = fingerprint([folder / "JPEGImages"])
+            name = _picture(stem, images, file, tree, records.findings)
+            if name is None:
+                continue
+            path = folder / "JPEGImages" / name
+            trees.append((ImageRecord(str(path), str(file), size=_size(tree), part=str(file.parent)), tree))
     if absent and len(absent) == sum(len(stems) for _, stems in listed):
+        near = nearest([str(file) for file in absent[:1]], absent[0].parents[1])
         raise DataError(
             f"none of the {len(absent)} annotation files of the split exists; the first would be {absent[0]}. Check "
-            "data.root, and that the lists in ImageSets name files without their suffix"
+            "data.root, and that the lists in ImageSets name files without their suffix" + (f"\n{near}" if near else "")
         )
     names = {_name(entry) for _, tree in trees for entry in tree.iter("object")} - {""}
     records.class_names = sorted(names)
@@ -114,6 +121,28 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]]) -> Records:
         if row >= 0:
             _add_objects(records, row, image.source, tree, label_of)
     return records
+
+
+def _picture(stem: str, images: Mapping[str, list[str]], file: Path, tree: Element, found: Findings) -> str | None:
+    """Chooses the image file of an annotation file: that of its stem, as the devkit does; of several the one that
+    `<filename>` names, else the .jpg. None where that does not choose one."""
+    stated = re.split(r"[/\\]", (tree.findtext("filename") or "").strip())[-1]
+    names = images.get(stem, [f"{stem}.jpg"])
+    jpgs = [name for name in names if name == f"{stem}.jpg"] or [
+        name for name in names if name.lower().endswith(".jpg")
+    ]
+    named = [name for name in names if name == stated] or [name for name in names if name.lower() == stated.lower()]
+    chosen = named or jpgs or names
+    if len(chosen) > 1:
+        several = f"{file} ({', '.join(names)}; <filename> is {stated!r})"
+        found.add("an image has several files", several, "remove all but one, or name the right one in <filename>")
+        return None
+    if len(names) > 1 and not named:
+        found.note("an image has several files, of which the .jpg is taken", f"{file} ({', '.join(names)})")
+    if stem not in (stated, Path(stated).stem) and Path(stated).stem in images:
+        where = f"{file} (<filename> is {stated!r}, {chosen[0]!r} is taken)"
+        found.note("<filename> names another picture than the one of the XML's own name, which is taken", where)
+    return chosen[0]
 
 
 def _parse(file: Path) -> Element:
@@ -138,12 +167,12 @@ def _inclusive(box: np.ndarray) -> list[float]:
 
 
 def _size(tree: Element) -> tuple[int, int] | None:
-    """Reads (height, width); None where the file has none, or 0."""
+    """Reads (height, width), whatever it is; None where the file has none."""
     try:
-        height, width = (int(float(tree.findtext(f"size/{side}") or 0)) for side in ("height", "width"))
+        height, width = (int(float(tree.findtext(f"size/{side}") or "")) for side in ("height", "width"))
     except (ValueError, OverflowError):
         return None
-    return (height, width) if height > 0 and width > 0 else None
+    return height, width
 
 
 def _name(entry: Element) -> str:
@@ -197,11 +226,18 @@ class VocDataModule(DetectionDataModule):
     num_classes: int = 20
 
     def open_index(self, split: str) -> AnnotationIndex:
-        lists = find_splits(Path(self.root).expanduser().absolute(), split)
+        root = Path(self.root).expanduser().absolute()
+        with layouts.hint(root, "voc"):
+            lists = find_splits(root, split)
         listed = [(file.parents[2], list_stems(file)) for file in lists]
         files = [folder / "Annotations" / f"{stem}.xml" for folder, stems in listed for stem in stems]
-        sources = [str(file) for file in lists]
-        return cached("voc", sources, [*lists, *files], lambda: read_voc(listed), self.cache_dir)
+        sources = [*map(str, lists), f"exif={self.exif}"]
+        return cached("voc", sources, [*lists, *files], lambda: read_voc(listed, self.exif), self.cache_dir)
+
+    def explain_missing(self, split: str, missing: Sequence[str]) -> str:
+        near = nearest(missing, Path(self.root).expanduser().absolute())
+        remedy = "images lie in JPEGImages, each under the stem of its annotation file"
+        return "" if near is None else f"\n{near}; {remedy}"
 
     def choose_classes(self, index: AnnotationIndex) -> tuple[list[str], list[int]]:
         names = list(VOC_CLASSES if self.classes is None else self.classes)

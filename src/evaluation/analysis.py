@@ -1,10 +1,9 @@
 """Analysis of a split image by image, for pictures, the confusion matrix and the report: what is right, what wrong.
 
-Detections are those at or over the best-F1 threshold of their class; matching is at IoU 0.5.
+Detections are those at or over the threshold of their class (`evaluation.thresholds`); matching is at IoU 0.5.
 """
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -12,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from evaluation.curves import best_thresholds
+from evaluation.by_image import by_image, iou
 from evaluation.metrics import Metrics
+from evaluation.thresholds import Thresholds, shown_thresholds
 from evaluation.truth import Predictions, Truth
 
 KINDS = ("right", "wrong class", "loose box", "duplicate", "false", "ignored")
@@ -58,7 +58,7 @@ class Analysis:
     truth: Truth
     predictions: Predictions
     metrics: Metrics
-    thresholds: Float[np.ndarray, " K"]
+    thresholds: Thresholds
     shown: Bool[np.ndarray, " D"]
     """Detections at or over the threshold of their class."""
     kinds: Int[np.ndarray, " D"]
@@ -119,7 +119,7 @@ class Analysis:
 
     @cached_property
     def _images(self) -> list[tuple[Int[np.ndarray, " m"], Int[np.ndarray, " d"]]]:
-        return list(_images(self.truth, self.predictions))
+        return list(by_image(self.truth, self.predictions))
 
     def _by_ap(self) -> Int[np.ndarray, " N"]:
         mistakes = np.bincount(self.truth.image_index[self.missed], minlength=len(self.image_ap))
@@ -131,14 +131,13 @@ class Analysis:
 def analyse(truth: Truth, predictions: Predictions, metrics: Metrics) -> Analysis:
     """Judges every detection and object, image by image: seconds for thousands of images."""
     number = len(truth.class_names)
-    best = best_thresholds(metrics.curves)
-    thresholds = np.array([best.get(name, 1.0) for name in truth.class_names])
-    shown = predictions.scores >= thresholds[predictions.labels]
+    thresholds = shown_thresholds(truth, predictions, metrics.curves)
+    shown = predictions.scores >= thresholds.scores[predictions.labels]
     kinds = np.full(len(shown), -1)
     missed = np.zeros(len(truth.labels), bool)
     confusion = np.zeros((number + 1, number + 1), np.int64)
     image_ap = np.zeros(len(truth.image_ids))
-    for row, (objects, detections) in enumerate(_images(truth, predictions)):
+    for row, (objects, detections) in enumerate(by_image(truth, predictions)):
         ignore = truth.crowd[objects] | truth.difficult[objects]
         classes, found = truth.labels[objects], predictions.labels[detections]
         overlaps = iou(predictions.boxes[detections], truth.boxes[objects], truth.crowd[objects])
@@ -156,28 +155,6 @@ def analyse(truth: Truth, predictions: Predictions, metrics: Metrics) -> Analysi
         extra = found[(matched < 0) & (kinds[detections] != IGNORED)]
         confusion[number] += np.bincount(extra, minlength=number + 1)
     return Analysis(truth, predictions, metrics, thresholds, shown, kinds, missed, confusion, image_ap)
-
-
-def iou(
-    boxes: Float[np.ndarray, "d 4"], others: Float[np.ndarray, "m 4"], crowd: Bool[np.ndarray, " m"]
-) -> Float[np.ndarray, "d m"]:
-    """Computes the overlap of each pair; with a crowd the share of the box that lies in it, as COCO does."""
-    boxes = boxes.astype(np.float64)
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    common = (high - low).clip(0).prod(axis=2)
-    area, other_area = ((b[:, 2:] - b[:, :2]).prod(axis=1) for b in (boxes, others))
-    union = np.where(crowd, area[:, None], area[:, None] + other_area - common)
-    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
-
-
-def _images(truth: Truth, predictions: Predictions) -> Iterator[tuple[Int[np.ndarray, " m"], Int[np.ndarray, " d"]]]:
-    """Yields for each image the indices of its true boxes, and of its detections by falling score."""
-    rows = np.arange(1, len(truth.image_ids))
-    order = np.lexsort((-predictions.scores, predictions.image_index))
-    by_image = np.split(order, np.searchsorted(predictions.image_index[order], rows))
-    objects = np.split(np.arange(len(truth.labels)), np.searchsorted(truth.image_index, rows))
-    yield from zip(objects, by_image, strict=True)
 
 
 def _judge(

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from evaluation.results import in_order
 from evaluation.truth import Truth
@@ -19,6 +19,16 @@ class ImageRanking(NamedTuple):
     image_id: int | str
     labels: Int[np.ndarray, " k"]
     """The best first; `TOP` of them, or all where there are fewer."""
+
+
+class ImageProbabilities(NamedTuple):
+    """What a classifier says of one image."""
+
+    image_id: int | str
+    label: int
+    """The likeliest class."""
+    probabilities: Float[np.ndarray, " k"]
+    """Of all classes by label; they sum to 1."""
 
 
 def accuracy(truth: Truth, rankings: Iterable[ImageRanking]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:

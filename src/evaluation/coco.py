@@ -70,7 +70,7 @@ def coco_metrics(
         name: {"AP": _mean(precision[:, :, label, 0, 2]), "AP50": _mean(precision[0, :, label, 0, 2])}
         for label, name in enumerate(truth.class_names)
     }
-    scores = np.maximum(evaluator.eval["scores"][0, :, :, 0, 2], 0)  # recalls, classes
+    scores = np.where(precision[0, ..., 0, 2] > 0, evaluator.eval["scores"][0, ..., 0, 2], 0)  # recalls, classes
     curves = {
         name: Curve(precision[0, :, label, 0, 2].astype(np.float64), scores[:, label].astype(np.float64))
         for label, name in enumerate(truth.class_names)

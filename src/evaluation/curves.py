@@ -30,6 +30,11 @@ class Curve:
     """Score of the detection at which the recall is reached; 0 where it is not."""
 
     @property
+    def num_reached(self) -> int:
+        """The number of recalls that are reached, counted from 0."""
+        return int((self.precision > 0).sum())
+
+    @property
     def best(self) -> BestF1:
         """The point where F1 = 2 P R / (P + R) is highest; the highest threshold of several.
 

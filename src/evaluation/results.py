@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from evaluation.coco import to_xywh
 from evaluation.files import write_whole
 from evaluation.truth import Predictions, Truth
+from evaluation.wording import counted
 
 
 class ImagePredictions(NamedTuple):
@@ -43,8 +44,8 @@ def in_order(parts: Iterable[tuple[Any, ...]], truth: Truth) -> list[list[Any]]:
         )
     if unknown := sorted(by_image.keys() - set(image_ids), key=str):
         raise ValueError(
-            f"{len(unknown)} images with predictions are not in the split: {_few(unknown)}. Its "
-            f"{len(image_ids)} images are {_few(image_ids)}; predict and score the same split"
+            f"the split lacks {counted(len(unknown), 'image')} with predictions: {_few(unknown)}. It has "
+            f"{counted(len(image_ids), 'image')}: {_few(image_ids)}; predict and score the same split"
         )
     return [by_image[image_id] for image_id in image_ids]
 
@@ -121,7 +122,7 @@ def _problem(
     image_id, category_id, box, score = (entry[key] for key in ("image_id", "category_id", "bbox", "score"))
     if type(image_id) not in (int, str) or image_id not in rows:
         return (
-            f"image_id {_shown(image_id)} is not in the split, whose {len(rows)} images are "
+            f"image_id {_shown(image_id)} is not in the split, which has {counted(len(rows), 'image')}: "
             f"{_few(list(rows))}. Score the split that was predicted"
         )
     if type(category_id) is not int or category_id not in labels:

@@ -11,7 +11,7 @@ from typing import Any
 from datamodules.batch import Batch
 from detectors.detections import Detections
 from evaluation.metrics import Metrics, evaluate
-from evaluation.results import collect
+from evaluation.results import ImagePredictions, collect
 from evaluation.truth import Predictions, Truth
 from lit_modules.evaluated import in_original_pixels
 from lit_modules.training_module import TrainingModule
@@ -28,6 +28,10 @@ class DetectionModule(TrainingModule):
         """Returns `ImagePredictions`; a module that returns more passes that part of it on to `score`."""
         return in_original_pixels(batch, self.detect(outputs, batch))
 
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[ImagePredictions]:
+        """What is found on each image, in its original pixels."""
+        return in_original_pixels(batch, self.detect(self.forward_batch(batch), batch)) if batch.infos else []
+
     def score(self, truth: Truth, entries: Sequence[Any]) -> tuple[Metrics, Predictions | None]:
         predictions = collect(entries, truth)
         return evaluate(truth, predictions), predictions
@@ -35,7 +39,7 @@ class DetectionModule(TrainingModule):
     def log_metrics(self, split: str) -> None:
         super().log_metrics(split)
         for name, values in self.last.metrics.per_class.items():
-            self.log(f"{split}/AP_class/{name}", values["AP"], logger=False)
+            self.log_metric(f"{split}/AP_class/{name}", values["AP"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

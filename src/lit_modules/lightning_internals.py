@@ -2,9 +2,12 @@
 
 # pyright: reportPrivateUsage=false
 
+from typing import Any
+
 import pytorch_lightning as pl
 
 OVERRIDDEN = {
+    "pytorch_lightning.LightningModule": ("_on_before_batch_transfer",),
     "pytorch_lightning.callbacks.RichProgressBar": ("_get_train_description",),
     "pytorch_lightning.callbacks.WeightAveraging": ("_average_model",),
     "pytorch_lightning.loggers.WandbLogger": ("_wandb_init",),
@@ -31,3 +34,32 @@ def take_sigterm(trainer: pl.Trainer) -> bool:
     connector = trainer._signal_connector
     received, connector.received_sigterm = connector.received_sigterm, False
     return received
+
+
+def given_data(trainer: pl.Trainer) -> list[Any]:
+    """What the Trainer was given for what it does now: a data module, or the loaders of training and validation."""
+    return [source.instance for source in _sources(trainer)]
+
+
+def adopt_loaders(trainer: pl.Trainer) -> None:
+    """Puts, in place of each loader of this project that was given by itself, the one that is made for the Trainer."""
+    for source in _sources(trainer):
+        make: Any = getattr(source.instance, "under", None)
+        if make is not None:
+            source.instance = make(trainer)
+
+
+def _sources(trainer: pl.Trainer) -> list[Any]:
+    match trainer.state.fn:
+        case "fit":
+            return [trainer.fit_loop._data_source, trainer.fit_loop.epoch_loop.val_loop._data_source]
+        case "validate" | "test":
+            return [trainer._evaluation_loop._data_source]
+        case _:
+            return [trainer.predict_loop._data_source]
+
+
+def evaluated_loader(trainer: pl.Trainer) -> Any:
+    """The loader that the Trainer validates or tests on."""
+    loaders = trainer._evaluation_loop._combined_loader
+    return None if loaders is None else loaders.iterables

@@ -92,3 +92,11 @@ def adamw(
     )
     # One pass over the weights on the CPU; on CUDA a fused step would forbid clipping under a GradScaler.
     return AdamW(groups, lr=lr, betas=(betas[0], betas[1]), fused=None if torch.cuda.is_available() else True)
+
+
+def not_stored(network: nn.Module, lr: float) -> Optimizer:
+    """Stands, in a checkpoint, for an optimizer that it could not store; raises ValueError."""
+    raise ValueError(
+        "the checkpoint could not store its optimizer, which is none of lit_modules.optimizers; to train on, give "
+        "optimizer=... to load_from_checkpoint"
+    )

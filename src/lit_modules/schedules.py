@@ -6,7 +6,8 @@ a scheduler that is stepped once after every optimizer step.
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from inspect import signature
 from typing import Any, Literal
 
 from torch import Tensor
@@ -44,7 +45,7 @@ def multistep(
 
     Milestones that are written as fractions (0.667) are fractions of the run.
     """
-    steps = sorted(round(m * total_steps) if isinstance(m, float) and m <= 1 else int(m) for m in milestones)
+    steps = sorted(milestone_step(m, total_steps) for m in milestones)
     warm = _warmup(warmup, warmup_steps, warmup_factor)
     return LambdaLR(optimizer, lambda i: warm(i) * gamma ** bisect_right(steps, i))
 
@@ -131,3 +132,53 @@ def plateau(
     The rule of torch's ReduceLROnPlateau in relative mode, on the validation loss.
     """
     return Plateau(optimizer, _warmup(warmup, warmup_steps, warmup_factor), patience, factor, threshold)
+
+
+def take_rates(scheduler: Any) -> tuple[float, float]:
+    """Sets the optimizer's rates to those of the schedule at its step; the largest before and after.
+
+    Only for the schedules of this file, whose rates follow from the step alone: where nothing has changed, the rates
+    stay as they are to the last digit.
+    """
+    groups = scheduler.optimizer.param_groups
+    before = max(group["lr"] for group in groups)
+    if isinstance(scheduler, LambdaLR):
+        factors = (factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas)
+        rates: list[Any] = [base * factor for base, factor in zip(scheduler.base_lrs, factors, strict=True)]
+    elif isinstance(scheduler, Plateau):
+        rates = list(scheduler.get_lr())
+    else:
+        return before, before
+    for group, rate in zip(groups, rates, strict=True):
+        group["lr"] = rate
+    return before, max(rates)
+
+
+def beyond_the_end(make: Callable[..., LRScheduler], total_steps: int) -> Iterator[str]:
+    """What of a schedule a run never comes to, by the names of its settings."""
+    settings = {name: parameter.default for name, parameter in signature(make).parameters.items()}
+    milestones: Sequence[float] = settings.get("milestones", ())
+    late = [str(m) for m in milestones if milestone_step(m, total_steps) >= total_steps]
+    if late:
+        yield (
+            f"schedule.milestones={list(milestones)}: the run ends at step {total_steps}, so that the rate never falls "
+            f"at {', '.join(late)}; lower them, or give fractions of the run, such as [0.667, 0.889]"
+        )
+    if settings.get("warmup") is not None and settings.get("warmup_steps", 0) >= total_steps:
+        yield (
+            f"schedule.warmup_steps={settings['warmup_steps']}: the run ends at step {total_steps}, so that the rate "
+            "never reaches its full value; lower it"
+        )
+
+
+def milestone_step(milestone: float, total_steps: int) -> int:
+    """The step of a milestone; one that is written as a fraction (0.667) is a fraction of the run."""
+    return round(milestone * total_steps) if isinstance(milestone, float) and milestone <= 1 else int(milestone)
+
+
+def not_stored(optimizer: Optimizer, total_steps: int) -> LRScheduler:
+    """Stands, in a checkpoint, for a schedule that it could not store; raises ValueError."""
+    raise ValueError(
+        "the checkpoint could not store its schedule, which is none of lit_modules.schedules; to train on, give "
+        "schedule=... to load_from_checkpoint"
+    )

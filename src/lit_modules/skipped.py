@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from datamodules.batch import ImageInfo
 from evaluation.files import write_text
+from evaluation.wording import counted
 from lit_modules.data import DataModule
 
 FILE = "skipped.json"
@@ -37,11 +38,15 @@ class Skipped:
         return any(self.images.values()) or bool(self.annotation_counts)
 
     def __str__(self) -> str:
-        parts = [f"{_number(images)} of {split} could not be read" for split, images in self.images.items() if images]
+        parts = [
+            f"{counted(len(images), 'image')} of {split} could not be read"
+            for split, images in self.images.items()
+            if images
+        ]
         if self.annotation_counts:
             rules = ", ".join(f"{rule}: {count}" for rule, count in self.annotation_counts.items())
             total = sum(self.annotation_counts.values())
-            parts.append(f"{total} {'problem' if total == 1 else 'problems'} in the annotations ({rules})")
+            parts.append(f"{counted(total, 'problem')} in the annotations ({rules})")
         return "; ".join(parts)
 
     def add(self, split: str, infos: Iterable[ImageInfo]) -> None:
@@ -49,7 +54,8 @@ class Skipped:
 
     def add_annotations(self, datamodule: DataModule) -> None:
         """Takes the problems of every split that is set up."""
-        self.annotations, self.annotation_counts = datamodule.problems, datamodule.problem_counts
+        self.annotations = getattr(datamodule, "problems", [])  # which a data module of the user's may lack
+        self.annotation_counts = getattr(datamodule, "problem_counts", {})
 
     def news(self) -> list[str]:
         """Lists images that were not listed before, in a paragraph for each split."""
@@ -61,7 +67,8 @@ class Skipped:
                 lines_of = [f"\n  {image_id!r}: {images[image_id]}" for image_id in new[:_LISTED]]
                 more = f"\n  ... {len(new) - _LISTED} more in {FILE}" if len(new) > _LISTED else ""
                 lines.append(
-                    f"{_number(new)} of {split} could not be read and count for nothing:{''.join(lines_of)}{more}"
+                    f"{counted(len(new), 'image')} of {split} could not be read and count for nothing:"
+                    f"{''.join(lines_of)}{more}"
                 )
         return lines
 
@@ -92,7 +99,3 @@ class Skipped:
         images = {split: content[split] for split in _SPLITS}
         listed = {split: set(images[split]) for split in _SPLITS}
         return cls(images, content["annotations"], content["annotation_counts"], listed)
-
-
-def _number(images: Sized) -> str:
-    return "1 image" if len(images) == 1 else f"{len(images)} images"

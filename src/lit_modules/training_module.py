@@ -10,10 +10,9 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -25,13 +24,15 @@ from evaluation.confusions import Matrix, pairs
 from evaluation.curves import best_thresholds
 from evaluation.metrics import Metrics
 from evaluation.truth import Predictions, Truth
-from lit_modules.data import data_of
+from lit_modules.callbacks.averaging import averages
+from lit_modules.data import ChecksData, evaluated_data, known_data
 from lit_modules.evaluated import Evaluated, Evaluation
 from lit_modules.finite import Flags, raise_flags, refuse_infinite_weights
-from lit_modules.schedules import Plateau
+from lit_modules.schedules import Plateau, beyond_the_end, take_rates
 from lit_modules.seeds import image_seeds, step_seed
 from lit_modules.signals import Signals
 from lit_modules.skipped import Skipped
+from lit_modules.stored import arguments_of, describe
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def is_limited(batches: int | float) -> bool:
     return isinstance(batches, int) or batches < 1.0
 
 
-class TrainingModule(pl.LightningModule):
+class TrainingModule(ChecksData):
     """Trains and evaluates one network, `self.network`, which has every parameter."""
 
     def __init__(self, network: nn.Module, optimizer: MakeOptimizer, schedule: MakeSchedule, lr: float) -> None:
@@ -53,9 +54,13 @@ class TrainingModule(pl.LightningModule):
         self.lr = lr
         self.make_optimizer, self.make_schedule = optimizer, schedule
         self.run: dict[str, Any] = {}
-        """Config and versions of the run in plain Python, which checkpoints store; see `boxwright.checkpoints`."""
+        """Config and versions of the run in plain Python, which checkpoints store; see `boxwright.checkpoints`. Without
+        a run they store a description of the objects instead."""
         self.folder = Path()
         """The run's folder, in which a batch without a finite loss is saved."""
+        self.logs_itself = True
+        """Whether the module gives losses and metrics to the Trainer's loggers; False where the callback `Log` does."""
+        self.channels_last = False
         self.seed = 0
         """The run's seed, from which every step's and every image's draws follow."""
         self.last = Evaluated()
@@ -72,10 +77,12 @@ class TrainingModule(pl.LightningModule):
     def attach(self, folder: Path, seed: int, run: dict[str, Any] | None = None) -> None:
         """Attaches the module to a run: its folder, its seed, and its config and versions, which checkpoints store."""
         self.folder, self.seed = folder, seed
-        self.run = self.run if run is None else run
+        if run is not None:
+            self.run, self.logs_itself = run, False
 
     def lay_out(self, channels_last: bool) -> None:
         """Stores weights with channels last, if asked; convolutions round differently in each layout."""
+        self.channels_last = channels_last
         if channels_last:
             self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
@@ -117,14 +124,23 @@ class TrainingModule(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         optimizer = self.make_optimizer(self.network, self.lr)
-        total = self.trainer.max_steps if self.trainer.max_steps > 0 else self.trainer.estimated_stepping_batches
+        total = self.trainer.estimated_stepping_batches
         if total == math.inf:
             raise ValueError(
                 "trainer.max_steps=-1 and trainer.max_epochs=-1: the schedule follows the length of the run; give one "
                 "of them (trainer.max_time may end the run earlier)"
             )
         schedule = self.make_schedule(optimizer, int(total))
+        for line in beyond_the_end(self.make_schedule, int(total)) if self.global_rank == 0 else ():
+            log.warning("%s", line)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Takes the rate of the next step from the schedule: where the run is longer now than when its checkpoint was
+        written, or its milestones are others, the rate that is stored there is another."""
+        before, after = take_rates(self.lr_schedulers())
+        if before != after and self.global_rank == 0:
+            log.info("step %d: rate %.3g as it was, %.3g by the schedule of now", self.global_step, before, after)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
         scheduler.step()
@@ -144,10 +160,19 @@ class TrainingModule(pl.LightningModule):
         self._pending = raise_flags(total, losses, batch, where, stop=self.signals.received)
         if total.device.type == "cpu":  # where there is nothing to wait for
             self._check_flags()
-        return {
-            "loss": total,
-            "losses": {"loss": total.detach()} | {k: v.detach() for k, v in losses.items()},
-        }
+        shown = {"loss": total.detach()} | {k: v.detach() for k, v in losses.items()}
+        if self.logs_itself:
+            self._log_step(shown)
+        return {"loss": total, "losses": shown}
+
+    def _log_step(self, losses: dict[str, Tensor]) -> None:
+        """Logs each loss, the mean over ranks, and the rate; nothing is read off the device here."""
+        values = torch.stack(list(losses.values()))
+        if dist.is_initialized():
+            dist.all_reduce(values)
+            values /= dist.get_world_size()
+        self.log_dict({f"train/{name}": value for name, value in zip(losses, values, strict=True)})
+        self.log("lr", torch.tensor(max(float(group["lr"]) for group in self.trainer.optimizers[0].param_groups)))
 
     def configure_gradient_clipping(
         self,
@@ -160,6 +185,8 @@ class TrainingModule(pl.LightningModule):
             self._pending.mask_gradients(self.network.parameters())
         if gradient_clip_val:
             self.gradient_norm = nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
+            if self.logs_itself:
+                self.log("train/gradient_norm", self.gradient_norm)
 
     def sampling_seeds(self, batch: Batch) -> list[int | None]:
         """Seeds of what a loss draws from each image: by step in training, the same each time in evaluation."""
@@ -172,26 +199,44 @@ class TrainingModule(pl.LightningModule):
         bad, stop = flags.read()
         self.signals.stop_requested |= stop
         if bad:
-            file = self.folder / f"nonfinite_step{self.global_step}_rank{self.global_rank}.pt"
+            folder = self.folder if self.folder.name else Path(self.trainer.default_root_dir)
+            file = folder / f"nonfinite_step{self.global_step}_rank{self.global_rank}.pt"
             rates = (float(group["lr"]) for group in self.trainer.optimizers[0].param_groups)
             raise flags.error(file, rates, self.global_rank)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._check_flags()  # never save weights whose step has not been judged
         refuse_infinite_weights(self.network, self.global_step)
-        data = data_of(self.trainer)
+        data = known_data(self.trainer)
+        run = self.run or describe(self, data, str(self.trainer.precision), self.channels_last)
         checkpoint["boxwright"] = {
-            **self.run,
-            "class_names": list(data.class_names),
-            "category_ids": [int(i) for i in data.category_ids],
+            **run,
+            "class_names": [] if data is None else list(data.class_names),
+            "category_ids": [] if data is None else [int(i) for i in data.category_ids],
+            "exif": "apply" if data is None else data.exif_meaning,
             "metrics": dict(self.last.metrics.scalars),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes the scores for the next checkpoint, should no validation come before it."""
+        """Takes the scores for the next checkpoint, should no validation come before it; and the weights as they were
+        trained, where a run that averaged them goes on without."""
+        trainer = self._trainer
+        if trainer is not None and trainer.state.fn == "fit" and not averages(trainer):
+            checkpoint["state_dict"] = checkpoint.get("current_model_state", checkpoint["state_dict"])
         stored = checkpoint["boxwright"]
         scores = Metrics(dict(stored["metrics"]), {})
         self.last = Evaluated(scores, thresholds=dict(stored.get("thresholds", {})))
+
+    @classmethod
+    def load_from_checkpoint(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, checkpoint_path: Any, map_location: Any = None, strict: bool | None = None, **arguments: Any
+    ) -> Self:
+        """The module of a checkpoint, in training mode, made of what the file stores and of `arguments`, which replace
+        that. ValueError where an argument of the constructor can't be made from the file; runs no code of the file."""
+        made = arguments_of(cls, checkpoint_path, arguments) | arguments
+        return super().load_from_checkpoint(  # pyright: ignore[reportUnknownMemberType]
+            checkpoint_path, map_location, strict=strict, weights_only=True, **made
+        )
 
     # One evaluation
 
@@ -246,8 +291,8 @@ class TrainingModule(pl.LightningModule):
             scheduler.observe(self.last.mean_losses["loss"])
 
     def _scored(self, split: str, limited: bool, whole: Evaluation) -> Evaluated:
-        data = data_of(self.trainer)
-        truth = whole.scored_part(data.truth(split), limited)
+        data, role = evaluated_data(self.trainer, split)
+        truth = whole.scored_part(data.truth(role), limited)
         self.skipped.images[split] = {str(image_id): why for image_id, why in whole.unread.items()}
         self.skipped.add_annotations(data)
         metrics, predictions = self.score(truth, whole.entries)
@@ -257,4 +302,8 @@ class TrainingModule(pl.LightningModule):
     def log_metrics(self, split: str) -> None:
         """Gives the numbers of an evaluation to the Trainer, on every rank."""
         for name, value in (self.last.metrics.scalars | self.last.mean_losses).items():
-            self.log(f"{split}/{name}", value, logger=False)
+            self.log_metric(f"{split}/{name}", value)
+
+    def log_metric(self, name: str, value: float) -> None:
+        """Logs what is equal on all ranks: the largest of equals has the same digits, their mean may not."""
+        self.log(name, value, logger=None if self.logs_itself else False, reduce_fx="max", sync_dist=self.logs_itself)

@@ -146,7 +146,7 @@ def _recall_axes(description: str) -> tuple[Figure, Axes]:
 
 def _reached(curve: Curve) -> Int[np.ndarray, " r"]:
     """Finds the indices of the recalls that the class reaches, and one more at precision 0."""
-    return np.arange(min(int((curve.scores > 0).sum()) + 1, len(RECALLS)))
+    return np.arange(min(curve.num_reached + 1, len(RECALLS)))
 
 
 def _binned(

@@ -14,7 +14,7 @@ from reports.html import Legend, Plot, Tile, plot, render
 from reports.plots import Line
 from reports.report_evaluation import evaluation_view
 from reports.report_pictures import pictures
-from reports.tables import Table, fraction
+from reports.tables import Table, fraction, known
 from reports.theme import series
 
 MAX_BYTES = 4_800_000
@@ -180,6 +180,8 @@ def _curves(about: About) -> list[CurveView]:
 
 def _line(about: About, name: str, column: str, color: str, dashed: bool = False, dots: bool = False) -> Line:
     points = sorted((float(row["step"]), float(row[column])) for row in about.history if row.get(column))
+    if not column.startswith(("train/", "val/loss")):
+        points = [(step, value) for step, value in points if known(value) is not None]
     return Line([step for step, _ in points], [value for _, value in points], color, name, dashed, dots)
 
 

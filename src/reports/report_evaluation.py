@@ -9,6 +9,7 @@ import numpy as np
 from evaluation.analysis import Analysis
 from evaluation.confusions import Confusion
 from evaluation.curves import RECALLS, Curve
+from evaluation.thresholds import LEAST_F1
 from evaluation.truth import COCO_METRICS, PROPOSAL_METRICS, VOC_METRICS
 from reports import plots
 from reports.drawing import class_color
@@ -54,9 +55,11 @@ class SmallCurve(NamedTuple):
 
 @dataclass(frozen=True)
 class RecallView:
-    """Curves at IoU 0.5, and the best-F1 threshold of each class: few classes as lines, many as bands."""
+    """Curves at IoU 0.5, and the score threshold of each class: few classes as lines, many as bands."""
 
     thresholds: Table
+    thresholds_remark: str = ""
+    """How those were chosen that aren't a best F1's."""
     plot: Plot | None = None
     """None where no class has an object."""
     legend: Sequence[Legend] = ()
@@ -132,18 +135,18 @@ def _precision_and_recall(analysis: Analysis) -> RecallView:
     names = analysis.truth.class_names
     curves = {label: analysis.metrics.curves[name] for label, name in enumerate(names)}
     present = {label: curve for label, curve in curves.items() if (curve.precision >= 0).all()}
-    thresholds = _thresholds(names, curves, present, _frequent(analysis, curves, _ROWS))
+    thresholds = _thresholds(analysis, curves, present, _frequent(analysis, curves, _ROWS)), _chosen(analysis)
     if not present:
-        return RecallView(thresholds)
+        return RecallView(*thresholds)
     if len(names) <= _FEW:
         colors = {label: css(class_color(label)) for label in present}
         drawn = plot(plots.precision_recall(present, colors), {css_: _themed(css_) for css_ in colors.values()})
         legend = [Legend(names[label], _themed(color), "line") for label, color in colors.items()]
-        return RecallView(thresholds, drawn, legend, "A dot marks the best F1 of its class.")
+        return RecallView(*thresholds, drawn, legend, "A dot marks the best F1 of its class.")
     shown = _frequent(analysis, present, _SMALL_CURVES)
     more = f", the {len(shown)} with most objects" if len(shown) < len(present) else ""
     return RecallView(
-        thresholds,
+        *thresholds,
         plot(plots.mean_precision_recall(list(present.values()))),
         remark="The mean over the classes; half of them lie in the dark band, eight in ten in the light.",
         curves=[_small_curve(names[label], curves[label]) for label in shown],
@@ -152,19 +155,33 @@ def _precision_and_recall(analysis: Analysis) -> RecallView:
 
 
 def _thresholds(
-    names: Sequence[str], curves: Mapping[int, Curve], present: Mapping[int, Curve], labels: Sequence[int]
+    analysis: Analysis, curves: Mapping[int, Curve], present: Mapping[int, Curve], labels: Sequence[int]
 ) -> Table:
     rows: list[list[object]] = []
     for label in labels:
-        best = curves[label].best
-        values = [best.threshold if best.f1 > 0 else None, best.f1, best.precision, best.recall]
-        rows.append([names[label], *(values if label in present else [None] * 4)])
-    return Table(["class", "threshold", "F1", "precision", "recall"], rows, ("F1",))
+        best, threshold = curves[label].best, float(analysis.thresholds.scores[label])
+        values = [best.f1, best.precision, best.recall] if label in present else [None] * 3
+        rows.append([analysis.truth.class_names[label], threshold, *values])
+    return Table(["class", "threshold", "best F1", "precision", "recall"], rows, ("best F1",))
+
+
+def _chosen(analysis: Analysis) -> str:
+    chosen = np.flatnonzero(~analysis.thresholds.is_best_f1)
+    detected = np.bincount(analysis.predictions.labels, minlength=len(analysis.truth.class_names))
+    names = [analysis.truth.class_names[label] for label in chosen if detected[label]]
+    if not names:
+        return ""
+    listed = ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW:,} more" if len(names) > _FEW else "")
+    return (
+        f"Of {listed} hardly anything is found (best F1 under {LEAST_F1:g}), so that no threshold serves "
+        f"{'it' if len(names) == 1 else 'them'}. Mistakes are shown from the lowest of these scores: of the best F1, "
+        "if there is one; of the best F1 of all classes taken as one; of so many detections as the class has objects."
+    )
 
 
 def _small_curve(name: str, curve: Curve) -> SmallCurve:
     """Lays out recall from left to right, precision from bottom to top, like the large plot."""
-    reached = int((curve.scores > 0).sum())
+    reached = curve.num_reached
     points = [f"{100 * r:.0f},{60 - 56 * p:.1f}" for r, p in zip(RECALLS[:reached], curve.precision, strict=False)]
     if reached < len(RECALLS):
         points.append(f"{100 * RECALLS[max(reached - 1, 0)]:.0f},60")
@@ -187,8 +204,8 @@ def _of_detections(analysis: Analysis, heading: str) -> ConfusionView:
     text = (
         f"Of {objects:,} objects {right:,} were detected as their own class, {other:,} as another class and "
         f"{objects - right - other:,} were missed; {int(counts[number].sum()):,} detections match no object. "
-        "Detections at or over the best-F1 threshold of their class are matched at IoU 0.5; crowds and difficult "
-        "objects are not counted. Percentages are per row."
+        "Detections at or over the threshold of their class (see Precision and recall) are matched at IoU 0.5; crowds "
+        "and difficult objects are not counted. Percentages are per row."
     )
     if number <= _CELLS:
         counts = counts.copy()

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from boxwright.checkpoints.reading import FORMAT
+from lit_modules.stored import FORMAT
 
 Contents = dict[str, Any]
 

@@ -92,6 +92,7 @@ def test_the_number_of_classes_follows_from_classes_that_are_given() -> None:
         (["split=val", "data.val_split=v"], None),
         (["split=val", "data.test_split=t"], 0.1),
         (["split=test", "data.test_split=t"], None),
+        (["split=test", "data.test_split=null"], 0.1),
         (["split=test", "data.val_split=v", "data.val_fraction=0.2"], 0.2),
     ],
 )

@@ -18,11 +18,12 @@ from boxwright.checkpoints.reading import (
     read_checkpoint,
     refuse_unresumable,
     remember,
-    without_weights,
 )
 from boxwright.config import from_checkpoint
 from lit_modules.callbacks.averaging import Averaging
 from lit_modules.callbacks.checkpoints import Checkpoints, point, saved
+from lit_modules.callbacks.early_stopping import EarlyStopping
+from lit_modules.stored import without_weights
 
 
 class Hostile:
@@ -115,6 +116,100 @@ def test_the_best_score_of_another_metric_does_not_count():
     other.load_state_dict(of_ap.state_dict())
     assert (same.best_score, same.best_step) == (0.4, 20)
     assert (other.best_score, other.best_step) == (float("inf"), -1)
+
+
+class Trainer(SimpleNamespace):
+    """Of a fit, with the metrics of one validation after another."""
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        super().__init__(
+            checkpoint_callback=checkpoints, sanity_checking=False, state=SimpleNamespace(fn="fit"), global_step=0,
+            should_stop=False, callback_metrics={},
+        )  # fmt: skip
+
+    def validate(self, callback: pl.Callback, **metrics: float) -> None:
+        self.global_step += 10
+        self.callback_metrics = {f"val/{name}": torch.tensor(value) for name, value in metrics.items()}
+        last = SimpleNamespace(metrics=SimpleNamespace(scalars=metrics, per_class={}))
+        callback.on_validation_end(self, SimpleNamespace(last=last))
+
+
+@pytest.fixture
+def large(monkeypatch) -> Checkpoints:
+    """Monitors AP_large, and saves nothing."""
+    checkpoints = Checkpoints(monitor="val/AP_large")
+    monkeypatch.setattr(checkpoints, "_save", lambda trainer: None)
+    monkeypatch.setattr(checkpoints, "_stop_if_asked", lambda trainer, module: None)
+    return checkpoints
+
+
+def test_without_large_objects_the_best_is_that_of_ap_and_it_is_said_once(large, caplog):
+    trainer = Trainer(large)
+    for ap in (0.1, 0.3, 0.2):
+        trainer.validate(large, AP=ap, AP_large=-1.0)
+    assert (large.best_step, large.best_of, large.best_text) == (20, "val/AP", "val/AP 30.00 %")
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "monitor=val/AP_large: this validation has no such number" in caplog.text
+
+
+def test_without_any_object_the_newest_is_best_and_has_a_dash(large):
+    trainer = Trainer(large)
+    for _ in range(2):
+        trainer.validate(large, AP=-1.0, AP_large=-1.0)
+    assert (large.best_step, large.best_text) == (20, "val/AP_large -")
+
+
+def test_what_stood_in_is_resumed(large):
+    Trainer(large).validate(large, AP=0.3, AP_large=-1.0)
+    resumed = Checkpoints(monitor="val/AP_large")
+    resumed.load_state_dict(large.state_dict())
+    assert (resumed.best_step, resumed.best_text) == (10, "val/AP 30.00 %")
+
+
+def test_a_best_of_nothing_of_an_earlier_version_is_judged_again(large):
+    earlier = large.state_dict() | {"best_score": -1.0, "best_step": 10, "best_metrics": {"AP": 0.3, "AP_large": -1.0}}
+    del earlier["best_of"]
+    large.load_state_dict(earlier)
+    Trainer(large).validate(large, AP=0.2, AP_large=-1.0)
+    assert (large.best_step, large.best_text) == (10, "val/AP 30.00 %")
+
+
+def test_early_stopping_goes_by_what_stands_in(large):
+    trainer, stopping = Trainer(large), EarlyStopping(patience=2)
+    stopping.setup(trainer, None, "fit")
+    for ap in (0.1, 0.2, 0.3, 0.2):
+        trainer.validate(stopping, AP=ap, AP_large=-1.0)
+    resumed = EarlyStopping(patience=2)
+    resumed.load_state_dict(stopping.state_dict())
+    assert not resumed.reason
+    trainer.validate(resumed, AP=0.3, AP_large=-1.0)
+    assert trainer.should_stop
+    assert resumed.reason == "no better val/AP in 2 validations: callbacks.early_stopping.patience=2"
+
+
+@pytest.mark.parametrize("nothing", [-1.0, float("nan")])
+def test_a_split_without_objects_ends_no_run_early(large, nothing):
+    trainer, stopping = Trainer(large), EarlyStopping(patience=1)
+    for _ in range(4):
+        trainer.validate(stopping, AP=nothing, AP_large=nothing)
+    assert not stopping.reason
+    assert not trainer.should_stop
+
+
+def test_early_stopping_counts_on_from_an_earlier_versions_count():
+    checkpoints = Checkpoints(monitor="val/loss", mode="min")
+    trainer, stopping = Trainer(checkpoints), EarlyStopping(patience=3)
+    stopping.setup(trainer, None, "fit")
+    stopping.load_state_dict({"wait_count": 2, "stopped_epoch": 0, "best_score": torch.tensor(0.5), "patience": 9})
+    trainer.validate(stopping, loss=0.6)
+    assert stopping.reason == "no better val/loss in 3 validations: callbacks.early_stopping.patience=3"
+    fresh = EarlyStopping(patience=1)
+    fresh.setup(trainer, None, "fit")
+    fresh.load_state_dict(
+        {"wait_count": 0, "stopped_epoch": 0, "best_score": torch.tensor(float("inf")), "patience": 1}
+    )
+    trainer.validate(fresh, loss=0.6)
+    assert not fresh.reason
 
 
 def test_the_average_is_the_one_worked_out_by_hand():

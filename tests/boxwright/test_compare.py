@@ -47,6 +47,14 @@ FINISHED = {
 }  # fmt: skip
 
 
+def test_the_best_so_far_of_a_metric_that_the_split_cant_have_is_that_of_ap(tmp_path, monkeypatch):
+    monkeypatch.setitem(CONFIG["callbacks"]["checkpoints"], "monitor", "val/AP_large")
+    curves = "step,val/AP,val/AP_large,val/loss\n5,0.2,-1.0,1.5\n10,0.3,-1.0,1.2\n15,0.1,-1.0,1.1\n"
+    found = compare.read(make_run(tmp_path / "a", curves), tmp_path)
+    assert found is not None
+    assert found.figures == {"AP": 0.3, "AP_large": -1.0, "val/loss": 1.2}
+
+
 def test_a_finished_run_has_the_figures_of_its_best_step(tmp_path):
     found = compare.read(make_run(tmp_path / "a", finished=FINISHED), tmp_path)
     assert found is not None

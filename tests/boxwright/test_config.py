@@ -340,6 +340,29 @@ def test_nothing_heavy_is_imported() -> None:
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, check=True)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "numbers"),
+    [
+        ("data=shapes model.num_classes=6", (6, 5)),
+        ("model.num_classes=79", (79, 80)),
+        ("data.classes=[a,b] model.num_classes=3", (3, 2)),
+        ("model=retinanet data=voc model.num_classes=21", (21, 20)),
+        ("model=faster_rcnn data=voc model.num_classes=19", (19, 20)),
+        ("model=classifier data=imagefolder model.num_classes=10", (10, 1000)),
+    ],
+)
+def test_a_model_of_other_classes_than_its_data_is_refused(overrides: str, numbers: tuple[int, int]) -> None:
+    model, data = numbers
+    line = f"model.num_classes={model}"
+    said = problems_of(*overrides.split(" "))
+    assert f"{line} (command line, {line}), but data.num_classes={data}: " in said
+
+
+def test_a_model_of_as_many_classes_as_its_data_passes() -> None:
+    assert problems_of("data.num_classes=3", "model.num_classes=3") == ""
+    assert problems_of("data.classes=[a,b]", "model.num_classes=2") == ""
+
+
 def test_num_classes_follows_the_list_of_classes() -> None:
     cfg = OmegaConf.create({"classes": None, "n": "${num_classes:${.classes},80}"})
     assert cfg.n == 80

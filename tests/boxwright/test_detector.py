@@ -15,10 +15,11 @@ import torch
 from PIL import Image
 from tiny_checkpoint import CATEGORY_IDS, CLASSES, write_checkpoint
 
-from boxwright.checkpoints.detector import equal_canvases, load_detector, pixels
+from boxwright.checkpoints.detector import Detector, equal_canvases, load_detector, pixels
 from boxwright.checkpoints.reading import load_module, read_checkpoint
 from boxwright.predict.threads import Behind, ahead
 from datamodules.coco import CocoDataModule
+from datamodules.decoding import Decoding
 
 EXIF_ORIENTATION = 274
 SIZES = [(60, 80), (60, 80), (60, 80), (130, 97), (61, 200), (300, 280), (61, 200)]
@@ -193,24 +194,92 @@ def test_pil_images_are_turned_as_their_exif_says(tmp_path, orientation):
     np.testing.assert_allclose(opened.astype(int), read.astype(int), atol=2)
 
 
-def test_grey_arrays_become_three_equal_channels():
-    grey = photo(10, 12)[..., 0]
-    assert np.array_equal(pixels(grey), np.stack([grey] * 3, axis=2))
+def test_arrays_and_tensors_are_what_their_pil_image_is():
+    rgba = np.dstack([photo(10, 12), photo(10, 12, 1)[..., 0]])
+    for mode in ("L", "LA", "RGB", "RGBA"):
+        image = Image.fromarray(rgba).convert(mode)
+        array = np.asarray(image)
+        wanted = pixels(image)
+        if mode.startswith("RGB"):
+            assert np.array_equal(wanted, rgba[..., :3])
+        tensor = torch.from_numpy(array.copy())
+        assert np.array_equal(pixels(array), wanted)
+        assert np.array_equal(pixels(tensor if mode == "L" else tensor.permute(2, 0, 1)), wanted)
+        if mode == "L":
+            assert np.array_equal(pixels(array[..., None]), wanted)
+            assert np.array_equal(pixels(tensor[None]), wanted)
+    deep = photo(10, 12)[..., 0].astype(np.uint16) * 257
+    assert np.array_equal(pixels(deep), pixels(Image.fromarray(deep)))
+
+
+def test_a_list_may_hold_pictures_of_every_kind(detector, tmp_path):
+    image = photo(70, 90)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    rgba = np.dstack([image, image[..., 0]])
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    mixed = [tmp_path / "a.png", Image.fromarray(rgba), rgba, tensor, str(tmp_path / "a.png"), photo(30, 40)]
+    *same, other = detector(mixed)
+    assert len(same) == 5
+    for one in same:
+        np.testing.assert_allclose(one.boxes, same[0].boxes, atol=1e-2)
+    assert other.boxes[..., 2].max() <= 40
+
+
+def test_of_a_file_of_several_pictures_the_first_is_taken_and_it_is_said_once(checkpoint, tmp_path):
+    detector = load_detector(checkpoint, "cpu")
+    first, later = (Image.fromarray(photo(30, 40, seed)) for seed in (0, 1))
+    for name in ("a.tif", "b.tif"):
+        first.save(tmp_path / name, save_all=True, append_images=[later])
+    with pytest.warns(UserWarning, match=r"a\.tif holds several pictures, of which the first is taken") as told:
+        found = detector([tmp_path / "a.tif", tmp_path / "b.tif"])
+    assert len(told) == 1
+    for one in found:
+        np.testing.assert_allclose(one.boxes, detector(first).boxes, atol=1e-2)
+
+
+def test_what_training_decided_about_files_holds_for_pictures(checkpoint, tmp_path):
+    stored = photo(20, 30)
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    Image.fromarray(stored).save(tmp_path / "turned.png", exif=exif)
+    deep = stored[..., 0].astype(np.uint16) * 16
+    cv2.imwrite(str(tmp_path / "deep.png"), deep)
+    contents = read_checkpoint(checkpoint)
+    kept, data = contents["boxwright"], contents["boxwright"]["config"]["data"]
+    for setting, meaning, wanted in (
+        ("auto", None, np.rot90(stored, -1)), ("auto", "ignore", stored), ("ignore", "ignore", stored),
+    ):  # fmt: skip
+        kept["exif"] = meaning
+        data |= {"exif": setting, "value_range": [0, 4080]}
+        decoding = Detector(contents, "cpu").decoding
+        for picture in (tmp_path / "turned.png", Image.open(tmp_path / "turned.png")):
+            assert np.array_equal(pixels(picture, decoding), wanted)
+        for picture in (tmp_path / "deep.png", Image.open(tmp_path / "deep.png"), deep, deep.astype(np.float32)):
+            assert np.array_equal(pixels(picture, decoding)[..., 0], stored[..., 0])
+    for wrong in ([9, 9], "0..9", [1, 2, 3]):
+        data["value_range"] = wrong
+        with pytest.raises(ValueError, match=r"the checkpoint's data\.value_range="):
+            Detector(contents, "cpu")
+    del data["exif"], data["value_range"], kept["exif"]  # as in a checkpoint of before
+    assert Detector(contents, "cpu").decoding == Decoding()
 
 
 @pytest.mark.parametrize(
     ("picture", "message"),
     [
         (np.zeros((4, 4, 3)), r"array of float64 and shape \(4, 4, 3\): expected uint8 \(h, w, 3\), RGB, or \(h, w\)"),
-        (np.zeros((3, 4, 4), np.uint8), r"array of uint8 and shape \(3, 4, 4\): expected"),
-        (np.zeros((4, 4, 4), np.uint8), r"shape \(4, 4, 4\)"),
+        (np.zeros((3, 6, 5), np.uint8), r"array of uint8 and shape \(3, 6, 5\): expected"),
+        (np.zeros((4, 4, 4), bool), r"array of bool and shape \(4, 4, 4\)"),
         (np.zeros((2, 4, 4, 3), np.uint8), r"one image; for several give a list"),
         (np.zeros((0, 4, 3), np.uint8), r"shape \(0, 4, 3\)"),
         (torch.zeros(3, 4, 4), r"tensor of torch\.float32 and shape \(3, 4, 4\): expected torch\.uint8 \(3, h, w\)"),
-        (torch.zeros(4, 4, 3, dtype=torch.uint8), r"shape \(4, 4, 3\)"),
+        (torch.zeros(5, 4, 3, dtype=torch.uint8), r"shape \(5, 4, 3\)"),
         (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), r"for several give a list"),
-        (Image.new("F", (4, 4)), r"PIL image of floats \(mode F\)"),
-        (Image.new("I", (4, 4), 70000), r"mode I with values from 70000 to 70000: expected 16 bits"),
+        (
+            Image.new("F", (4, 4)),
+            r"a PIL image of mode F has float32 numbers from 0 to 0, where 8 or 16 bits are expected",
+        ),
+        (Image.new("I", (4, 4), 70000), r"mode I has int32 numbers from 70000 to 70000, where 8 or 16 bits"),
         (b"photo.jpg", r"a bytes is not a picture: expected a path, a PIL image, an array, a tensor, or a list"),
         ("nowhere.jpg", r"nowhere\.jpg does not exist"),
     ],
@@ -237,6 +306,44 @@ def test_thresholds_are_none_or_one_for_all_or_the_best_of_each_class(tmp_path, 
     assert_same_bits(
         arrays(load_detector(path, "cpu", score_threshold=number)(image))[1:2], (scores[scores >= number],)
     )
+
+
+def test_thresholds_may_differ_by_class_and_by_call(tmp_path, checkpoint):
+    detector = load_detector(checkpoint, "cpu", score_threshold={CLASSES[0]: 0.9, CLASSES[2]: 0.4})
+    assert detector.thresholds == {**dict.fromkeys(CLASSES, 0.0), CLASSES[0]: 0.9, CLASSES[2]: 0.4}
+    image = photo(80, 80)
+    boxes, scores, labels = arrays(load_detector(checkpoint, "cpu")(image))
+    number = float(np.median(scores))
+    for asked in (number, dict.fromkeys(CLASSES, number)):
+        assert_same_bits(
+            arrays(detector(image, score_threshold=asked)), [x[scores >= number] for x in (boxes, scores, labels)]
+        )
+    assert (
+        detector([image], score_threshold={CLASSES[0]: 0})[0].scores.shape
+        == detector(image, {CLASSES[0]: 0}).scores.shape
+    )
+    own = np.array([detector.thresholds[CLASSES[label]] for label in labels])
+    for asked, kept in (({}, scores >= own), ({CLASSES[0]: 0.0}, (scores >= own) | (labels == 0)), (0, scores >= 0)):
+        assert_same_bits(arrays(detector(image, score_threshold=asked)), [x[kept] for x in (boxes, scores, labels)])
+    assert detector.thresholds[CLASSES[0]] == 0.9  # the call's own are forgotten
+    for wrong, said in (
+        ({"discs": 0.5}, r"has no class 'discs'; nearest is disc"),
+        ({"cat": 0.5}, r"no class 'cat'; its classes are disc, "),
+        ({"disc": 2}, r"score_threshold=2 of 'disc': expected a number from 0 to 1"),
+        (-1, "score_threshold=-1: expected"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            detector(image, score_threshold=wrong)
+        with pytest.raises(ValueError, match=said):
+            detector.set_threshold(wrong)
+
+
+def test_a_detector_says_what_it_is(checkpoint):
+    detector = load_detector(checkpoint, "cpu", score_threshold=0.25)
+    names = "5 classes: disc, square, triangle, star, cross"
+    assert repr(detector) == f"Detector(FCOS, {names}; short_side 96; 32-true on cpu; scores from 0.25)"
+    detector.set_threshold({"disc": 0.5})
+    assert "; scores from 0.25 to 0.5 by class)" in repr(detector)
 
 
 def test_impossible_options_are_refused(checkpoint, tmp_path):

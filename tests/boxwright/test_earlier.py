@@ -11,12 +11,13 @@ from composing import MODELS, built, composed
 from omegaconf import OmegaConf
 from tiny_checkpoint import write_checkpoint
 
-from boxwright.checkpoints.reading import FORMAT, CheckpointError, load_module, read_checkpoint
+from boxwright.checkpoints.reading import CheckpointError, load_module, read_checkpoint
 from boxwright.config.command_line import command_line_problems
 from boxwright.config.earlier import FIXED, MOVED, NODES, moved_to, renamed_line, translated
 from boxwright.config.files import flat, plain
 from boxwright.runs.compare import read
 from boxwright.runs.folder import given_overrides, load_config
+from lit_modules.stored import FORMAT
 from reports.comparison import compare
 
 RUNS = Path(__file__).parents[1] / "earlier_runs" / "runs"

@@ -21,9 +21,10 @@ from tiers import slow_but
 from torchvision.models import mobilenet_v2
 
 from boxwright.checkpoints.detector import load_detector
-from boxwright.checkpoints.reading import load_module, read_checkpoint, without_augmentations, without_weights
+from boxwright.checkpoints.reading import load_module, read_checkpoint, without_augmentations
 from boxwright.checkpoints.trust import refuse_foreign
 from boxwright.config.files import options, plain
+from lit_modules.stored import without_weights
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,6 +18,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import OmegaConf, open_dict
+from PIL import Image
 
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import CONF
@@ -128,6 +129,37 @@ def test_legal_boxes_are_counted_by_why_training_leaves_them_out(tmp_path: Path,
     assert "train, boxes of classes that are not in data.classes: 4; 'cat' 4 (the first in" in text
 
 
+def test_values_of_16_bits_and_further_pictures_of_a_file_are_warned_of(tmp_path: Path, look: Inspect) -> None:
+    """A camera of 12 bits in train, an animation in val, and orientations that no size tells."""
+    for split in ("train", "val"):
+        write_split(tmp_path, split, [[[1, 2, 20, 20]], [[1, 2, 20, 20]]], seed=len(split))
+    for number in (1, 2):
+        deep = np.random.default_rng(number).integers(500, 3900, (40, 60), dtype=np.uint16)
+        deep[0, 0], deep[0, 1] = 400 * number, 2000 * number
+        cv2.imwrite(str(tmp_path / "train" / f"{number}.png"), deep)
+        (tmp_path / "train" / f"{number}.png").rename(tmp_path / "train" / f"{number}.jpg")
+    frames = [Image.fromarray(np.full((40, 60, 3), grey, np.uint8)) for grey in (10, 90)]
+    frames[0].save(tmp_path / "val" / "1.jpg", "GIF", save_all=True, append_images=frames[1:])
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    frames[0].save(tmp_path / "val" / "2.jpg", exif=exif)
+    problems, html, text = look(*COCO, f"data.root={tmp_path}")
+    assert problems == 0
+    for said in (
+        "train, images of more than 8 bits: 2, with numbers from 400 to 4000, which become 15 of 256 grey levels; "
+        "data.value_range=[400,4000] makes all grey levels of them",
+        f"val, a file holds several pictures (an animation, pages), of which the first is taken: 1, first: {tmp_path}",
+        "val, 1 images have an EXIF orientation, and no annotated size that tells",
+    ):
+        assert said in html
+        assert said in text
+    _, _, text = look(*COCO, f"data.root={tmp_path}", "data.value_range=[400,4000]", "data.exif=apply")
+    assert "grey levels" not in text
+    assert "EXIF orientation" not in text
+    _, _, text = look(*COCO, f"data.root={tmp_path}", "read_images=false")
+    assert "val, a file holds several pictures" in text
+
+
 def test_images_of_val_that_are_in_train_are_told_by_their_content(tmp_path: Path, look: Inspect) -> None:
     write_split(tmp_path, "train", [[[1, 2, 20, 20]], [[5, 5, 9, 9]]])
     write_split(tmp_path, "val", [[[1, 2, 20, 20]], [[5, 5, 9, 9]]], seed=1)
@@ -142,6 +174,63 @@ def test_images_of_val_that_are_in_train_are_told_by_their_content(tmp_path: Pat
     assert "not read (read_images=false)" in html
 
 
+def test_copies_within_a_split_are_told(tmp_path: Path, look: Inspect) -> None:
+    write_split(tmp_path, "train", [[[1, 2, 20, 20]]] * 3)
+    write_split(tmp_path, "val", [[[1, 2, 20, 20]]], seed=1)
+    shutil.copy(tmp_path / "train" / "1.jpg", tmp_path / "train" / "3.jpg")
+    problems, html, text = look(*COCO, f"data.root={tmp_path}")
+    assert problems == 0
+    said = f"train, images that are there more than once: 1 of 3, {tmp_path}/train/1.jpg = {tmp_path}/train/3.jpg"
+    for shown in (html, text):
+        assert said in shown
+    assert "no problems, but 3 warnings, see above" in text  # dog has no box
+
+
+def test_boxes_of_another_form_are_a_problem_unless_they_are_said_to_be_right(tmp_path: Path, look: Inspect) -> None:
+    write_split(tmp_path, "train", [[[10, 10, 50, 38], [20, 2, 58, 30]], [[30, 20, 55, 39], [25, 5, 40, 36]]])
+    write_split(tmp_path, "val", [[[0.1, 0.2, 0.5, 0.4], [0, 0, 1, 1]]], seed=1)
+    problems, html, text = look(*COCO, f"data.root={tmp_path}")
+    assert problems == 2
+    for said in (
+        f"{tmp_path}/annotations/instances_train.json: are the boxes x1, y1, x2, y2?",
+        f"{tmp_path}/annotations/instances_val.json: 2 of 2 boxes hold no number over 1",
+    ):
+        assert said in html
+        assert said in text
+    assert "Batch 1" in html  # what one would look at
+    assert look(*COCO, f"data.root={tmp_path}", "data.check_boxes=false")[0] == 0
+
+
+def test_odd_entries_are_told_as_in_training(tmp_path: Path, look: Inspect) -> None:
+    write_split(tmp_path, "train", [[[1, 2, 33, 33]]])
+    write_split(tmp_path, "val", [[{"bbox": [1, 2, 33, 33], "area": 900}]], seed=1)
+    file = tmp_path / "annotations" / "instances_val.json"
+    content = json.loads(file.read_text())
+    content["images"][0].update(width=0, height=0)
+    content["categories"].append({"id": 0, "name": "pets", "supercategory": "none"})
+    for category in content["categories"][:2]:
+        category["supercategory"] = "pets"
+    file.write_text(json.dumps(content))
+    _, html, text = look(*COCO, f"data.root={tmp_path}")
+    for said in (
+        "instances_train.json: `area` is next to nothing, such as 0 or 1, for 1 of the 1 box",
+        "instances_val.json: 1 image size that no image has, 0 x 0 of 1.jpg",
+        "passed over: category",
+    ):
+        assert said in html
+        assert text.count(said) == 1
+
+
+def test_classes_of_a_split_without_their_boxes_are_not_listed_one_by_one(tmp_path: Path, look: Inspect) -> None:
+    """A folder in VOC's layout of one's own, of which the default classes name none."""
+    root = write_voc(tmp_path, "wheel")
+    problems, _, text = look("data=voc", f"data.root={root}", *VOC_SPLITS)
+    assert problems == 2
+    assert "set data.classes=[wheel]" in text
+    assert "no box to train on" in text
+    assert "motorbike" not in text.partition("saved as")[0].rpartition("Classes")[2].partition("warning")[2]
+
+
 def test_a_sample_of_no_images_is_refused(tmp_path: Path, look: Inspect) -> None:
     with pytest.raises(ConfigError, match="sample=0"):
         look(*COCO, f"data.root={tmp_path}", "sample=0")
@@ -151,8 +240,10 @@ def test_a_split_without_any_box_is_inspected(tmp_path: Path, look: Inspect) -> 
     write_split(tmp_path, "train", [[], []])
     write_split(tmp_path, "val", [[[1, 2, 20, 20]]], seed=1)
     problems, html, text = look(*COCO, f"data.root={tmp_path}")
-    assert problems == 0
-    assert "train, classes without a box, which can&#39;t be learnt: 2, cat, dog" in html
+    assert problems == 1
+    assert "1 problem (there is no box to train on: 1)" in text
+    assert "train: its images have no annotation" in html
+    assert "cat, dog" not in html  # classes are not listed where there is no box at all
     assert "Batch 1" in html
     assert "Anchors" not in html
     (row,) = [line.split() for line in text.splitlines() if line.strip().startswith("train: train")]
@@ -171,21 +262,48 @@ def test_a_split_that_does_not_open_is_a_problem_and_the_other_is_inspected(tmp_
     assert "instances_train.json is not valid JSON" in str(raised.value)
 
 
+def test_what_lies_there_instead_is_told_once_for_all_splits(tmp_path: Path, look: Inspect) -> None:
+    write_split(tmp_path / "data", "one", [[[1, 2, 10, 12]]])
+    with pytest.raises(ConfigError) as raised:
+        look(*COCO, "data.root=data")
+    assert all(f"instances_{split}.json does not exist" in str(raised.value) for split in ("train", "val"))
+    assert str(raised.value).count("holds COCO annotations") == 1
+    assert str(raised.value).count("data.train_split=one") == 1
+
+
+def test_a_missing_image_is_told_with_the_file_that_fits(tmp_path: Path, look: Inspect) -> None:
+    for seed, split in enumerate(("train", "val")):
+        write_split(tmp_path / "data", split, [[[1, 2, 10, 12]]] * 2, seed)
+    (tmp_path / "data" / "train" / "2.jpg").rename(tmp_path / "data" / "train" / "2.JPG")
+    problems, _, printed = look(*COCO, "data.root=data")
+    assert problems == 1
+    assert re.search(r"train, missing image files: nearest to \S+/2\.jpg is \S+/2\.JPG: other letter case", printed)
+
+
 def test_a_class_that_data_classes_lacks_does_not_hide_the_rest(tmp_path: Path, look: Inspect) -> None:
-    box = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>{}</xmax><ymax>20</ymax></bndbox>"
-    objects = [f"<object><name>{name}</name>{box.format(x)}</object>" for name, x in (("a", 20), ("b", 20), ("a", 0))]
-    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
-        (tmp_path / folder).mkdir(parents=True)
-    cv2.imwrite(str(tmp_path / "JPEGImages" / "x.jpg"), np.zeros((30, 40, 3), np.uint8))
-    size = "<size><width>40</width><height>30</height></size>"
-    (tmp_path / "Annotations" / "x.xml").write_text(f"<annotation>{size}{''.join(objects)}</annotation>")
-    (tmp_path / "ImageSets" / "Main" / "all.txt").write_text("x\n")
-    splits = [f"data.{role}_split=all" for role in ("train", "val", "test")]
-    options = ["data=voc", f"data.root={tmp_path}", "data.classes=[a]", "data.resize=32", "data.num_workers=0"]
-    problems, _, text = look(*options, *splits)
+    write_voc(tmp_path, "a", "b", "a")
+    options = ["data=voc", f"data.root={tmp_path}", "data.classes=[a]", *VOC_SPLITS]
+    problems, _, text = look(*options)
     assert problems == 2
     for said in ("['b']", "train, boxes of classes that are not in data.classes: 1; 'b' 1", "negative width or height"):
         assert said in text
+
+
+VOC_SPLITS = [*(f"data.{role}_split=all" for role in ("train", "val", "test")), "data.resize=32", "data.num_workers=0"]
+
+
+def write_voc(root: Path, *names: str) -> Path:
+    """An image with a box of each name; of the last box of a name that is there twice, the sides are turned round."""
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    cv2.imwrite(str(root / "JPEGImages" / "x.jpg"), np.zeros((30, 40, 3), np.uint8))
+    box = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>{}</xmax><ymax>20</ymax></bndbox>"
+    right = [0 if name in names[:at] else 20 for at, name in enumerate(names)]
+    objects = [f"<object><name>{name}</name>{box.format(x)}</object>" for name, x in zip(names, right, strict=True)]
+    size = "<size><width>40</width><height>30</height></size>"
+    (root / "Annotations" / "x.xml").write_text(f"<annotation>{size}{''.join(objects)}</annotation>")
+    (root / "ImageSets" / "Main" / "all.txt").write_text("x\n")
+    return root
 
 
 def test_pictures_are_the_first_two_batches_of_training(tmp_path: Path, look: Inspect) -> None:

@@ -117,6 +117,28 @@ def test_a_failure_is_told_and_kept_from_hydra(capsys):
     assert "job 2 of 2: data.resize=500 failed: no memory" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("results", "said"),
+    [
+        ({"score": 0.25}, "val/AP_large 25.00 %"),
+        ({"score": -1.0}, "val/AP_large -"),
+        ({"score": 0.25, "score_of": "val/AP"}, "val/AP 25.00 %"),
+    ],
+)
+def test_a_finished_job_tells_its_score_and_of_what_it_is(results, said, tmp_path, capsys):
+    cfg, sweep = started("data.resize=400,500", "callbacks.checkpoints.monitor=val/AP_large")
+    job = jobs(cfg, "data.resize=500", "callbacks.checkpoints.monitor=val/AP_large")
+    OmegaConf.update(job, "hydra.mode", "MULTIRUN", force_add=True)
+    OmegaConf.update(job, "hydra.job.num", 1, force_add=True)
+    OmegaConf.update(job, "hydra.runtime.output_dir", str(tmp_path), force_add=True)
+    (tmp_path / "finished.json").write_text(json.dumps(results))
+    sweep.on_job_start(job)
+    returned = JobReturn(status=JobStatus.COMPLETED)
+    returned.return_value = results["score"]
+    sweep.on_job_end(job, returned)
+    assert capsys.readouterr().out.endswith(f"is finished already: {said}\n")
+
+
 def follow(script: str) -> tuple[int, int | None]:
     return _follow([sys.executable, "-c", script])
 

@@ -93,21 +93,21 @@ GOOD_JSON = {
     ),
     "an annotation without id beside one with its number": Kept(
         {**sound_coco(), "annotations": [annotation(id=2, image_id=10), annotation(id=None)]},
-        {10: TWO[20], 20: TWO[20]}, "integer id 1 times",
+        {10: TWO[20], 20: TWO[20]}, "integer id 1 time",
     ),
-    "an annotation id beyond 64 bits": Kept(changed("annotations.1.id", 2**63), TWO, "integer id 1 times"),
+    "an annotation id beyond 64 bits": Kept(changed("annotations.1.id", 2**63), TWO, "integer id 1 time"),
     "zero area": Kept(changed("annotations.1.bbox", [60, 40, 0, 0]), {**TWO, 20: [[60, 40, 60, 40]]}),
     "sticking out": Kept(changed("annotations.1.bbox", [-1, -2, 99, 99]), {**TWO, 20: [[-1, -2, 98, 97]]}),
     **{
         f"iscrowd={value!r}": Kept(changed("annotations.1.iscrowd", value), TWO, filled, (False, bool(value)))
-        for value, filled in ((True, ""), (False, ""), (1.0, ""), (None, "iscrowd 1 times"))
+        for value, filled in ((True, ""), (False, ""), (1.0, ""), (None, "iscrowd 1 time"))
     },
     **{
-        f"area={area!r:.20}": Kept(changed("annotations.1.area", area), TWO, "area 1 times")
+        f"area={area!r:.20}": Kept(changed("annotations.1.area", area), TWO, "area 1 time")
         for area in ("absent", None, -5, "81", float("nan"), float("inf"), 10**400, True, [81])
     },
     **{
-        f"{key}={value!r}": Kept(changed(f"images.1.{key}", value), TWO, "image size 1 times")
+        f"{key}={value!r}": Kept(changed(f"images.1.{key}", value), TWO, "image size 1 time")
         for key, value in (("width", "absent"), ("height", 0), ("width", -60), ("height", "40"), ("width", 2**40),
                            ("height", float("inf")), ("width", 60.5), ("height", True))
     },

@@ -76,7 +76,7 @@ def test_voc_xml_in_any_form_is_read(tmp_path: Path, reading: Reading) -> None:
     write_xml(tmp_path, reading.data)
     names = sorted({"a", *reading.classes})
     data = voc(tmp_path, classes=names, num_classes=len(names))
-    truth = read(data, f"{reading.filled} 1 times" if reading.filled else "")
+    truth = read(data, f"{reading.filled} 1 time" if reading.filled else "")
     here = truth.image_index == truth.image_ids.tolist().index("x")
     assert truth.boxes[here].tolist() == reading.boxes
     assert truth.difficult[here].tolist() == list(reading.difficult)
@@ -176,7 +176,10 @@ def test_a_root_that_is_wrong_or_lacks_folders_is_told_with_what_there_is(tmp_pa
     root = tmp_path / "root"
     write_xml(root, xml(SOUND))
     refused(voc(root / "ImageSets"), r"none at all under .*, which has no ImageSets/Main/\*\.txt.*check data\.root")
-    refused(voc(root, train_split="trian"), "VOC split 'trian': .*trian.txt does not exist; there are trainval$")
+    refused(
+        voc(root, train_split="trian"),
+        "VOC split 'trian': .*trian.txt does not exist; there are trainval\n.*data.train_split=trainval",
+    )
     for folder, says in (
         (
             "Annotations",

@@ -17,8 +17,8 @@ from ranks import Detector
 from tiny_data import coco, voc, voc_object, write_coco, write_image, write_json, write_voc
 
 from datamodules.base import DetectionDataModule
+from datamodules.headers import read_header
 from datamodules.images import ImageError, decode, read_image
-from datamodules.records import header_size
 from lit_modules.evaluated import Evaluation
 
 REMEDY = "or set data.on_error=skip to skip it"
@@ -89,7 +89,8 @@ def test_a_picture_is_turned_upright_unless_its_annotation_has_the_stored_size(
     assert close(read_image(str(path)), upright)
     assert close(decode(str(path), size), upright)
     assert close(decode(str(path), SIZE), upright if orientation <= 4 else PICTURE)
-    assert header_size(str(path)) == size
+    assert read_header(str(path)).size(turned=True) == size
+    assert read_header(str(path)).size(turned=False) == SIZE
 
 
 @pytest.mark.parametrize("rule", ["short_side", "square"])
@@ -230,10 +231,10 @@ def test_an_image_that_changes_its_size_is_read_again_where_the_size_is_its_own(
     for key in ("width", "height"):
         del content["images"][0][key]
     write_json(tmp_path, content)
-    with pytest.warns(UserWarning, match="image size 1 times"):
+    with pytest.warns(UserWarning, match="image size 1 time"):
         assert ready(tmp_path).truth("val").sizes.tolist() == [list(SIZE)]
     write_image(tmp_path / "train" / "train_0.png", (50, 30))
-    with pytest.warns(UserWarning, match="image size 1 times"):
+    with pytest.warns(UserWarning, match="image size 1 time"):
         data = ready(tmp_path)
     assert data.truth("val").sizes.tolist() == [[50, 30]]
     assert data.image("val", 10).shape == (50, 30, 3)

@@ -161,7 +161,11 @@ def test_a_set_smaller_than_a_batch_trains(tmp_path: Path) -> None:
 @pytest.mark.parametrize("drop", ["images", "objects"])
 def test_an_empty_data_set_is_refused(tmp_path: Path, drop: str) -> None:
     write_coco(tmp_path, [] if drop == "images" else [(32, 32)], [] if drop == "images" else [[]])
-    reason = "it lists no image" if drop == "images" else "none of its 1 images is left with data.empty_images=drop"
+    reason = (
+        "it lists no image"
+        if drop == "images"
+        else "it lists 1 image, of which none is left with data.empty_images=drop"
+    )
     with pytest.raises(ValueError, match=f"data.train_split='train' is empty: {reason}"):
         coco(tmp_path, empty_images="drop").setup("fit")
 
@@ -170,7 +174,7 @@ def test_a_held_out_part_is_seeded_disjoint_and_scored_instead_of_the_val_split(
     write_coco(tmp_path, [(32, 32)] * 20, [[]] * 20)
 
     def parts(seed: int) -> tuple[list[int], list[int]]:
-        data = coco(tmp_path, val_fraction=0.25, seed=seed, val_split="none", test_split="none")
+        data = coco(tmp_path, val_fraction=0.25, seed=seed, val_split="none", test_split=None)
         data.setup()
         assert data.test_is_val
         return data.truth("train").image_ids.tolist(), data.truth("test").image_ids.tolist()
@@ -180,6 +184,21 @@ def test_a_held_out_part_is_seeded_disjoint_and_scored_instead_of_the_val_split(
     assert sorted(train + val) == list(range(10, 210, 10))
     assert parts(0) == (train, val)
     assert parts(1) != (train, val)
+
+
+def test_a_list_to_test_on_is_tested_on_whatever_is_held_out(tmp_path: Path) -> None:
+    write_coco(tmp_path, [(32, 32)] * 4, [[]] * 4)
+    write_coco(tmp_path, [(32, 32)], [[]], "more")
+    for settings in ({"val_split": "more"}, {"val_split": "none"}):
+        data = coco(tmp_path, val_fraction=0.25, test_split="more", **settings)
+        data.setup()
+        assert not data.test_is_val
+        assert len(data.truth("val").image_ids) == len(data.truth("test").image_ids) == 1
+        assert data.truth("test").image_ids.tolist() == [10]
+        assert "test (more): 1 image" in data.describe()
+    assert coco(tmp_path, val_fraction=0.25).test_is_val  # the one list is parted
+    with pytest.raises(ValueError, match=r"instances_none\.json does not exist.*set data\.test_split=null"):
+        coco(tmp_path, test_split="none").setup("test")
 
 
 @pytest.mark.parametrize(
@@ -325,6 +344,26 @@ def test_boxes_without_area_never_train_even_with_min_box_zero(tmp_path: Path) -
     (batch,) = stream(tmp_path, batch_size=1, min_box=0.0)
     assert math.isclose(float(batch.boxes[0, 0, 2] - batch.boxes[0, 0, 0]), 0.25)
     assert batch.boxes.shape[1] == 1
+
+
+@pytest.mark.parametrize("min_box", [1.0, 3.0])
+@pytest.mark.parametrize("kind", ["HorizontalFlip", "ColorJitter", "RandomRotate90", "Transpose"])
+def test_boxes_of_exactly_min_box_train_with_augmentations_as_without(
+    tmp_path: Path, min_box: float, kind: str
+) -> None:
+    side = int(min_box)
+    boxes = [[x, y, side, side] for x in range(0, 637, 19) for y in range(0, 477, 23)]
+    write_coco(tmp_path, [(480, 640)], [boxes])
+    chain = {f"step{n}": getattr(albumentations, kind)(p=1.0) for n in range(3)}
+    (batch,) = stream(tmp_path, batch_size=1, resize=480, min_box=min_box, augmentations=chain)
+    assert int((batch.labels >= 0).sum()) == len(boxes)
+
+
+def test_a_box_that_a_crop_leaves_under_min_box_does_not_train(tmp_path: Path) -> None:
+    write_coco(tmp_path, [(32, 32)], [[[4, 4, 4, 4], [4, 15.5, 4, 4], [4, 15, 4, 4]]])
+    crop = {"crop": albumentations.Crop(0, 0, 16, 16)}
+    (batch,) = stream(tmp_path, batch_size=1, resize=16, augmentations=crop)
+    assert batch.boxes[batch.labels >= 0].tolist() == [[4, 4, 8, 8], [4, 15, 8, 16]]
 
 
 class Threads(Dataset[int]):

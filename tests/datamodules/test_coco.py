@@ -65,7 +65,7 @@ def test_missing_optional_keys_are_filled_in_with_one_warning(tmp_path: Path) ->
     with pytest.warns(UserWarning, match="filled in") as warnings:
         data.setup("fit")
     (message,) = {str(warning.message) for warning in warnings if "filled in" in str(warning.message)}
-    for part in ("iscrowd 2 times", "area 2 times", "segmentation 2 times", "id 1 times"):
+    for part in ("iscrowd 2 times", "area 2 times", "segmentation 2 times", "id 1 time"):
         assert part in message
     truth = data.truth("train")
     assert truth.areas.tolist() == [12, 12, 1.5]
@@ -135,7 +135,7 @@ def test_boxes_that_stick_out_or_have_no_area_stay_in_truth_and_are_cut_or_dropp
     assert len(data.truth("train").boxes) == 4
     batch = next(iter(data.train_dataloader()))
     assert batch.boxes.tolist() == [[[0, 2, 6, 32]]]
-    assert "1 boxes cut at the border" in data.describe()
+    assert "1 box cut at the border" in data.describe()
     assert "3 with a side under 1 pixels" in data.describe()
 
 
@@ -159,7 +159,7 @@ def test_a_wrong_image_folder_is_an_error_whatever_on_error_says(tmp_path: Path)
 
 def test_class_count_that_disagrees_prints_both_and_the_override(tmp_path: Path) -> None:
     write_coco(tmp_path, [SIZE], [[]])
-    with pytest.raises(ValueError, match=r"data\.num_classes=80.*2 classes .*data\.num_classes=2,.*\['a', 'b'\]"):
+    with pytest.raises(ValueError, match=r"data\.num_classes=80.*2 classes, and .*data\.num_classes=2,.*\['a', 'b'\]"):
         coco(tmp_path, num_classes=80).setup()
 
 
@@ -209,6 +209,6 @@ def test_an_image_without_stated_size_takes_it_from_its_file(tmp_path: Path) -> 
     file = write_coco(tmp_path, [(40, 60)], [[[1, 1, 9, 9]]]) / "annotations" / "instances_train.json"
     file.write_text(file.read_text().replace('"height": 40, "width": 60', '"height": 0'))
     data = coco(tmp_path)
-    with pytest.warns(UserWarning, match="image size 1 times"):
+    with pytest.warns(UserWarning, match="image size 1 time"):
         data.setup()
     assert data.truth("train").sizes.tolist() == [[40, 60]]

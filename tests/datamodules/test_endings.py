@@ -32,12 +32,3 @@ def test_each_ending_is_found_and_read(tmp_path: Path, ending: str) -> None:
     write(tmp_path / "split" / "ape" / f"y{ending}")
     (image,) = read_folders([tmp_path / "split"]).images
     assert read_image(image.path).shape == (30, 40, 3)
-
-
-def test_of_two_pictures_of_one_stem_the_earlier_ending_is_taken(tmp_path: Path) -> None:
-    folder = write_voc(tmp_path, {"x": voc_object("a", "1 1 9 9")})
-    for ending in (".avif", ".png"):
-        write(folder / "JPEGImages" / f"x{ending}")
-    data = voc(folder)
-    data.setup("fit")
-    assert data.survey("train").paths == [str(folder / "JPEGImages" / "x.jpg")]

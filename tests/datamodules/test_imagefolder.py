@@ -219,7 +219,7 @@ def test_a_folder_without_class_folders_is_refused(root: Path) -> None:
     for name in CLASSES:
         shutil.rmtree(root / "train" / name)
     write(root / "train" / "x.png")
-    assert "train has no folder in it, and 1 files; expected is a folder of images for each class" in refused(root)
+    assert "train has no folder in it, and 1 file; expected is a folder of images for each class" in refused(root)
 
 
 def test_a_split_that_does_not_exist_names_those_that_do(root: Path) -> None:

@@ -5,6 +5,7 @@ import albumentations
 import numpy as np
 import pytest
 
+from datamodules.sampler import GlobalBatches
 from datamodules.transforms import (
     Augmentation,
     Resize,
@@ -75,6 +76,14 @@ def test_training_boxes_are_clipped_and_small_crowd_and_foreign_ones_left_out() 
     ]  # fmt: skip
 
 
+def test_a_box_of_exactly_min_box_trains_wherever_it_lies() -> None:
+    corners = np.random.default_rng(0).uniform(0, 600, (500, 2)).round(2)
+    boxes = np.concatenate([corners, corners + 1.0], axis=1)  # of many x, (x + 1) - x is less than 1
+    none = np.zeros(500, bool)
+    _, keep = training_boxes(boxes, none.astype(int), none, np.array([640, 640]), min_box=1.0)
+    assert keep.all()
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_mirroring_moves_boxes_with_their_pixels_and_undoes_itself(axis: int) -> None:
     image = np.zeros((10, 16, 3), np.uint8)
@@ -141,3 +150,61 @@ def test_a_pipeline_that_normalises_is_refused_by_name() -> None:
     augmentation = Augmentation({"norm": albumentations.Normalize()})
     with pytest.raises(ValueError, match=r"norm.*uint8"):
         augmentation(np.zeros((8, 8, 3), np.uint8), np.zeros((0, 4)), np.zeros(0, np.int64), 0)
+
+
+@pytest.mark.parametrize(
+    ("transform", "turns"),
+    [
+        (albumentations.RandomRotate90(), True),
+        (albumentations.Transpose(), True),
+        (albumentations.D4(), True),
+        (albumentations.OneOf([albumentations.Blur(), albumentations.Sequential([albumentations.D4()])]), True),
+        (albumentations.Affine(rotate=90, fit_output=True), True),
+        (albumentations.HorizontalFlip(), False),
+        (albumentations.Affine(rotate=90), False),
+        (albumentations.SomeOf([albumentations.Blur(), albumentations.RandomCrop(3, 3)], n=1), False),
+    ],
+)
+def test_what_may_turn_an_image_is_known_before(transform: Any, turns: bool) -> None:
+    assert Augmentation({"color": albumentations.ColorJitter(), "x": transform}).turns == turns
+    image, nothing = np.zeros((20, 40, 3), np.uint8), (np.zeros((0, 4)), np.zeros(0, int))
+    shapes = [Augmentation({"x": transform})(image, *nothing, seed)[0].shape for seed in range(40)]
+    assert any(height > width for height, width, _ in shapes) == turns
+
+
+@pytest.mark.parametrize("rule", [Resize("short_side", 80), Resize("square", 80)])
+@pytest.mark.parametrize("multi_scale", [None, (0.5, 1.0)])
+def test_a_turned_image_keeps_the_scale_that_evaluation_gives_it(
+    rule: Resize, multi_scale: tuple[float, float] | None
+) -> None:
+    sizes = np.array([[48, 64], [108, 192], [60, 400], [192, 108], [50, 50], [300, 40]])
+    batches = GlobalBatches(np.arange(len(sizes)), sizes, rule, 2, 0, multi_scale, turns=True)
+    keys = [key for batch in batches for key in batch]
+    assert {key.row for key in keys} == set(range(len(sizes)))
+    for key in keys:
+        for size in (sizes[key.row], sizes[key.row][::-1]):
+            wanted = rule.sizes(size[None], key.resize)[0].tolist()
+            assert list(rule.apply(np.zeros((*size, 3), np.uint8), key.canvas, key.resize).size) == wanted
+
+
+def test_without_turns_a_canvas_is_no_larger_than_its_images() -> None:
+    batches = GlobalBatches(np.arange(4), np.array([[48, 64]] * 4), Resize("short_side", 96), 2, 0)
+    assert {key.canvas for batch in batches for key in batch} == {(96, 128)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "left"),
+    [
+        ({}, [0, 1, 2, 3]),  # as detectron2, DETR and torchvision have it
+        ({"min_visibility": 0.1}, [0, 1, 3]),  # as YOLOv5
+        ({"min_visibility": 0.6}, [0, 3]),
+        ({"min_area": 90.0}, [0, 1]),
+        ({"min_visibility": 0.6, "min_area": 90.0}, [0]),
+    ],
+)
+def test_of_what_a_crop_leaves_of_a_box_enough_must_be_left(settings: dict[str, float], left: list[int]) -> None:
+    boxes = np.array([[10, 10, 40, 40], [30, 10, 60, 40], [38.5, 0, 78.5, 40], [5, 5, 9, 9], [50, 50, 60, 60]])
+    crop = Augmentation({"crop": albumentations.Crop(0, 0, 40, 40, p=1.0)}, **settings)
+    _, found, labels = crop(np.zeros((100, 100, 3), np.uint8), boxes, np.arange(5), 0)
+    assert labels.tolist() == left
+    np.testing.assert_allclose(found, boxes[left].clip(0, 40), atol=1e-3)

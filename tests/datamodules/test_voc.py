@@ -1,5 +1,9 @@
+import re
+import warnings
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from tiny_data import voc, voc_object, write_voc
 
@@ -92,7 +96,7 @@ def test_a_subset_of_vocs_own_classes_drops_the_others_without_error(tmp_path: P
 def test_a_size_of_zero_comes_from_the_image(tmp_path: Path) -> None:
     write_voc(tmp_path, {"x": voc_object("a", "1 1 40 30")}, size="0,0")
     data = voc(tmp_path)
-    with pytest.warns(UserWarning, match="image size 1 times"):
+    with pytest.warns(UserWarning, match="image size 1 time"):
         data.setup()
     assert data.truth("train").sizes.tolist() == [[30, 40]]
 
@@ -151,3 +155,56 @@ def test_missing_annotation_or_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "JPEGImages" / "y.jpg").unlink()
     with pytest.raises(ValueError, match=r"missing image files: 1 of 2\n  .*y\.jpg\n"):
         voc(tmp_path).setup()
+
+
+def pictures(folder: Path, names: list[str], filename: str) -> None:
+    """One XML x with that `<filename>`, and image files whose grey is their place in the list."""
+    write_voc(folder, {"x": voc_object("a", "1 1 9 9")})
+    (folder / "JPEGImages" / "x.jpg").unlink()
+    for place, name in enumerate(names):
+        cv2.imwrite(str(folder / "JPEGImages" / name), np.full((30, 40, 3), 50 * place + 20, np.uint8))
+    file = folder / "Annotations" / "x.xml"
+    file.write_text(file.read_text().replace("<annotation>", f"<annotation><filename>{filename}</filename>"))
+
+
+@pytest.mark.parametrize(
+    ("names", "filename", "taken", "said"),
+    [
+        (["x.jpg", "x.png"], "x.png", 1, ""),
+        (["x.jpg", "x.png"], "JPEGImages/x.jpg", 0, ""),
+        (["x.png", "x.bmp"], r"C:\set\x.BMP", 1, ""),
+        (
+            ["x.png", "x.jpg"],
+            "",
+            1,
+            r"several files, of which the \.jpg is taken: 1, first: .*x\.xml \(x\.jpg, x\.png\)",
+        ),
+        (["x.bmp", "x.JPG"], "old.jpg", 1, r"several files, of which the \.jpg is taken"),
+        (["x.png"], "x.jpg", 0, ""),  # converted since
+        (["x.png"], "IMG_1.jpg", 0, ""),  # renamed since
+        (["x.jpg", "y.png"], "y.png", 0, r"<filename> names another picture .*'y\.png', 'x\.jpg' is taken"),
+    ],
+)
+def test_the_picture_is_that_of_the_xmls_own_name_or_what_is_taken_is_said(
+    tmp_path: Path, names: list[str], filename: str, taken: int, said: str
+) -> None:
+    pictures(tmp_path, names, filename)
+    data = voc(tmp_path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        data.setup("fit")
+    assert abs(int(data.image("train", "x").mean()) - (50 * taken + 20)) <= 1
+    told = {str(warning.message) for warning in caught}  # of one split, that trains and is scored
+    assert len(told) == bool(said)
+    assert re.search(said, told.pop() if told else "")
+
+
+def test_several_pictures_that_nothing_chooses_from_are_refused(tmp_path: Path) -> None:
+    pictures(tmp_path, ["x.png", "x.bmp"], "IMG_1.jpg")
+    expected = r"x\.xml \(x\.bmp, x\.png; <filename> is 'IMG_1\.jpg'\): an image has several files; remove all but one"
+    with pytest.raises(ValueError, match=expected):
+        voc(tmp_path).setup("fit")
+    (tmp_path / "JPEGImages" / "x.bmp").unlink()
+    data = voc(tmp_path)
+    data.setup("fit")  # the index is made anew
+    assert data.image("train", "x").mean() == 20

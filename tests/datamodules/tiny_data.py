@@ -50,7 +50,7 @@ def coco(root: Path, **options: Any) -> CocoDataModule:
     """A data module of that folder, with everything at rest that a test does not ask for."""
     defaults: dict[str, Any] = {
         "train_split": "train", "val_split": "train", "test_split": "train", "num_classes": 2, "resize": 32,
-        "batch_size": 2, "num_workers": 0, "flip": 0.0,
+        "batch_size": 2, "num_workers": 0, "flip": 0.0, "check_boxes": False,
     }  # fmt: skip
     return CocoDataModule(root=str(root), **{**defaults, **options})
 
@@ -81,6 +81,6 @@ def voc_object(name: str, box: str, difficult: int = 0) -> str:
 def voc(root: Path, **options: Any) -> VocDataModule:
     defaults: dict[str, Any] = {
         "train_split": "trainval", "val_split": "trainval", "test_split": "trainval", "classes": ["a", "b"],
-        "num_classes": 2, "resize": 32, "batch_size": 2, "num_workers": 0, "flip": 0.0,
+        "num_classes": 2, "resize": 32, "batch_size": 2, "num_workers": 0, "flip": 0.0, "check_boxes": False,
     }  # fmt: skip
     return VocDataModule(root=str(root), **{**defaults, **options})

@@ -93,7 +93,7 @@ def but(**changes: Any) -> str:
         (json.dumps({"annotations": []}), "a dict, not a list"),
         (json.dumps([GOOD, 3]), "entry 1: 3 is not an object"),
         (json.dumps([GOOD, {"image_id": 10, "score": 1}]), "entry 1: has no category_id and no bbox"),
-        (but(image_id=11), "entry 1: image_id 11 is not in the split, whose 4 images are 30, 10, 20, 40"),
+        (but(image_id=11), "entry 1: image_id 11 is not in the split, which has 4 images: 30, 10, 20, 40"),
         (but(image_id="10"), 'entry 1: image_id "10" is not in the split'),
         (but(image_id=[10]), r"entry 1: image_id \[10\] is not in the split"),
         (but(category_id=1), r"entry 1: category_id 1 .* categories are 18 \(cat\), 3 \(dog\)"),
@@ -150,5 +150,5 @@ def test_a_split_without_images_cannot_be_scored(truth: Truth) -> None:
 
 
 def test_an_image_of_another_split_is_named(truth: Truth) -> None:
-    with pytest.raises(ValueError, match="1 images with predictions are not in the split: 99"):
+    with pytest.raises(ValueError, match=r"the split lacks 1 image with predictions: 99\. It has 4 images: "):
         collect([part(image_id) for image_id in (30, 10, 20, 40, 99)], truth)

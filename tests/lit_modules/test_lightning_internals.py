@@ -21,6 +21,10 @@ OWNED = [
     (TRAINER.fit_loop.epoch_loop, "_should_check_val_fx"),
     (TRAINER.fit_loop.epoch_loop, "_broadcast_sigterm_tensor"),
     (TRAINER, "_signal_connector"),
+    (TRAINER.fit_loop, "_data_source"),
+    (TRAINER.predict_loop, "_data_source"),
+    (TRAINER.validate_loop, "_combined_loader"),
+    (pl.Trainer, "_evaluation_loop"),
 ]
 
 

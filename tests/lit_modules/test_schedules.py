@@ -1,14 +1,16 @@
 """Rates equal the original's at every iteration, and survive a save."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from running import TINY, curves, only_run
+from tiny_run import EPOCH, fit
 from torch import nn
 from torch.optim import SGD
 
-from lit_modules.schedules import constant, cosine, multistep, plateau
+from lit_modules.schedules import beyond_the_end, constant, cosine, multistep, plateau
 
 
 def rates(make, steps: int, lr: float = 1.0, **knobs) -> list[float]:
@@ -106,3 +108,60 @@ def test_plateau_hears_of_every_validation_of_a_run(train, tmp_path):
     train([o for o in TINY if "warmup" not in o] + [*plateau, f"data.root={tmp_path / 'shapes'}"], tmp_path)
     seen = [float(row["lr"]) for row in curves(only_run(tmp_path)) if "lr" in row]
     assert seen == pytest.approx([0.01] * 4 + [0.001] * 4 + [0.0001] * 2)  # validated after steps 4 and 8
+
+
+@pytest.mark.parametrize(
+    ("make", "steps", "says"),
+    [
+        (partial(multistep, milestones=[6, 8, 9]), 8, ["milestones=[6, 8, 9]: the run ends at step 8", "at 8, 9;"]),
+        (partial(multistep, milestones=[0.5, 0.99], warmup=None), 8, ["never falls at 0.99;"]),
+        (partial(cosine, warmup_steps=8), 8, ["warmup_steps=8: the run ends at step 8"]),
+        (partial(multistep, milestones=[0.5, 7], warmup_steps=7), 8, []),
+        (partial(plateau, warmup=None), 8, []),
+        (lambda optimizer, total_steps: None, 8, []),
+    ],
+)
+def test_what_lies_beyond_the_end_of_a_run_is_told_with_its_numbers(make, steps, says):
+    told = " ".join(beyond_the_end(make, steps))
+    assert bool(told) == bool(says)
+    assert all(part in told for part in says)
+
+
+def test_a_run_that_ends_by_epochs_has_the_schedule_of_its_own_length(tmp_path, caplog):
+    """Though `trainer.max_steps` is at its default of many more."""
+    module = fit(tmp_path, partial(cosine, warmup=None), max_steps=90000, max_epochs=2)
+    assert module.rates == pytest.approx(rates(cosine, 2 * EPOCH, lr=0.1, warmup=None))
+    fit(tmp_path / "steps", partial(multistep, milestones=[100], warmup=None), max_steps=90000, max_epochs=2)
+    assert f"the run ends at step {2 * EPOCH}, so that the rate never falls at 100" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("make", "limits"),
+    [
+        (partial(cosine, warmup=None), {"max_steps": 6}),
+        (partial(cosine, warmup=None), {"max_steps": -1, "max_epochs": 2}),
+        (partial(multistep, milestones=[0.75], warmup=None), {"max_steps": 6}),
+    ],
+    ids=["steps", "epochs", "milestones"],
+)
+def test_a_finished_run_made_longer_takes_each_step_at_the_rate_of_its_new_schedule(make, limits, tmp_path, caplog):
+    caplog.set_level("INFO", "lit_modules")
+    steps = len(fit(tmp_path, make, **limits).rates)
+    assert "by the schedule of now" not in caplog.text
+    longer = {name: 2 * limit if limit > 0 else limit for name, limit in limits.items()}
+    whole = rates(make, 2 * steps, lr=0.1)
+    assert fit(tmp_path, make, resume=True, **longer).rates == whole[steps:]
+    before = rates(make, steps + 1, lr=0.1)[-1] if make.func is multistep else 0
+    assert f"step {steps}: rate {before:.3g} as it was, {whole[steps]:.3g} by the schedule of now" in caplog.text
+
+
+@pytest.mark.parametrize("make", [multistep, cosine, constant, plateau])
+def test_the_rate_of_a_run_that_is_resumed_as_it_was_stays_to_the_last_digit(make, tmp_path, caplog):
+    caplog.set_level("INFO", "lit_modules")
+    make = partial(make, warmup_steps=5)
+    whole = fit(tmp_path / "whole", make, max_steps=8)
+    (tmp_path / "whole/checkpoints/step_0000008.ckpt").unlink()
+    for step in (7, 6, 5, 4):
+        (tmp_path / f"whole/checkpoints/step_{step:07d}.ckpt").unlink()
+    assert fit(tmp_path / "whole", make, resume=True, max_steps=8).rates == whole.rates[3:]
+    assert "by the schedule of now" not in caplog.text

@@ -92,6 +92,15 @@ def test_the_head_tells_state_best_value_time_and_numbers(found):
     assert "a note" in found.text
 
 
+def test_what_the_split_cant_have_is_a_dash_and_no_curve():
+    history = [{"step": str(step), "val/AP": "-1.0", "val/AP50": "nan", "val/loss": "2.5"} for step in (4, 8)]
+    about = dataclasses.replace(ABOUT, best=("val/AP", -1.0, 8), history=history)
+    found = checked(report(about, None, grey))
+    assert "best val/AP - at step 8" in found.text
+    assert "Loss" in found.headings
+    assert "Average precision of the validation" not in found.headings
+
+
 def test_figures_say_of_which_split_step_and_weights_they_are(found):
     assert found.text.count("val split, 30 images, step 16, weights averaged over steps (decay 0.9)") == 4
 
@@ -102,6 +111,7 @@ def test_the_tables_hold_the_evaluator_s_numbers(found, few):
         assert re.search(rf"{re.escape(name)}.{{0,25}} {value:.3f}", found.text), name
     row, best = few.metrics.per_class["dog"], few.metrics.curves["dog"].best
     assert f"dog {row['AP']:.3f} {row['AP50']:.3f}" in found.text
+    assert "hardly anything is found" not in found.text
     assert f"dog {best.threshold:.3f} {best.f1:.3f} {best.precision:.3f} {best.recall:.3f}" in found.text
 
 
@@ -111,6 +121,17 @@ def test_the_matrix_is_the_analysis_confusion_with_a_background_row(found, few):
     assert re.search(rf"background {few.confusion[3, 0]} ", found.text)
     missed = int(few.confusion[:3, 3].sum())
     assert f"and {missed} were missed" in found.text
+
+
+def test_classes_never_found_are_named_with_the_score_they_are_shown_from(few):
+    others = dataclasses.replace(few.predictions, labels=(few.predictions.labels + 1) % 3)
+    analysis = analyse(few.truth, others, evaluate(few.truth, others))
+    found = checked(report(ABOUT, analysis, grey, num_pictures=0))
+    assert (
+        "Of cat, dog, bird hardly anything is found (best F1 under 0.1), so that no threshold serves them."
+        in found.text
+    )
+    assert f"cat {analysis.thresholds.scores[0]:.3f}" in found.text
 
 
 def counting(analysis: Analysis, confusion: Confusion) -> Analysis:
@@ -153,7 +174,7 @@ def test_pictures_are_the_worst_the_best_and_others_none_twice(found, few):
     assert len(ids) == len(set(ids)) == 24
     worst = few.worst(1)[0]
     assert ", ".join(f"{kind} {count}" for kind, count in few.why(worst).items()) in found.text
-    assert "best-F1 threshold of their class" in found.text
+    assert found.text.count("at or over the threshold of their class (see Precision and recall)") == 2
 
 
 @pytest.mark.parametrize("images", [1, 2, 7])

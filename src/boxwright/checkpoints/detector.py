@@ -1,28 +1,33 @@
 """A checkpoint as a function from pictures to detections: `load_detector("best.ckpt")("photo.jpg")`.
 
 A picture must reach the network exactly as in validation. So this file, alone in its package, imports the data sets'
-own functions that read, resize and pad pictures; everything after that is the module's own `detect`, and the mapping
+own functions that decode, resize and pad pictures; everything after that is the module's own `detect`, and the mapping
 back that validation uses.
 """
 
 # torch has no types for uint8 arrays.
 # pyright: reportUnknownMemberType=false
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, cast, get_args, overload
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from boxwright.checkpoints.reading import load_module, read_checkpoint
 from boxwright.config.check import Precision
+from boxwright.config.files import nearest
 from boxwright.config.trusted import trust
 from datamodules.batch import ImageInfo
 from datamodules.dataset import Sample, collate
-from datamodules.images import read_image
+from datamodules.decoding import Decoding, of_array, of_pil
+from datamodules.headers import has_several
+from datamodules.images import AS_SHOWN, read_image
 from datamodules.transforms import Resize
 from detectors.detections import Detections
 from evaluation.results import ImagePredictions
@@ -31,21 +36,27 @@ from lit_modules.evaluated import in_original_pixels
 from lit_modules.machine import choose_precision
 
 Picture = str | Path | Image.Image | np.ndarray[Any, Any] | Tensor
-"""A file, or pixels: a PIL image of any mode, uint8 arrays (h, w, 3) or (h, w), a uint8 tensor (3, h, w); RGB."""
+"""A file, or pixels: a PIL image of any mode, an array uint8 (h, w, 3) or (h, w), a tensor uint8 (3, h, w); RGB. Arrays
+and tensors may also have 1 channel or 4 (RGBA), and 16 bits."""
+Threshold = float | Literal["best_f1"] | Mapping[str, float]
+"""For all classes; for each the score with the best F1; or by class."""
+_NUMBERS = ("uint8", "uint16", "int16", "int32", "int64", "uint32", "float16", "float32", "float64")
+"""Of arrays where a checkpoint says which numbers are black and white."""
 
 
 def load_detector(
     path: str | Path,
     device: str | torch.device | None = None,
     precision: Precision = None,
-    score_threshold: float | Literal["best_f1"] | None = None,
+    score_threshold: Threshold | None = None,
     trusted: Iterable[str] = (),
 ) -> "Detector":
     """Loads a checkpoint as a detector; runs no code of the file, and raises ValueError if it isn't a checkpoint.
 
     `device`: None takes an accelerator where there is one. `precision`: None is that of training.
     `score_threshold`: None keeps all that validation scored, "best_f1" what reaches the score with the best F1
-    of its class in the checkpoint's last validation. `trusted`: packages of your own whose classes the file may name,
+    of its class in the checkpoint's last validation, {"cat": 0.5} all but cats under 0.5. `trusted`: packages of your
+    own whose classes the file may name,
     like `trusted_packages` of the scripts.
     """
     trust(trusted)
@@ -63,7 +74,7 @@ class Detector:
         checkpoint: Mapping[str, Any],
         device: str | torch.device | None = None,
         precision: Precision = None,
-        score_threshold: float | Literal["best_f1"] | None = None,
+        score_threshold: Threshold | None = None,
     ) -> None:
         stored: dict[str, Any] = checkpoint["boxwright"]
         data: dict[str, Any] = stored["config"]["data"]
@@ -83,39 +94,77 @@ class Detector:
         self.class_names: tuple[str, ...] = tuple(stored["class_names"])
         self.category_ids: tuple[int, ...] = tuple(stored["category_ids"])
         self.resize = Resize(data["rule"], data["resize"])
+        try:
+            self.decoding = Decoding.of(data.get("exif", "auto"), data.get("value_range"), stored.get("exif", "apply"))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the checkpoint's data.value_range={data['value_range']}: {error}") from error
         self.batch_size: int = data["eval_batch_size"]
         """Images in a batch of validation."""
         self.best_f1: dict[str, float] | None = stored.get("thresholds") or None
         """The score with the best F1 of each class; None where the checkpoint was saved before any validation."""
-        self.thresholds: dict[str, float] = {}
+        self.thresholds: dict[str, float] = dict.fromkeys(self.class_names, 0.0)
         """The lowest score that is kept, by class."""
         self.set_threshold(score_threshold)
+        self._told_of_several = False
 
-    def set_threshold(self, asked: float | Literal["best_f1"] | None) -> None:
-        """Sets one number for all classes, with "best_f1" that of each class, or with None keeps everything."""
+    def __repr__(self) -> str:
+        names = ", ".join(self.class_names[:5]) + (", ..." if len(self.class_names) > 5 else "")
+        low, high = min(self.thresholds.values()), max(self.thresholds.values())
+        return (
+            f"Detector({type(self.module).__name__.removesuffix('Module')}, {len(self.class_names)} classes: {names}; "
+            f"{self.resize.rule} {self.resize.resize}; {self.precision} on {self.device}; "
+            f"scores from {low:.3g}{'' if low == high else f' to {high:.3g} by class'})"
+        )
+
+    def set_threshold(self, asked: Threshold | None) -> None:
+        """One number for all classes, "best_f1" for that of each class, a mapping for classes by name, or None to keep
+        everything."""
+        self.thresholds = self._thresholds(0.0 if asked is None else asked)
+
+    def _thresholds(self, asked: Threshold) -> dict[str, float]:
         if asked == "best_f1":
             if self.best_f1 is None:
                 raise ValueError(
                     "score_threshold=best_f1: the checkpoint has no thresholds, as it was saved before any validation; "
                     "give a number, such as score_threshold=0.3"
                 )
-            self.thresholds = {name: self.best_f1[name] for name in self.class_names}
-            return
-        if asked is not None and (isinstance(cast(object, asked), str) or not 0 <= asked <= 1):
-            raise ValueError(f"score_threshold={asked}: expected a number from 0 to 1, or best_f1")
-        self.thresholds = dict.fromkeys(self.class_names, float(asked or 0))
+            return {name: self.best_f1[name] for name in self.class_names}
+        given = asked if isinstance(asked, Mapping) else dict.fromkeys(self.class_names, asked)
+        for name, number in given.items():
+            if name not in self.class_names:
+                known = f"; its classes are {', '.join(self.class_names)}"
+                raise ValueError(
+                    f"score_threshold: the checkpoint has no class {name!r}{nearest(name, self.class_names) or known}"
+                )
+            if not isinstance(cast(object, number), Real) or not 0 <= float(number) <= 1:
+                of_class = f" of {name!r}" if isinstance(asked, Mapping) else ""
+                raise ValueError(f"score_threshold={number}{of_class}: expected a number from 0 to 1, or best_f1")
+        return self.thresholds | {name: float(number) for name, number in given.items()}
 
     @overload
-    def __call__(self, pictures: Picture) -> Detections: ...
+    def __call__(self, pictures: Picture, score_threshold: Threshold | None = None) -> Detections: ...
     @overload
-    def __call__(self, pictures: Sequence[Picture]) -> list[Detections]: ...
-    def __call__(self, pictures: Picture | Sequence[Picture]) -> Detections | list[Detections]:
-        """Detects objects in a picture, or in each of a list: B = 1, on the CPU, by falling score, without padding."""
+    def __call__(self, pictures: Sequence[Picture], score_threshold: Threshold | None = None) -> list[Detections]: ...
+    def __call__(
+        self, pictures: Picture | Sequence[Picture], score_threshold: Threshold | None = None
+    ) -> Detections | list[Detections]:
+        """Detects objects in a picture, or in each of a list of any kinds: B = 1, on the CPU, by falling score.
+
+        `score_threshold` holds for this call; None, and classes that a mapping leaves out, have the detector's own.
+        """
         if not isinstance(pictures, list | tuple):
-            return self([cast(Picture, pictures)])[0]
-        samples = (self.sample(pixels(picture), place) for place, picture in enumerate(pictures))
+            return self([cast(Picture, pictures)], score_threshold)[0]
+        thresholds = None if score_threshold is None else self._thresholds(score_threshold)
+        samples = (self.sample(self._pixels(picture), place) for place, picture in enumerate(pictures))
         found = [one for batch in equal_canvases(samples, self.batch_size) for one in self.detect(batch)]
-        return [_as_detections(self.above_threshold(one)) for one in sorted(found, key=lambda one: one.image_id)]
+        found.sort(key=lambda one: one.image_id)
+        return [_as_detections(self.above_threshold(one, thresholds)) for one in found]
+
+    def _pixels(self, picture: Picture) -> np.ndarray[Any, Any]:
+        if not self._told_of_several and isinstance(picture, str | Path) and has_several(str(picture)):
+            self._told_of_several = True
+            warnings.warn(f"{picture} holds several pictures, of which the first is taken, as of others", stacklevel=4)
+        return pixels(picture, self.decoding)
 
     def sample(self, image: np.ndarray[Any, Any], image_id: int) -> Sample:
         """Resizes RGB uint8 (h, w, 3) as in validation, with the canvas that follows from its size alone."""
@@ -137,8 +186,9 @@ class Detector:
         ):
             return in_original_pixels(moved, self.module.detect(self.module.forward_batch(moved), moved))
 
-    def above_threshold(self, one: ImagePredictions) -> ImagePredictions:
-        kept = one.scores >= np.array([self.thresholds[name] for name in self.class_names])[one.labels]
+    def above_threshold(self, one: ImagePredictions, thresholds: Mapping[str, float] | None = None) -> ImagePredictions:
+        thresholds = self.thresholds if thresholds is None else thresholds
+        kept = one.scores >= np.array([thresholds[name] for name in self.class_names])[one.labels]
         return ImagePredictions(one.image_id, one.boxes[kept], one.scores[kept], one.labels[kept])
 
 
@@ -166,47 +216,34 @@ def equal_canvases(samples: Iterable[T], batch_size: int) -> Iterator[list[T]]:
         yield group
 
 
-def pixels(picture: Picture) -> np.ndarray[Any, Any]:
-    """Reads a picture as it is meant to be seen: RGB uint8 (h, w, 3)."""
+def pixels(picture: Picture, decoding: Decoding = AS_SHOWN) -> np.ndarray[Any, Any]:
+    """RGB uint8 (h, w, 3) of a picture of any kind, by the rule of `datamodules.decoding`."""
     if isinstance(picture, str | Path):
-        return read_image(str(picture))
+        return read_image(str(picture), decoding)
     if isinstance(picture, Image.Image):
-        return _of_pil(picture)
-    if isinstance(picture, Tensor):
-        if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3 or not picture.numel():
-            raise ValueError(
-                f"a tensor of {picture.dtype} and shape {tuple(picture.shape)}: expected torch.uint8 (3, h, w), RGB, "
-                "0 to 255, not normalised, one image; for several give a list"
-            )
-        return picture.permute(1, 2, 0).contiguous().cpu().numpy()
-    if not isinstance(cast(object, picture), np.ndarray):
+        try:
+            return of_pil(picture, decoding)
+        except ValueError as error:
+            raise ValueError(f"a PIL image of mode {picture.mode} {error}") from error
+    if not isinstance(cast(object, picture), np.ndarray | Tensor):
         raise ValueError(
             f"a {type(picture).__name__} is not a picture: expected a path, a PIL image, an array, a tensor, or a list "
             "of them"
         )
-    grey = picture.ndim == 2
-    if picture.dtype != np.uint8 or not (grey or (picture.ndim == 3 and picture.shape[2] == 3)) or not picture.size:
+    is_tensor = isinstance(picture, Tensor)
+    channels = picture.shape[0 if is_tensor else 2] if picture.ndim == 3 else 1
+    numbers = str(picture.dtype).removeprefix("torch.") if is_tensor else picture.dtype.name
+    known = ("uint8", "uint16") if decoding.value_range is None else _NUMBERS
+    if picture.ndim not in (2, 3) or channels not in (1, 2, 3, 4) or 0 in picture.shape or numbers not in known:
+        kind, form = ("a tensor", "torch.uint8 (3, h, w)") if is_tensor else ("an array", "uint8 (h, w, 3)")
         raise ValueError(
-            f"an array of {picture.dtype} and shape {picture.shape}: expected uint8 (h, w, 3), RGB, or (h, w), grey, "
-            "0 to 255, not normalised, one image; for several give a list"
+            f"{kind} of {picture.dtype} and shape {tuple(picture.shape)}: expected {form}, RGB, or (h, w), grey, 0 to "
+            "255, not normalised, one image; for several give a list"
         )
-    return np.repeat(picture[..., None], 3, axis=2) if grey else np.ascontiguousarray(picture)
-
-
-def _of_pil(image: Image.Image) -> np.ndarray[Any, Any]:
-    """Reads an image as `read_image` would its file: 16 bits scaled to 8, transparent pixels in the stored colour."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "F":
-        raise ValueError("a PIL image of floats (mode F): expected 8 or 16 bits; scale it to 0..255 and convert it")
-    if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.int64)
-        if grey.size and (grey.min() < 0 or grey.max() >= 2**16):
-            raise ValueError(
-                f"a PIL image of mode {image.mode} with values from {grey.min()} to {grey.max()}: expected 16 bits; "
-                "scale it to 0..255 and convert it"
-            )
-        image = Image.fromarray((grey >> 8).astype(np.uint8))
-    return pixels(np.array(image.convert("RGB")))
+    if is_tensor:
+        array = picture.detach().cpu().numpy()
+        picture = array.transpose(1, 2, 0) if array.ndim == 3 else array
+    return of_array(picture, decoding)
 
 
 def _as_detections(one: ImagePredictions) -> Detections:

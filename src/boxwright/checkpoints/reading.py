@@ -1,7 +1,7 @@
 """Reads a checkpoint safely and rebuilds its module; one file is enough.
 
 `boxwright` in a checkpoint is a plain dict: `config` (the run's, resolved), `class_names`, `category_ids`,
-`metrics` and `thresholds` (of the last validation), `versions`, `format`.
+`exif` (whether orientations were applied), `metrics` and `thresholds` (of the last validation), `versions`, `format`.
 """
 
 import io
@@ -25,13 +25,9 @@ from boxwright.checkpoints.trust import refuse_foreign, refuse_overgrown
 from boxwright.config.earlier import NODES, translated
 from boxwright.config.errors import ConfigError
 from evaluation.files import write_whole
+from lit_modules.stored import FORMAT, without_weights
 from lit_modules.training_module import TrainingModule
 
-FORMAT = 2
-"""Version of `boxwright` in a checkpoint: raised when an older version of this file would misread a newer one.
-
-1 (version 0.1.0) has no nodes for loss and decoder in `config`; it is translated when it is read.
-"""
 _NEEDED = {
     "model": ("_target_",),
     "data": ("_target_", "rule", "resize", "eval_batch_size"),
@@ -86,6 +82,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} is not a checkpoint of this project: it lacks `state_dict` or `boxwright`. For weights of "
             "a backbone alone give model.backbone.weights=FILE"
         )
+    _refuse_incomplete(path, cast(dict[str, Any], contents))
     try:
         _check(cast(dict[str, Any], contents))
     except Exception as error:  # as may a constructor, given the values of a damaged or hostile config
@@ -172,6 +169,18 @@ def _check(contents: dict[str, Any]) -> None:
         if "_target_" not in _mapping(config["model"], name):
             raise ValueError(f"its model.{name} names no class")
     _refuse_misfit(state, expected)
+
+
+def _refuse_incomplete(path: Path, contents: dict[str, Any]) -> None:
+    """CheckpointError for a file, of a training without a config, that could not store all that it needs."""
+    stored = contents["boxwright"]
+    reasons = cast(dict[str, Any], stored).get("not_stored") if isinstance(stored, dict) else None
+    if reasons and isinstance(reasons, dict):
+        listed = "; ".join(f"{key}: {why}" for key, why in cast(dict[str, Any], reasons).items())
+        raise CheckpointError(
+            f"{path} does not hold all that a detector is made of ({listed}). In the program that trained it, "
+            f"load_from_checkpoint of its module reads it, for trainer.predict"
+        )
 
 
 def _mapping(node: dict[str, Any], key: str) -> dict[str, Any]:
@@ -265,12 +274,6 @@ def build_module(config: Mapping[str, Any]) -> TrainingModule:
     """Builds the module of a resolved model config; accepts only classes of trusted packages and of torch.optim."""
     refuse_foreign(config, "model")
     return instantiate(config)
-
-
-def without_weights(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the config without pretrained weights at any depth, which a checkpoint replaces anyway."""
-    plain = {key: None if key == "weights" else value for key, value in config.items()}
-    return {k: without_weights(cast(Mapping[str, Any], v)) if isinstance(v, Mapping) else v for k, v in plain.items()}
 
 
 def without_augmentations(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,21 +1,14 @@
 """Refuses a checkpoint's config that is too large or names foreign code: the file may come from a stranger."""
 
-import importlib
 import re
 from collections.abc import Mapping
 from reprlib import Repr
-from typing import Any, cast, get_type_hints
-
-import pytorch_lightning as pl
-from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from typing import Any, cast
 
 from boxwright.config.files import nearest
 from boxwright.config.signatures import accepts, describe, parameters
 from boxwright.config.trusted import OURS, explain_untrusted, is_trusted, users_packages
-
-_KINDS = (nn.Module, pl.LightningDataModule, Optimizer, LRScheduler)
+from lit_modules.stored import part_of_a_run
 
 
 def refuse_overgrown(node: Any, most: int = 100_000) -> None:
@@ -53,7 +46,7 @@ def refuse_foreign(node: Any, key: str) -> None:
 
 def _check_call(node: Mapping[Any, Any], key: str) -> None:
     target = node["_target_"]
-    if not _makes_part_of_a_run(target):
+    if part_of_a_run(target, (*OURS, *users_packages())) is None:
         advice = ""
         if isinstance(target, str) and re.fullmatch(r"[\w.]{1,80}", target) and not is_trusted(target):
             advice = f"; {explain_untrusted(target)}"
@@ -69,25 +62,6 @@ def _check_call(node: Mapping[Any, Any], key: str) -> None:
             raise ValueError(f"{key}.{name}: {target} has no such parameter{nearest(str(name), kinds)}")
         if name in kinds and not accepts(kinds[name], value):
             raise ValueError(f"{key}.{name} is {_shown(value)}: expected {describe(kinds[name])}")
-
-
-def _makes_part_of_a_run(target: Any) -> bool:
-    """Whether a `_target_` is a class that a run consists of, or a function annotated to return one."""
-    if not isinstance(target, str) or not is_trusted(target):
-        return False
-    module, _, name = target.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
-        return False
-    made = found if isinstance(found, type) else get_type_hints(found).get("return") if callable(found) else None
-    return isinstance(made, type) and (issubclass(made, _KINDS) or _is_loss_or_decoder(cast("type[Any]", made)))
-
-
-def _is_loss_or_decoder(made: type[Any]) -> bool:
-    """Whether a class with `__call__` is defined in `detectors` or in a package that the user trusts."""
-    places = tuple(f"{package}." for package in ("detectors", *users_packages()))
-    return f"{made.__module__}.".startswith(places) and any("__call__" in vars(base) for base in made.__mro__)
 
 
 def _shown(value: object) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from boxwright.config.compatible import match_problems, monitor_problems
+from boxwright.config.compatible import class_problems, match_problems, monitor_problems
 from boxwright.config.errors import ConfigError, listed
 from boxwright.config.files import (
     nearest,
@@ -67,7 +67,7 @@ def check(cfg: DictConfig) -> None:
     if untrusted := list(_untrusted(default)):  # whose signatures are not read
         raise ConfigError(listed(untrusted))
     problems = list(_Check(cfg, default).mapping("", plain(cfg), plain(default)))
-    problems += [*match_problems(cfg), *monitor_problems(cfg)] if not problems else []
+    problems += [*match_problems(cfg), *class_problems(cfg), *monitor_problems(cfg)] if not problems else []
     if problems:
         raise ConfigError(listed(problems))
 

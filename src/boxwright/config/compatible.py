@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import nearest, options, origin
@@ -38,6 +38,18 @@ def match_problems(cfg: DictConfig) -> Iterator[str]:
         )
     else:
         yield "model=classifier needs a class for each image: give data=imagefolder, or another model"
+
+
+def class_problems(cfg: DictConfig) -> Iterator[str]:
+    """Another number of classes in the model than in the data: labels would be those of other classes, or of none."""
+    numbers = [OmegaConf.select(cfg, f"{part}.num_classes") for part in ("model", "data")]
+    if None not in numbers and numbers[0] != numbers[1]:
+        model, data = numbers
+        yield (
+            f"model.num_classes={model} ({origin('model.num_classes')}), but data.num_classes={data}: a model has the "
+            "classes of its data, and background is none of them; leave model.num_classes out. What the data have is "
+            "stated by data.num_classes, or by data.classes=[..]"
+        )
 
 
 def monitor_problems(cfg: DictConfig) -> Iterator[str]:

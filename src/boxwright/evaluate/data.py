@@ -10,12 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 from boxwright.config.compatible import has_whole_images
 from boxwright.config.errors import ConfigError
 
-_OF_ANY_KIND = ("resize", "rule", "eval_batch_size")
+_OF_ANY_KIND = ("resize", "rule", "eval_batch_size", "value_range")
 """Settings that a checkpoint keeps on a data set of another kind too."""
 _OF_THE_MACHINE = ("root", "cache_dir", "num_workers")
 _OF_TRAINING = (
     "train_split", "seed", "num_classes", "batch_size", "multi_scale", "flip", "vertical_flip", "augmentations",
-    "empty_images", "min_box", "use_difficult",
+    "empty_images", "min_box", "min_visibility", "min_area", "use_difficult",
 )  # fmt: skip
 """Settings that no score depends on, or only together with another one: not logged."""
 
@@ -50,14 +50,14 @@ def data_config(cfg: DictConfig, stored: Mapping[str, Any]) -> tuple[dict[str, A
             f"{'classes of whole images: data=imagefolder' if whole else 'boxes, which an image folder lacks'}"
         )
     keys = data if data["_target_"] == stored["_target_"] else _OF_ANY_KIND
-    chosen = {*_OF_THE_MACHINE, *_given_keys(cfg.split)}
+    chosen = {*_OF_THE_MACHINE, *_given_keys(cfg)}
     kept = {key: stored[key] for key in keys if key in stored and key not in chosen}
     silent = {*_OF_TRAINING, "val_split" if cfg.split == "test" else "test_split"}
     changed = {key: value for key, value in kept.items() if value != data[key] and key not in silent}
     return {**data, **kept, "augmentations": None}, changed
 
 
-def _given_keys(split: str) -> set[str]:
+def _given_keys(cfg: DictConfig) -> set[str]:
     """Names the data settings on the command line, and those that follow from them."""
     given = {line.partition("=")[0].lstrip("+") for line in HydraConfig.get().overrides.task}
     chosen = {key.removeprefix("data.") for key in given if key.startswith("data.")}
@@ -65,6 +65,7 @@ def _given_keys(split: str) -> set[str]:
         chosen.add("num_classes")
     if "seed" in given:
         chosen.add("seed")
-    if "val_split" in chosen or (split == "test" and "test_split" in chosen):
+    tests_on_it = cfg.split == "test" and "test_split" in chosen and cfg.data.test_split is not None
+    if "val_split" in chosen or tests_on_it:
         chosen.add("val_fraction")  # which would score a part of the training split instead
     return chosen

@@ -25,6 +25,7 @@ from evaluation.files import write_text
 from evaluation.metrics import Metrics, evaluate, headline
 from evaluation.results import read_predictions, write_predictions
 from evaluation.truth import Predictions, Truth
+from evaluation.wording import counted
 from lit_modules.callbacks import report
 from lit_modules.detection_module import DetectionModule
 from lit_modules.evaluated import Evaluated
@@ -70,6 +71,7 @@ class Scored:
 def score_results(cfg: DictConfig) -> Scored:
     """Scores a results file."""
     datamodule = instantiate(cfg.data)
+    cfg = _with_split(cfg, datamodule)
     datamodule.prepare_data()
     datamodule.setup("test" if cfg.split == "test" else "validate")
     truth = datamodule.truth(cfg.split)
@@ -87,6 +89,7 @@ def score_checkpoint(cfg: DictConfig) -> Scored:
     data, taken = data_config(cfg, stored["config"]["data"])
     cfg = OmegaConf.create({**plain(cfg), "data": data})
     datamodule = instantiate(data)
+    cfg = _with_split(cfg, datamodule)
     trainer = _trainer(cfg, stored["config"], _folder())
     _refuse_other_classes(datamodule, stored, cfg)
     _announce(cfg.checkpoint, checkpoint, trainer, datamodule, taken)
@@ -170,16 +173,24 @@ def _announce(
         log.info("data settings of the checkpoint: %s (data.KEY=VALUE changes one)", kept)
 
 
+def _with_split(cfg: DictConfig, datamodule: DetectionDataModule) -> DictConfig:
+    """The config with the split that is scored: what validation scores is not called a test."""
+    if cfg.split != "test" or datamodule.test_list is not None:
+        return cfg
+    log.info("there is no list to test on (data.test_split=%s): scored is the val split", datamodule.test_split)
+    return OmegaConf.create({**plain(cfg), "split": "val"})
+
+
 def _announce_data(datamodule: DetectionDataModule, split: str) -> None:
     truth = datamodule.truth(split)
-    is_val = split == "val" or datamodule.test_is_val
-    name = datamodule.val_split if is_val else datamodule.test_split
+    is_val = split == "val"
+    name = datamodule.val_split if is_val else datamodule.test_list
     if is_val and datamodule.val_fraction is not None:
         name = f"{datamodule.val_fraction:g} of {datamodule.train_split}"
     ignored = truth.crowd | truth.difficult
     log.info(
-        "%s split (%s): %d images, %d objects of %d classes%s", split, name, len(truth.image_ids), (~ignored).sum(),
-        len(truth.class_names),
+        "%s split (%s): %s, %s of %s%s", split, name, counted(len(truth.image_ids), "image"),
+        counted(np.count_nonzero(~ignored), "object"), counted(len(truth.class_names), "class", "classes"),
         f", {ignored.sum()} crowds and difficult ones, which are ignored" if ignored.any() else "",
     )  # fmt: skip
 

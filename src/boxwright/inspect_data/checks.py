@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 
 from boxwright.inspect_data.terminal import with_bar
+from datamodules.records import SEVERAL
 from datamodules.survey import Survey
 from evaluation.truth import Truth
+from evaluation.wording import counted
 from reports.inspection_tables import SplitCounts
 
 _LISTED = 500  # problems of one rule on the page
 UNREADABLE = "an image file can't be read as it is annotated"
+NO_BOX = "there is no box to train on"
+_DOUBTFUL = "the boxes of a file are likely of another form"
 
 
 @dataclass
@@ -32,13 +36,20 @@ class Problems:
             self.listed.append(text)
 
 
-def collect(survey: Survey, found: Problems) -> None:
-    """Adds what the reader of the annotations found."""
+def collect(survey: Survey, found: Problems, reads_images: bool, check_boxes: bool) -> None:
+    """Adds what the reader of the annotations found; what it saw in some image files only if not all are read."""
+    for text in [*survey.findings.refused, *survey.findings.doubts] if check_boxes else ():
+        found.add(_DOUBTFUL, text)
+    found.warnings += survey.notes
     found.listed += survey.findings.problems
     found.counts.update(survey.findings.counts)
+    if survey.explained:
+        found.warnings.append(f"{survey.name}, missing image files: {survey.explained}")
     if survey.findings.filled:
-        filled = ", ".join(f"{key}, {count} times" for key, count in survey.findings.filled.items())
+        filled = ", ".join(f"{key}, {counted(number, 'time')}" for key, number in survey.findings.filled.items())
         found.warnings.append(f"{survey.name}, keys that were missing and are filled in: {filled}")
+    remarks = (line for line in survey.findings.remarks() if not (reads_images and line.startswith(SEVERAL)))
+    found.warnings += [f"{survey.name}, {remark}" for remark in remarks]
 
 
 def warn_of_boxes(role: str, survey: Survey, min_box: float, names: tuple[str, ...], found: Problems) -> None:
@@ -105,7 +116,7 @@ def warn_of_classes(splits: list[SplitCounts], names: tuple[str, ...], found: Pr
     for split in splits:
         absent = [name for name, count in zip(names, split.per_class.tolist(), strict=True) if not count]
         effect = "can't be learnt" if split.role == "train" else "have no AP"
-        if absent:
+        if 0 < len(absent) < len(names):  # where there is no box at all, that is a problem of its own
             found.warnings.append(
                 f"{split.role}, classes without a box, which {effect}: {len(absent)}, {', '.join(absent)}"
             )
@@ -116,16 +127,46 @@ def read_images(module: Any, surveys: dict[str, Any], found: Problems) -> None:
     paths: dict[str, dict[bytes, str]] = {}
     for role, survey in surveys.items():
         paths[role] = {}
+        deep, several = list[tuple[float, float]](), list[str]()
+        copies: list[tuple[str, str]] = []
         checks = itertools.chain.from_iterable(module.image_files(role))
         for check in with_bar(f"reading {role} images", checks, len(survey.paths)):
             if check.error is not None:
                 found.add(UNREADABLE, f"{role}, {check.error}")
             else:
-                paths[role].setdefault(check.digest, survey.paths[check.row])
+                path = survey.paths[check.row]
+                if (first := paths[role].setdefault(check.digest, path)) != path:
+                    copies.append((first, path))
+            if check.deep is not None:
+                deep.append(check.deep)
+            if check.several:
+                several.append(survey.paths[check.row])
+        if several:
+            found.warnings.append(f"{role}, {SEVERAL}: {len(several)}, first: {several[0]}")
+        if deep and module.value_range is None:
+            _warn_of_values(role, deep, found)
+        if copies:
+            found.warnings.append(f"{role}, images that are there more than once: {_pairs(copies, len(survey.paths))}")
     train, val = paths.get("train", {}), paths.get("val", {})
     if copies := [(train[digest], path) for digest, path in val.items() if digest in train]:
-        pairs = "; ".join(a if a == b else f"{a} = {b}" for a, b in copies[:5])
         found.warnings.append(
-            f"val, images that are in train as well, which makes its scores too high: {len(copies)} of {len(val)}, "
-            f"{pairs}{'; ...' if len(copies) > 5 else ''}"
+            f"val, images that are in train as well, which makes its scores too high: {_pairs(copies, len(val))}"
         )
+
+
+def _warn_of_values(role: str, deep: list[tuple[float, float]], found: Problems) -> None:
+    """Warns where images of 16 bits use at most half of their range, or numbers below 0."""
+    low, high = min(low for low, _ in deep), max(high for _, high in deep)
+    if low >= 0 and high - low > 2**15:
+        return
+    levels = (int(high) >> 8) - (int(low) >> 8) + 1
+    effect = f"which become {levels} of 256 grey levels" if low >= 0 else "of which those below 0 come out bright"
+    found.warnings.append(
+        f"{role}, images of more than 8 bits: {len(deep)}, with numbers from {low:g} to {high:g}, {effect}; "
+        f"data.value_range=[{low:g},{high:g}] makes all grey levels of them, and checkpoints keep it"
+    )
+
+
+def _pairs(copies: list[tuple[str, str]], number: int) -> str:
+    pairs = "; ".join(a if a == b else f"{a} = {b}" for a, b in copies[:5])
+    return f"{len(copies)} of {number}, {pairs}{'; ...' if len(copies) > 5 else ''}"

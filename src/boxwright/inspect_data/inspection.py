@@ -13,14 +13,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from boxwright.checkpoints.reading import without_weights
 from boxwright.config.errors import ConfigError
 from boxwright.inspect_data import checks
-from boxwright.inspect_data.checks import UNREADABLE, Problems
+from boxwright.inspect_data.checks import NO_BOX, UNREADABLE, Problems
 from boxwright.inspect_data.coverage import Targets, cover
 from boxwright.inspect_data.terminal import print_tables, with_bar
 from datamodules.base import DetectionDataModule
 from datamodules.survey import Survey
+from lit_modules.stored import without_weights
 from reports.inspection_tables import Coverage, Inspection, SplitCounts
 
 log = logging.getLogger(__name__)
@@ -51,19 +51,25 @@ def open_splits(cfg: DictConfig) -> Opened:
     Classes that `data.classes` lacks are a problem too, and are dropped to find further ones. Raises ConfigError where
     no split opens.
     """
-    warnings.filterwarnings("ignore", ".*(skipped|filled in|missing image files):.*")  # listed in `Problems`
+    warnings.filterwarnings("ignore", "split ")  # those of `datamodules.checks`: they are listed in `Problems`
     found = Problems()
-    data = cast(dict[str, Any], OmegaConf.to_container(cfg.data, resolve=True)) | {"on_error": "skip"}
+    data = cast(dict[str, Any], OmegaConf.to_container(cfg.data, resolve=True)) | {
+        "on_error": "skip", "check_boxes": False,
+    }  # fmt: skip
     while True:
         module: DetectionDataModule = instantiate({**data, "empty_images": "keep"})
         module.prepare_data()
         surveys: dict[str, Survey] = {}
         reasons: list[str] = []
+        seen: set[str] = set()
         for role in ("train", "val"):
             try:
                 surveys[role] = module.survey(role)
             except (OSError, ValueError) as error:
-                reasons.append(str(error))
+                lines = str(error).splitlines()
+                reasons.append("\n".join(line for line in lines if line not in seen))  # what lies there, only once
+                seen.update(lines)
+        reasons = [reason for reason in reasons if reason]
         for reason in reasons:
             if reason not in found.listed:
                 found.add("a split can't be opened as it is configured", reason)
@@ -80,8 +86,14 @@ def check_annotations(opened: Opened) -> None:
     seen: set[str] = set()
     for role, survey in opened.surveys.items():
         if survey.name not in seen:  # val_fraction parts one index
-            checks.collect(survey, opened.found)
+            checks.collect(survey, opened.found, opened.cfg.read_images, opened.cfg.data.get("check_boxes", True))
+            if told := survey.findings.told():
+                log.info("%s: %s", survey.name, told)
         seen.add(survey.name)
+        if survey.without_box and role == "train":
+            opened.found.add(NO_BOX, f"{survey.name}: {survey.without_box}")
+        elif survey.without_box:
+            opened.found.warnings.append(f"{role}, {survey.name}, has no box to score: {survey.without_box}")
         checks.warn_of_boxes(role, survey, opened.module.min_box, opened.class_names, opened.found)
 
 

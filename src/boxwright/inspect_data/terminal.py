@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.progress import track
 
+from evaluation.wording import counted
 from reports import inspection_tables
 from reports.inspection_tables import OWN, RECALL_IOU, Inspection
 from reports.tables import Table
@@ -35,10 +36,11 @@ def print_tables(inspection: Inspection) -> None:
         log.warning("warning: %s", warning)
     total = sum(inspection.problem_counts.values())
     if not total:
-        log.info("no problems")
+        warnings = counted(len(inspection.warnings), "warning")
+        log.info("no problems%s", f", but {warnings}, see above" if inspection.warnings else "")
         return
     rules = "; ".join(f"{rule}: {count}" for rule, count in inspection.problem_counts.items())
-    log.warning("%d problems (%s)", total, rules)
+    log.warning("%s (%s)", counted(total, "problem"), rules)
     for problem in inspection.problems[:_SHOWN]:
         log.warning("  %s", problem)
     if total > _SHOWN:

@@ -23,11 +23,13 @@ from rich.table import Column, Table
 from boxwright.checkpoints.detector import Detector, equal_canvases, load_detector
 from boxwright.config.errors import ConfigError, few
 from boxwright.predict.media import Film, Media, Pictures, Read, Reading, Unread
-from boxwright.predict.sources import DRAWN, Source
+from boxwright.predict.sources import DRAWN, Source, natural
 from boxwright.predict.threads import Behind, ahead
 from datamodules.dataset import Sample
+from datamodules.decoding import Decoding
 from evaluation.coco_file import CocoFile
 from evaluation.results import ImagePredictions
+from evaluation.wording import counted
 from reports.drawing import draw
 from reports.terminal import as_text, show_bar
 
@@ -50,7 +52,7 @@ def open_job(cfg: DictConfig, source: Source, detector: Detector) -> Generator["
         log.info("skipped, since they are not pictures: %d (%s)", len(source.passed_over), few(source.passed_over))
     with ExitStack() as stack:
         try:
-            media = open_media(source, folder / DRAWN, cfg.num_workers)
+            media = open_media(source, folder / DRAWN, cfg.num_workers, detector.decoding)
         except ValueError as error:
             log.error("%s", error)
             sys.exit(1)
@@ -61,8 +63,8 @@ def open_job(cfg: DictConfig, source: Source, detector: Detector) -> Generator["
         yield Job(detector, media, file)
 
 
-def open_media(source: Source, drawn: Path, num_workers: int) -> Media:
-    return Film(source, drawn) if source.is_video else Pictures(source, drawn, num_workers)
+def open_media(source: Source, drawn: Path, num_workers: int, decoding: Decoding) -> Media:
+    return Film(source, drawn) if source.is_video else Pictures(source, drawn, num_workers, decoding)
 
 
 def make_detector(cfg: DictConfig) -> Detector:
@@ -91,8 +93,8 @@ def make_detector(cfg: DictConfig) -> Detector:
     never = [name for name, score in detector.thresholds.items() if score >= 1]
     if asked == "best_f1" and never:
         log.warning(
-            "%d classes never reach their threshold, since validation found none of them correctly: %s. To see them, "
-            "give a number, such as score_threshold=%g", len(never), few(never), _THRESHOLD
+            "nothing passes the threshold of %s, since validation found none of them right: %s. To see them give a "
+            "number, such as score_threshold=%g", counted(len(never), "class", "classes"), few(never), _THRESHOLD
         )  # fmt: skip
     return detector
 
@@ -209,6 +211,8 @@ class Job:
             log.info("%s", self._why_nothing())
         if self.unread:
             log.warning("%d of %d could not be read: %s", len(self.unread), count + len(self.unread), few(self.unread))
+        if several := sorted(self.media.several, key=natural):
+            log.info("several pictures in a file (an animation, pages), the first was taken: %s", few(several))
         stated = self.media.total or 0
         if source.is_video and count < stated:
             log.warning("the video states %d frames; %d could be read", stated, count)

@@ -17,6 +17,8 @@ import numpy as np
 from boxwright.checkpoints.detector import pixels
 from boxwright.config.errors import ConfigError
 from boxwright.predict.sources import Source
+from datamodules.decoding import Decoding
+from datamodules.headers import has_several
 from evaluation.files import write_whole
 
 # Errors are reported by this file, with the name of the picture or video.
@@ -63,6 +65,9 @@ class Media(Protocol):
     threads: int
     """Number of threads that may read, and of those that may write. With one, the order is kept."""
 
+    several: list[str]
+    """Files that hold several pictures, of which the first is read."""
+
     @property
     def total(self) -> int | None:
         """Number of pictures or frames, if it is known."""
@@ -86,7 +91,8 @@ class Media(Protocol):
 class Pictures:
     """The pictures of a folder, or a single one."""
 
-    def __init__(self, source: Source, drawn: Path, threads: int) -> None:
+    def __init__(self, source: Source, drawn: Path, threads: int, decoding: Decoding) -> None:
+        self.decoding, self.several = decoding, list[str]()
         self.total, self.threads = len(source.names), threads
         self._source, self._drawn = source, drawn
         self._drawn_names = drawn_names(source.names)
@@ -97,9 +103,12 @@ class Pictures:
 
     def _read(self, place: int, name: str) -> Read | Unread:
         try:
-            return Read(place, name, pixels(self._source.root / name))
+            found = pixels(self._source.root / name, self.decoding)
         except (OSError, ValueError) as error:
             return Unread(place, name, str(error))
+        if has_several(str(self._source.root / name)):
+            self.several.append(name)
+        return Read(place, name, found)
 
     def write(self, read: Read, drawn: Pixels) -> None:
         path = self._drawn / self._drawn_names[read.place]
@@ -135,7 +144,7 @@ class Film:
 
     def __init__(self, source: Source, drawn: Path) -> None:
         """Raises ValueError for a file that is not a video."""
-        self._name = source.names[0]
+        self._name, self.several = source.names[0], list[str]()
         path = source.root / self._name
         self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():

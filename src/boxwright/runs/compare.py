@@ -17,6 +17,7 @@ from boxwright.config.files import flat
 from boxwright.runs.folder import load_config
 from boxwright.runs.scaling import scaled
 from evaluation.files import write_whole
+from evaluation.monitored import Monitor
 from reports.comparison import Result, compare
 
 FILE = "comparison"
@@ -136,12 +137,14 @@ def _number(text: object) -> float | None:
 
 def _best(curves: list[dict[str, float]], config: DictConfig, step: int | None) -> dict[str, float]:
     """Finds the validation of a step, or the best so far by the monitored metric; empty before the first."""
-    monitor = str(OmegaConf.select(config, "callbacks.checkpoints.monitor"))
-    sign = -1 if OmegaConf.select(config, "callbacks.checkpoints.mode") == "min" else 1
-    validations = [row for row in curves if "val/loss" in row and (step is None or row["step"] == step)]
-    if not validations:
-        return {}
-    return max(validations, key=lambda row: sign * row.get(monitor, -sign * math.inf))
+    name, mode = (OmegaConf.select(config, f"callbacks.checkpoints.{key}") for key in ("monitor", "mode"))
+    monitor, best = Monitor(str(name), mode or "max"), None
+    found: dict[str, float] = {}
+    for row in curves:
+        is_validation = "val/loss" in row and (step is None or row["step"] == step)
+        if is_validation and monitor.is_better(score := monitor.score(row), best):
+            found, best = row, score
+    return found
 
 
 def _metrics(row: dict[str, float]) -> dict[str, float]:

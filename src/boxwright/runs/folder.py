@@ -9,6 +9,7 @@ pictures/        validation images with their boxes
 checkpoints/     step_N.ckpt, and best.ckpt and last.ckpt pointing at two of them
 finished.json    the results; its absence makes the run one that can be resumed
 failed.json      why it failed
+.lock            which process is at work in it
 """
 
 import json
@@ -33,6 +34,8 @@ from boxwright.config.errors import ConfigError
 from boxwright.config.files import plain
 from boxwright.config.paths import refuse_missing_paths
 from boxwright.config.trusted import trust
+from boxwright.runs.claim import FILE as LOCK
+from boxwright.runs.claim import Claim
 from boxwright.runs.log import is_rank_zero
 from boxwright.runs.names import has_begun
 from boxwright.runs.resume import finished_results, same_config, with_overrides
@@ -54,20 +57,29 @@ class Run:
     """The results, if the run is finished already."""
     is_new: bool = False
     """The folder was empty before this start, and the run is not a job of a sweep, whose failures are listed."""
+    claim: Claim | None = None
+    """Of rank 0, while the run is at work."""
 
     def finish(self, results: dict[str, Any]) -> None:
         if is_rank_zero():
             write_text(self.folder / "finished.json", json.dumps(results, indent=1))
 
+    def release(self) -> None:
+        """Lets other processes have the folder."""
+        if self.claim is not None:
+            self.claim.release()
+
     def __enter__(self) -> None:
         """Keeps an error within the block as the reason of the run's failure; a new run that fails before it trains
-        leaves no folder."""
+        leaves no folder. The folder is released at the end."""
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if error is not None and self.is_new and not has_begun(self.folder):
+            self.release()  # before, since some network drives can't remove what is open
             _remove(self.folder)
         elif isinstance(error, Exception):
             keep_failure(self.folder, failure_reason(error))
+        self.release()
 
 
 def failure_reason(error: BaseException) -> str:
@@ -93,14 +105,10 @@ def open_run(cfg: DictConfig) -> Run:
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
-    file = folder / "config.yaml"
     is_new = is_rank_zero() and hydra.mode == RunMode.RUN and is_untouched(folder)
     if not is_rank_zero():
-        _wait_for(file)
-    if cfg.resume is not None:
-        config = with_overrides(load_config(file), cfg, list(hydra.overrides.task))
-        trust(config.get("trusted_packages", ()))  # which runs of an earlier version lack
-    else:
+        _wait_for(folder / "config.yaml")
+    if cfg.resume is None:
         try:
             check(cfg)
             refuse_uneven_batch(cfg)
@@ -109,6 +117,24 @@ def open_run(cfg: DictConfig) -> Run:
         except ConfigError:
             leave_no_trace(folder)
             raise
+    is_over = cfg.resume is None and (folder / "finished.json").exists()
+    claim = Claim(folder) if is_rank_zero() and not is_over else None
+    try:
+        run = _opened(cfg, hydra, folder)
+    except BaseException:
+        if claim is not None:
+            claim.release()
+        raise
+    run.is_new, run.claim = is_new, claim
+    return run
+
+
+def _opened(cfg: DictConfig, hydra: Any, folder: Path) -> Run:
+    file = folder / "config.yaml"
+    if cfg.resume is not None:
+        config = with_overrides(load_config(file), cfg, list(hydra.overrides.task))
+        trust(config.get("trusted_packages", ()))  # which runs of an earlier version lack
+    else:
         config = resolved(cfg)
         if file.exists():
             config = same_config(load_config(file), config, folder)
@@ -122,7 +148,7 @@ def open_run(cfg: DictConfig) -> Run:
             (folder / ended).unlink(missing_ok=True)
     if results is not None and is_rank_zero() and hydra.mode == RunMode.RUN:  # a sweep prints it in its own way
         log.info("the run in %s is finished already: %s", folder, json.dumps(results))
-    return Run(folder, config, checkpoint, results, is_new)
+    return Run(folder, config, checkpoint, results)
 
 
 def _remember_command(folder: Path, config: DictConfig, hydra: Any, resumed: bool) -> None:
@@ -172,8 +198,9 @@ def _remove(folder: Path) -> None:
 
 
 def is_untouched(folder: Path) -> bool:
-    """Whether a folder is as Hydra makes it: empty, but for an empty log."""
-    return all(file.name == "log.txt" and file.stat().st_size == 0 for file in folder.iterdir())
+    """Whether a folder is as Hydra makes it: empty, but for an empty log; and a lock, as of one killed right then."""
+    found = (file for file in folder.iterdir() if file.name != LOCK)
+    return all(file.name == "log.txt" and file.stat().st_size == 0 for file in found)
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from boxwright.config.hydra_internals import get_args_parser, is_basic
+from boxwright.runs.claim import Claim, InUseError
 from boxwright.runs.folder import keep_failure, open_run
 from boxwright.runs.log import is_rank_zero
 
@@ -72,6 +73,7 @@ def each_in_a_process(main: Main) -> Main:
         run = open_run(cfg)
         results = run.results
         if results is None:
+            run.release()  # the job's own process claims it
             code, received = _follow(_command(hydra, run.folder))
             _end_if_signalled(code, received)
             results = _results(run.folder, code)
@@ -148,4 +150,9 @@ def _results(folder: Path, code: int) -> dict[str, Any]:
     if code < 0:
         died = "; the system may have run out of memory" if code == -signal.SIGKILL else ""
         reason = f"it was killed by {signal.Signals(-code).name}{died}"
-    raise JobError(keep_failure(folder, reason))
+    try:
+        with Claim(folder):
+            reason = keep_failure(folder, reason)
+    except InUseError as error:  # another sweep took the job while this one was about to start it
+        reason = str(error)
+    raise JobError(reason)

@@ -14,6 +14,19 @@ _LONGEST = 100
 """Characters of a name before its hash; W&B takes 128, file systems 255 bytes."""
 
 
+_timed: set[str] = set()
+
+
+def is_timed(folder: str) -> bool:
+    """Whether this process named a folder by the time, so that it is a new one's."""
+    return folder in _timed
+
+
+def _by_time(folder: str) -> str:
+    _timed.add(folder)
+    return folder
+
+
 def run_name(model: str, data: str) -> str:
     """Makes a name such as `fcos-coco` from the two `_target_`s."""
     return f"{model.split('.')[1]}-{data.split('.')[1]}"
@@ -27,7 +40,7 @@ def run_folder(name: str, resume: str | None, now: str) -> str:
     """
     if resume is None:
         job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID", "none")
-        return f"runs/{name}/{now if job == 'none' else f'job-{job}'}"
+        return _by_time(f"runs/{name}/{now}") if job == "none" else f"runs/{name}/job-{job}"
     if resume == "last":
         runs = sorted(Path("runs", name).glob("*/config.yaml"), key=lambda file: file.stat().st_mtime)
         finished = [file for file in runs if (file.parent / "finished.json").exists()]
@@ -70,4 +83,4 @@ def safe_name(text: str) -> str:
 
 def output_folder(script: str, output: str | None, now: str) -> str:
     """Gives the output folder of a script that does not train: `output`, or a new one in runs/evaluate and the like."""
-    return output or f"runs/{script.removesuffix('_data')}/{now}"
+    return output or _by_time(f"runs/{script.removesuffix('_data')}/{now}")

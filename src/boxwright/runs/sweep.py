@@ -3,6 +3,7 @@
 Hydra makes the jobs and calls `Sweep` (conf/train.yaml, `hydra.callbacks`). Imports nothing heavy.
 """
 
+import json
 import logging
 import math
 import os
@@ -24,10 +25,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import is_group
 from boxwright.config.hydra_internals import LAUNCHER_LOG, is_basic, returned, split_jobs
+from boxwright.runs.claim import InUseError
 from boxwright.runs.folder import failure_reason
 from boxwright.runs.jobs import EXCLUDED, JobError, is_of_a_sweep, print_once, quoted
 from boxwright.runs.log import is_rank_zero
 from boxwright.runs.names import safe_name
+from evaluation.monitored import Score
 
 
 class Sweep(Callback):
@@ -63,7 +66,7 @@ class Sweep(Callback):
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         if is_of_a_sweep(config.hydra):
-            self._was_finished = Path(config.hydra.runtime.output_dir, "finished.json").exists()
+            self._was_finished = _finished_file(config).exists()
             if not self._was_finished:
                 print_once(self._name(config))
 
@@ -76,13 +79,14 @@ class Sweep(Callback):
             if not isinstance(result, JobError | ConfigError):  # printed where they were raised
                 traceback.print_exception(result)
             reason = str(result) if isinstance(result, JobError) else failure_reason(result)
-            self._failed.append(f"{' '.join(_apart(config.hydra))} failed: {reason}")
-            print_once(f"{self._name(config)} failed: {reason}")
+            ended = "is left out" if isinstance(result, InUseError) else "failed"
+            self._failed.append(f"{' '.join(_apart(config.hydra))} {ended}: {reason}")
+            print_once(f"{self._name(config)} {ended}: {reason}")
             job_return.return_value, job_return.status = math.nan, JobStatus.COMPLETED
         elif self._was_finished:
-            monitor = str(OmegaConf.select(config, "callbacks.checkpoints.monitor"))
-            score = f"{result:.4f}" if monitor.startswith("val/loss") else f"{100 * result:.2f} %"
-            print_once(f"{self._name(config)} is finished already: {monitor} {score}")
+            monitor = OmegaConf.select(config, "callbacks.checkpoints.monitor")
+            of = json.loads(_finished_file(config).read_text()).get("score_of", monitor)
+            print_once(f"{self._name(config)} is finished already: {Score(str(of), result)}")
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Makes table and plot of all runs in the sweep's folder; exits with 1 if a job of this command failed."""
@@ -102,6 +106,10 @@ class Sweep(Callback):
     def _name(self, config: DictConfig) -> str:
         of = f" of {self._total}" if self._total else ""
         return f"job {config.hydra.job.num + 1}{of}: {' '.join(_apart(config.hydra))}"
+
+
+def _finished_file(config: DictConfig) -> Path:
+    return Path(config.hydra.runtime.output_dir, "finished.json")
 
 
 def _apart(hydra: Any) -> list[str]:

@@ -30,9 +30,10 @@ log = logging.getLogger(__name__)
 def finish(run: Run, module: TrainingModule, datamodule: DetectionDataModule, trainer: pl.Trainer) -> float:
     """Scores the best checkpoint where the test split differs from the validated one, and sums the run up."""
     best = cast(Checkpoints, trainer.checkpoint_callback)
+    has_list = datamodule.test_list is not None
     is_val = datamodule.test_is_val and not is_limited(trainer.limit_val_batches)
-    tested = best.best_metrics if is_val else {}
-    if run.config.test and not is_val and best.best_step >= 0:
+    tested = best.best_metrics if has_list and is_val else {}
+    if run.config.test and has_list and not is_val and best.best_step >= 0:
         module.load_state_dict(read_checkpoint(best.best_path)["state_dict"])
         trainer.test(module, datamodule, verbose=False)
         tested = module.last.metrics.scalars
@@ -45,13 +46,19 @@ def finish(run: Run, module: TrainingModule, datamodule: DetectionDataModule, tr
         "test": tested,
         "train_seconds": train_seconds(trainer),
     }
+    if best.best_of != best.monitor:
+        results["score_of"] = best.best_of
     if reason := stopped_early(trainer):
         results["stopped"] = reason
     run.finish(results)
-    if run.config.test and tested is best.best_metrics:
+    if run.config.test and (tested is best.best_metrics or not has_list):
+        what = "test is the validation" if has_list else "there is no list to test on; the validation"
         text = metrics_text(Metrics(best.best_metrics, best.best_per_class))
-        log.info("test is the validation of the best checkpoint\n%s", text)
-    log.info("best: %s at step %d", best.best_text, best.best_step)
+        log.info("%s of the best checkpoint\n%s", what, text)
+    if best.best_step < 0:
+        log.info("best: %s, since there was no validation", best.best_text)
+    else:
+        log.info("best: %s at step %d", best.best_text, best.best_step)
     if run.config.test and tested:
         log.info("test: %s", headline(tested))
     if trainer.is_global_zero:

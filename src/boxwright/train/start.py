@@ -56,12 +56,6 @@ def announce(composed: DictConfig, run: Run, module: TrainingModule, trainer: pl
     if run.checkpoint is not None:
         log.info("resumes from %s", run.checkpoint)
     log.info("batch: %d images a step, rate %g, %d steps", cfg.data.batch_size, module.lr, trainer.max_steps)
-    schedule = scaled(cfg, quiet=True).schedule
-    if schedule.get("warmup") is not None and 0 < trainer.max_steps <= schedule.warmup_steps:
-        log.warning(
-            "the warm-up takes %d steps, the whole run %d: the rate never reaches %g; lower schedule.warmup_steps",
-            schedule.warmup_steps, trainer.max_steps, module.lr,
-        )  # fmt: skip
 
 
 def chosen(cfg: DictConfig) -> str:

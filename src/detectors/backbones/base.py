@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torchvision import models
 
+from detectors.arguments import KeepsArguments
 from detectors.backbones.norms import fold_frozen_norms
 from detectors.weights import load_backbone, load_published
 
@@ -32,7 +33,7 @@ def refuse_region_head(backbone: "Backbone") -> None:
         )
 
 
-class Backbone(nn.Module, ABC):
+class Backbone(KeepsArguments, nn.Module, ABC):
     """Images in, feature maps of rising stride out.
 
     The pixel scale belongs to the weights: it lies in persistent buffers and travels in checkpoints.

@@ -1,6 +1,6 @@
 """An exponential moving average of the weights, for evaluation and checkpoints."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -64,3 +64,9 @@ class Averaging(WeightAveraging):
     ) -> None:
         if self.decay is not None:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
+
+def averages(trainer: pl.Trainer) -> bool:
+    """Whether a run keeps an average of its weights."""
+    callbacks: list[pl.Callback] = cast(Any, trainer).callbacks
+    return any(isinstance(callback, Averaging) and callback.decay is not None for callback in callbacks)

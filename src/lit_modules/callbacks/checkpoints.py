@@ -3,12 +3,15 @@
 import logging
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
+from evaluation.files import copy_whole
+from evaluation.monitored import STAND_INS, Monitor, Score
 from lit_modules.lightning_internals import is_validation_due, is_within_step
 from lit_modules.signals import give_back_interrupt
 from lit_modules.training_module import TrainingModule
@@ -23,6 +26,7 @@ class Checkpoints(Checkpoint):
     accumulated micro-batches. A file saved before a validation records that the validation is owed, and a run
     that resumes there validates first: so a kill at any moment loses steps, never a validation.
 
+    A metric that the validated split can't have (AP_large without large objects) is warned of, and AP stands in for it.
     `keep` counts the newest files beside the best one; -1 keeps all.
     """
 
@@ -38,7 +42,10 @@ class Checkpoints(Checkpoint):
                 f"callbacks.checkpoints.keep={keep}: expected -1 for all, or 1 or more; a run resumes from the newest"
             )
         self.folder = Path("checkpoints")
+        self.watched = Monitor(monitor, mode)
         self.monitor, self.mode, self.every_steps, self.keep = monitor, mode, every_steps, keep
+        self.best_of = monitor
+        """The metric that `best_score` is of: the monitored one, or what stands in for it."""
         self.best_score = math.inf if mode == "min" else -math.inf
         self.best_step = -1
         self.best_metrics: dict[str, float] = {}
@@ -46,6 +53,8 @@ class Checkpoints(Checkpoint):
         self._owed = False
         self._stopped = False
         self._saved_step = -1
+        self._named: dict[Path, object] = {}
+        self._warned = False
 
     @property
     def best_path(self) -> Path:
@@ -53,13 +62,13 @@ class Checkpoints(Checkpoint):
 
     @property
     def best_text(self) -> str:
-        """Metric and score of the best checkpoint; in percent unless it is a loss."""
-        is_loss = self.monitor.startswith("val/loss")
-        return f"{self.monitor} " + (f"{self.best_score:.4f}" if is_loss else f"{100 * self.best_score:.2f} %")
+        """Metric and score of the best checkpoint; in percent unless it is a loss; a dash where there is none."""
+        return str(Score(self.best_of, self.best_score))
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "monitor": self.monitor,
+            "best_of": self.best_of,
             "best_score": self.best_score,
             "best_step": self.best_step,
             "best_metrics": self.best_metrics,
@@ -72,6 +81,10 @@ class Checkpoints(Checkpoint):
         if state_dict["monitor"] == self.monitor:  # scores of another metric can't be compared
             self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
             self.best_metrics = state_dict["best_metrics"]
+            self.best_of = state_dict.get("best_of", self.monitor)
+            if not Score(self.best_of, self.best_score).is_known:  # of an earlier version
+                metrics = {f"val/{name}": value for name, value in self.best_metrics.items()}
+                self.best_of, self.best_score = self.watched.score(metrics)
             self.best_per_class = state_dict.get("best_per_class", {})
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -131,15 +144,12 @@ class Checkpoints(Checkpoint):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        score = trainer.callback_metrics.get(self.monitor)
-        if score is None:
-            raise ValueError(
-                f"callbacks.checkpoints.monitor={self.monitor} is not among the metrics of this validation: "
-                + ", ".join(sorted(trainer.callback_metrics))
-            )
-        better = score.item() < self.best_score if self.mode == "min" else score.item() > self.best_score
-        if better or self.best_step < 0:
-            self.best_score, self.best_step = score.item(), trainer.global_step
+        score = monitored(trainer)
+        if not self._warned and (warning := self.watched.warning(score)):
+            self._warned = True
+            log.warning("%s", warning)
+        if self.watched.is_better(score, Score(self.best_of, self.best_score) if self.best_step >= 0 else None):
+            (self.best_of, self.best_score), self.best_step = score, trainer.global_step
             metrics = cast(TrainingModule, pl_module).last.metrics
             self.best_metrics, self.best_per_class = dict(metrics.scalars), dict(metrics.per_class)
         self._owed = False
@@ -160,7 +170,7 @@ class Checkpoints(Checkpoint):
         self._saved_step = step
         if not trainer.is_global_zero:
             return
-        point(self.folder / "last.ckpt", f"step_{step:07d}.ckpt")
+        self._point(self.folder / "last.ckpt", f"step_{step:07d}.ckpt")
         self._point_best()
         for logger in trainer.loggers:
             logger.after_save_checkpoint(cast(Any, self))
@@ -171,7 +181,15 @@ class Checkpoints(Checkpoint):
     def _point_best(self) -> None:
         target = f"step_{self.best_step:07d}.ckpt"
         if (self.folder / target).exists():
-            point(self.best_path, target)
+            self._point(self.best_path, target)
+
+    def _point(self, name: Path, target: str) -> None:
+        """Gives a checkpoint another name; not again to the same file, since it may take a copy."""
+        found = name.with_name(target).stat()
+        file = (found.st_ino, found.st_mtime_ns)
+        if self._named.get(name) != file and not point(name, target) and not self._named:
+            log.info("%s can't hold links: best.ckpt and last.ckpt are copies", self.folder)
+        self._named[name] = file
 
     def _stop_if_asked(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         signals = module.signals
@@ -182,6 +200,18 @@ class Checkpoints(Checkpoint):
         log.info("%s: saved step %d; continue with resume=%s", signals.reason, trainer.global_step, self.folder.parent)
         # Children end quietly: the launcher kills everybody when one of them reports a failure.
         raise SystemExit(signals.exit_code if trainer.local_rank == 0 else 0)
+
+
+def monitored(trainer: pl.Trainer) -> Score:
+    """The number that the validation which has just ended is judged by, on every rank."""
+    checkpoints, metrics = cast(Checkpoints, trainer.checkpoint_callback), trainer.callback_metrics
+    if checkpoints.monitor not in metrics:
+        raise ValueError(
+            f"callbacks.checkpoints.monitor={checkpoints.monitor} is not among the metrics of this validation: "
+            + ", ".join(sorted(metrics))
+        )
+    names = {checkpoints.monitor, *STAND_INS} & metrics.keys()
+    return checkpoints.watched.score({name: metrics[name].item() for name in names})
 
 
 def refuse_cut_steps(trainer: pl.Trainer) -> None:
@@ -199,9 +229,22 @@ def saved(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(file.stem.removeprefix("step_")), file) for file in folder.glob("step_*.ckpt"))
 
 
-def point(link: Path, target: str) -> None:
-    """Makes a relative link, replacing an older one in a single step."""
-    part = link.with_name(f".{link.name}.{os.getpid()}.part")
+def point(name: Path, target: str) -> bool:
+    """Gives a file in the folder of `name` that name too, in place of what has it, in a single step.
+
+    By a relative link; by a hard link or else a copy where the file system has none (exFAT, network drives, folders of
+    a cloud). False for a copy.
+    """
+    file, part = name.with_name(target), name.with_name(f".{name.name}.{os.getpid()}.part")
     part.unlink(missing_ok=True)
-    part.symlink_to(target)
-    os.replace(part, link)
+    try:
+        for link in (lambda: part.symlink_to(target), lambda: part.hardlink_to(file)):
+            with suppress(OSError):  # of a kind that differs between file systems; one that matters, a copy meets too
+                link()
+                os.replace(part, name)
+                return True
+        part.unlink(missing_ok=True)
+        copy_whole(file, name)
+        return False
+    finally:
+        part.unlink(missing_ok=True)

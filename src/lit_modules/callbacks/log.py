@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import Callback, RichProgressBar
 from torch import Tensor
 
 from datamodules.batch import Batch
+from lit_modules.callbacks import estimate
 from lit_modules.data import data_of
 from lit_modules.lightning_internals import is_within_step
 from lit_modules.machine import memory_mb
@@ -51,6 +52,9 @@ class Log(Callback):
         self.shown: dict[str, str] = {}
         """Figures of the last line, by the headings of their columns."""
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        cast(TrainingModule, pl_module).logs_itself = False
+
     def state_dict(self) -> dict[str, Any]:
         """Stores the losses since the last row, so that a resumed run's next row is that of an uninterrupted one."""
         self._read()
@@ -80,6 +84,7 @@ class Log(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started = self._last_step = self._batch_end = time.perf_counter()
         self._first_step = trainer.global_step
+        self._first_times: list[float] = []
         self._data_time = 0.0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -110,9 +115,20 @@ class Log(Callback):
         self.seconds += now - self._last_step
         self._data_times.append(self._data_time)
         self._last_step, self._data_time = now, 0.0
+        self._estimate(trainer)
         step = trainer.global_step
         if step % cast(Any, trainer).log_every_n_steps == 0 or step == trainer.estimated_stepping_batches:
             self._report(trainer, cast(TrainingModule, pl_module))
+
+    def _estimate(self, trainer: pl.Trainer) -> None:
+        """Tells once how long the rest will take."""
+        if len(self._first_times) == estimate.STEPS:
+            return
+        self._first_times.append(self._step_times[-1])
+        if len(self._first_times) == estimate.STEPS and trainer.is_global_zero:
+            rest = estimate.rest(trainer, images_per_step=max(self._images / len(self._step_times), 1))
+            if rest.steps:
+                log.info("%s", rest.told(self._first_times))
 
     def _report(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         self._read()

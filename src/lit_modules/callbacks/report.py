@@ -159,7 +159,7 @@ class Report(Callback):
             step=self._step,
             scores=module.last.metrics.scalars,
             weights=weights(config),
-            best=(best.monitor, best.best_score, best.best_step) if best.best_step >= 0 else None,
+            best=(best.best_of, best.best_score, best.best_step) if best.best_step >= 0 else None,
             test=self._test,
             time=clock(self._trained()),
             device=device_name(trainer),

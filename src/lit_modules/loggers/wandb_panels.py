@@ -77,11 +77,11 @@ def per_class(analysis: Analysis) -> wandb.Table:
     """Makes the table of each class's metrics; cells are empty where a class has no objects."""
     metrics = analysis.metrics
     names = [name for name in next(iter(metrics.per_class.values())) if name != "num_objects"]
-    table = wandb.Table(columns=["class", *names, "objects", "best-F1 threshold", "F1"])
-    for name, row in metrics.per_class.items():
-        best = metrics.curves[name].best
+    table = wandb.Table(columns=["class", *names, "objects", "threshold", "best F1"])
+    for threshold, (name, row) in zip(analysis.thresholds.scores.tolist(), metrics.per_class.items(), strict=True):
         values = [row[column] if row[column] >= 0 else None for column in names]
-        table.add_data(name, *values, int(row["num_objects"]), best.threshold, best.f1)
+        shown_from = threshold if np.isfinite(threshold) else None
+        table.add_data(name, *values, int(row["num_objects"]), shown_from, metrics.curves[name].best.f1)
     return table
 
 

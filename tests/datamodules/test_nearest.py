@@ -1,0 +1,118 @@
+"""Images that are not where their annotations say: the file that fits, how its path differs, and what to do."""
+
+import json
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_data import coco, voc, voc_object, write_coco, write_image, write_voc
+
+from datamodules.errors import DataError
+from datamodules.nearest import nearest
+
+NFC, NFD = (unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD"))
+
+CASES = {  # file_name, the file from the root, what is said
+    "backslashes": (r"sub\a.png", "train/sub/a.png", "backslashes in place of slashes"),
+    "Windows' absolute path": (
+        r"C:\Users\bob\cells\a.png", "train/a.png",
+        "backslashes in place of slashes, an absolute path of another machine",
+    ),
+    "absolute path": ("/home/bob/train/a.png", "train/a.png", "an absolute path of another machine"),
+    "URL quotes": ("a%20b.png", "train/a b.png", "URL quotes, as %20 for a space"),
+    "URL quotes on the disk": ("a b.png", "train/a%20b.png", "URL quotes in the name of the file itself"),
+    "letter case": ("A.PNG", "train/a.png", "other letter case"),
+    "letter case of a folder": ("Sub/a.png", "train/sub/a.png", "other letter case"),
+    "composed": (NFC, f"train/{NFD}", "another Unicode form of a letter (NFC, NFD)"),
+    "decomposed": (NFD, f"train/{NFC}", "another Unicode form of a letter (NFC, NFD)"),
+    "folder too many": ("train/a.png", "train/a.png", "the folder train is one too many"),
+    "folder too few": ("a.png", "train/images/a.png", "the folder images is lacking"),
+    "other folder": ("a.png", "val/a.png", "the folder val in place of train"),
+    "other ending": ("a.jpg", "train/a.png", "the ending .png in place of .jpg"),
+    "space": ("a.png ", "train/a.png", "spaces around a name"),
+    "several": (
+        r"Images\A%20B.PNG", "images/a b.png",
+        "backslashes in place of slashes, URL quotes, as %20 for a space, other letter case, "
+        "the folder train is one too many",
+    ),
+}  # fmt: skip
+
+
+def with_name(root: Path, name: str, file: str, size: bool = True) -> Path:
+    """A data set of one image that its annotations call `name`, and that lies at `file`."""
+    write_coco(root, [(40, 60)], [[[1, 2, 10, 12]]])
+    annotations = root / "annotations" / "instances_train.json"
+    content: Any = json.loads(annotations.read_text())
+    content["images"][0]["file_name"] = name
+    if not size:
+        del content["images"][0]["width"]
+    annotations.write_text(json.dumps(content))
+    (root / "train" / "train_0.png").unlink()
+    write_image(root / file, (40, 60))
+    return root
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_coco_names_the_nearest_file_and_how_it_differs(case: str, tmp_path: Path) -> None:
+    name, file, cause = CASES[case]
+    root = with_name(tmp_path, name, file)
+    with pytest.raises(DataError) as error:
+        coco(root).setup("fit")
+    told = str(error.value).splitlines()[-1]
+    assert f" is {tmp_path / file}: {cause}; " in told or f" is {str(tmp_path / file)!r}: {cause}; " in told
+
+
+@pytest.mark.parametrize(("name", "file"), [("a.png", "pictures/train/a.png"), ("train/a.png", "train/a.png")])
+def test_an_override_that_finds_the_images_is_given_where_there_is_one(name: str, file: str, tmp_path: Path) -> None:
+    root = with_name(tmp_path, name, file)
+    with pytest.raises(DataError) as error:
+        coco(root).setup("fit")
+    images = {"a.png": "pictures/{split}", "train/a.png": "."}[name]
+    assert str(error.value).endswith("set \"data.images='pictures/{split}'\"" if "{" in images else "set data.images=.")
+    coco(root, images=images).setup("fit")
+
+
+def test_the_cause_is_named_too_where_the_size_was_to_be_read_from_the_image(tmp_path: Path) -> None:
+    root = with_name(tmp_path, "A.png", "train/a.png", size=False)
+    with pytest.raises(DataError, match=r"no usable size(.|\n)*nearest to .*A\.png is .*a\.png: other letter case"):
+        coco(root).setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("stem", "file", "cause"),
+    [
+        ("a", "JPEGImages/A.jpg", "other letter case"),
+        ("a", "images/a.jpg", "the folder images in place of JPEGImages"),
+        (NFC.removesuffix(".png"), f"JPEGImages/{NFD.removesuffix('.png')}.jpg", "another Unicode form"),
+    ],
+)
+def test_voc_names_the_nearest_file_too(stem: str, file: str, cause: str, tmp_path: Path) -> None:
+    root = write_voc(tmp_path, {stem: voc_object("a", "1 1 9 9"), "other": voc_object("b", "1 1 9 9")})
+    (root / "JPEGImages" / f"{stem}.jpg").unlink()
+    write_image(root / file, (30, 40))
+    with pytest.raises(DataError, match=f"missing image files: 1 of 2(.|\n)*{cause}.*; images lie in JPEGImages"):
+        voc(root).setup("fit")
+    assert voc(root, on_error="skip").survey("train").explained.startswith("nearest to ")
+
+
+def test_of_files_of_one_name_that_with_most_folders_in_common_is_nearest(tmp_path: Path) -> None:
+    for file in ("a.png", "val/x/a.png", "train/x/a.png", "train/a.jpg"):
+        write_image(tmp_path / file, (4, 4))
+    near = nearest(["/home/bob/train/x/a.png"], tmp_path)
+    assert near is not None
+    assert near.found == str(tmp_path / "train/x/a.png")
+
+
+def test_a_file_that_nothing_resembles_is_passed_over_for_the_next(tmp_path: Path) -> None:
+    write_image(tmp_path / "b.png", (4, 4))
+    near = nearest([f"{tmp_path}/a.png", f"{tmp_path}/B.png"], tmp_path)
+    assert near is not None
+    assert near.missing.endswith("B.png")
+    assert nearest([f"{tmp_path}/a.png"], tmp_path) is None
+
+
+def test_where_no_image_is_missing_nothing_is_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datamodules.nearest._files", lambda _: pytest.fail("looked through"))
+    data = coco(write_coco(tmp_path, [(40, 60)], [[[1, 2, 10, 12]]]))
+    assert data.survey("train").explained == ""
