@@ -62,8 +62,8 @@ class Findings:
         turned, stored, either = (self.turns[key] for key in ("turned", "stored", "either"))
         if turned and stored:
             lines.append(
-                f"images annotated as their EXIF orientation turns them: {turned}, as they are stored: {stored}; each is "
-                f"read as its size says, and like most where that doesn't tell: data.exif=auto {_MEANS[self.exif]}"
+                f"images annotated as their EXIF orientation turns them: {turned}, as they are stored: {stored}; each "
+                f"is read as its size says, and like most where that doesn't tell: data.exif=auto {_MEANS[self.exif]}"
             )
         elif either and not turned and not stored:
             lines.append(
