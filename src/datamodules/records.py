@@ -74,22 +74,21 @@ class Findings:
         turned, stored, either = (self.turns[key] for key in ("turned", "stored", "either"))
         if turned and stored:
             lines.append(
-                f"{turned} images are annotated as their EXIF orientation turns them and {stored} as they are stored; "
-                f"each is read as its size says, or like most where that doesn't tell (data.exif=auto "
-                f"{_MEANS[self.exif]})"
+                f"images annotated as their EXIF orientation turns them: {turned}, as they are stored: {stored}; each "
+                f"is read as its size says, and like most where that doesn't tell: data.exif=auto {_MEANS[self.exif]}"
             )
         elif either and not turned and not stored:
             lines.append(
-                f"{either} images have an EXIF orientation, and no annotated size that tells whether boxes lie on the "
-                "turned picture or on the stored one (half turns, mirror images, squares): they are turned, as viewers "
-                "show them; data.exif=ignore leaves them as stored"
+                "images with an EXIF orientation that no annotated size confirms (half turns, mirror images, squares): "
+                f"{either}; they are turned, as viewers show them; if boxes were drawn on the stored pixels, set "
+                "data.exif=ignore"
             )
         return lines
 
     def told(self) -> str:
         """Says what the annotated sizes tell about EXIF orientations; nothing where there are none to tell."""
         count = self.turns["stored" if self.exif == "ignore" else "turned"]
-        return f"data.exif=auto {_MEANS[self.exif]}, as {count} annotated sizes tell" if count else ""
+        return f"data.exif=auto {_MEANS[self.exif]} (annotated sizes that tell: {count})" if count else ""
 
     def __str__(self) -> str:
         """Lists the first ten problems and the counts of all."""

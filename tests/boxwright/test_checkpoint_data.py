@@ -67,9 +67,18 @@ def test_what_is_given_counts_though_it_is_the_default() -> None:
 
 
 def test_of_another_kind_only_sizes_and_batches_are_the_checkpoints() -> None:
-    trained = stored("voc", resize=320, rule="square", eval_batch_size=3, on_error="skip", test_split="mine")
+    trained = stored(
+        "voc",
+        resize=320,
+        rule="square",
+        eval_batch_size=3,
+        on_error="skip",
+        test_split="mine",
+        exif="ignore",
+        value_range=[0, 4095],
+    )
     data, taken = data_config(given("data=coco", "data.root=/here"), trained)
-    assert taken == {"resize": 320, "rule": "square", "eval_batch_size": 3}
+    assert taken == {"resize": 320, "rule": "square", "eval_batch_size": 3, "value_range": [0, 4095]}
     assert data == {**stored("coco", root="/here", num_workers=2, cache_dir=None, seed=0), **taken}
 
 

@@ -76,7 +76,7 @@ def test_sizes_that_tell_decide_for_those_that_do_not(tmp_path: Path, drawn_on: 
     assert_boxes_are_red(data)
     assert not said
     way = {"turned": "turns images by their EXIF orientation", "stored": "leaves images as stored"}[drawn_on]
-    assert f"; data.exif=auto {way}, as 1 annotated sizes tell" in data.describe()
+    assert f"; data.exif=auto {way} (annotated sizes that tell: 1)" in data.describe()
     assert data.exif_meaning == {"turned": "apply", "stored": "ignore"}[drawn_on]
 
 
@@ -95,7 +95,9 @@ def test_a_setting_says_it_where_no_size_does(tmp_path: Path, drawn_on: str, siz
         data, said = opened(tmp_path)
         assert_boxes_are_red(data)
         (line,) = said
-        assert f"{len(pictures)} images have an EXIF orientation, and no annotated size that tells" in line
+        assert (
+            f"no annotated size confirms (half turns, mirror images, squares): {len(pictures)}; they are turned" in line
+        )
         assert "data.exif=ignore" in line
 
 
@@ -105,7 +107,7 @@ def test_each_image_is_read_by_its_own_size_first(tmp_path: Path) -> None:
     data, said = opened(write(tmp_path, *stored, (size, 6, "turned")))
     assert_boxes_are_red(data)
     (line,) = said
-    assert "1 images are annotated as their EXIF orientation turns them and 2 as they are stored" in line
+    assert "images annotated as their EXIF orientation turns them: 1, as they are stored: 2; each is read" in line
 
 
 def test_an_orientation_that_comes_or_goes_is_seen(tmp_path: Path) -> None:
@@ -146,6 +148,15 @@ def test_voc_with_half_turns_on_stored_pixels(tmp_path: Path) -> None:
     data = voc(tmp_path, exif="ignore")
     data.setup("fit")
     assert_boxes_are_red(data)
+
+
+def test_further_pictures_of_a_file_are_said_when_it_is_opened(tmp_path: Path) -> None:
+    root = write(tmp_path, *[((60, 80), 1, "stored")] * 3)
+    for name in ("1.tif", "3.tif"):
+        image = picture((60, 80), 1, "stored")
+        image.save(root / "train" / name, save_all=True, append_images=[image])
+    _, (line,) = opened(root)
+    assert f"several pictures (an animation, pages), of which the first is taken: 2, first: {root}/train/1.tif" in line
 
 
 def test_only_a_choice_is_taken(tmp_path: Path) -> None:

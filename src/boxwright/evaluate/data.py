@@ -39,7 +39,7 @@ def data_config(cfg: DictConfig, stored: Mapping[str, Any]) -> tuple[dict[str, A
     """Returns the data config to score with, and the settings in it that the checkpoint changed.
 
     For a data set of the same kind every setting that the command line doesn't give is the checkpoint's, except its
-    place and how it is read ahead; for another kind only how images are resized and batched.
+    place and how it is read ahead; for another kind only how images are scaled, resized and batched.
     """
     if cfg.get("data") is None:
         return {**stored, "augmentations": None}, {}
@@ -51,7 +51,7 @@ def data_config(cfg: DictConfig, stored: Mapping[str, Any]) -> tuple[dict[str, A
         )
     keys = data if data["_target_"] == stored["_target_"] else _OF_ANY_KIND
     chosen = {*_OF_THE_MACHINE, *_given_keys(cfg)}
-    kept = {key: stored[key] for key in keys if key in stored and key not in chosen}
+    kept = {key: stored[key] for key in keys if key in stored and key in data and key not in chosen}
     silent = {*_OF_TRAINING, "val_split" if cfg.split == "test" else "test_split"}
     changed = {key: value for key, value in kept.items() if value != data[key] and key not in silent}
     return {**data, **kept, "augmentations": None}, changed
