@@ -262,7 +262,10 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         return {
             "crowd": wanted & index.crowd,
             "difficult": wanted & index.difficult & ~used,
-            f"with a side under {self.min_box:g} pixels": wanted & ~index.crowd & ~index.difficult & ~used,
+            f"with a side under {self.min_box:g} {'pixel' if self.min_box == 1 else 'pixels'}": wanted
+            & ~index.crowd
+            & ~index.difficult
+            & ~used,
             "of other classes": here & (labels < 0),
         }
 
@@ -347,8 +350,10 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         return dict(sum((index.findings.counts for index in indexes.values()), Counter[str]()))
 
     def describe(self) -> str:
-        """Describes each split in a line: what is in it, and what training does not use."""
-        return "\n".join(self._describe(role, split) for role, split in self._splits.items())
+        """Describes each split in a line: what is in it, and what training does not use; then what is doubtful."""
+        found = [doubt for split in self._splits.values() for doubt in split.index.findings.doubts]
+        doubts = list(dict.fromkeys(found)) if self.check_boxes else []
+        return "\n".join([*(self._describe(role, split) for role, split in self._splits.items()), *doubts])
 
     def _describe(self, role: Role, split: Split) -> str:
         index, here = split.index, np.isin(split.index.image_index(), split.rows)

@@ -67,6 +67,7 @@ def test_corners_in_the_bbox_are_asked_about_by_file(tmp_path: Path) -> None:
     assert "as they are now, 4 do" in doubt
     assert "inspect_data.py" in doubt
     assert len(told(coco(tmp_path, train_split="train+more"))) == 1  # what is filled in
+    assert doubt.partition(", ")[2].startswith(data.describe().splitlines()[-1])  # where log and report have it
     assert len(data.truth("train").boxes) == 22
 
 

@@ -136,7 +136,7 @@ def test_boxes_that_stick_out_or_have_no_area_stay_in_truth_and_are_cut_or_dropp
     batch = next(iter(data.train_dataloader()))
     assert batch.boxes.tolist() == [[[0, 2, 6, 32]]]
     assert "1 box cut at the border" in data.describe()
-    assert "3 with a side under 1 pixels" in data.describe()
+    assert "3 with a side under 1 pixel" in data.describe()
 
 
 def test_missing_images_are_found_at_setup_by_name(tmp_path: Path) -> None:
