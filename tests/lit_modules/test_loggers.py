@@ -2,9 +2,11 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lit_modules.loggers import wandb as ours
 from lit_modules.loggers.csv_file import CSVLogger
 from lit_modules.loggers.wandb import WandbLogger, has_api_key
 
@@ -70,3 +72,92 @@ def test_online_without_an_api_key_is_refused_rather_than_asked_for(tmp_path, mo
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with pytest.raises(ValueError, match=r"logger\.wandb\.mode=online.*set WANDB_API_KEY, or run `wandb login`"):
         WandbLogger(str(tmp_path), mode="online")
+
+
+@pytest.fixture
+def with_key(monkeypatch, tmp_path):
+    """A user who has a key."""
+    monkeypatch.setenv("WANDB_API_KEY", 40 * "a")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    for name in ("DIR", "CACHE_DIR", "DATA_DIR"):
+        monkeypatch.delenv(f"WANDB_{name}", raising=False)
+    monkeypatch.setattr(ours, "_folders", {})
+
+
+def test_without_an_answer_the_run_is_offline_after_a_short_time_and_says_so(with_key, monkeypatch, tmp_path, caplog):
+    import wandb
+
+    monkeypatch.setattr(ours, "_ANSWER", 1.0)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # where nothing listens
+    logger = WandbLogger(str(tmp_path))
+    try:
+        logger.drop_after(0)
+        logger.log_hyperparams({"a": 1})
+        logger.log_metrics({"x": 1.0}, 1)
+        (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert "W&B: http://127.0.0.1:9 gave no answer in 1 s, or refused (" in line
+        assert f"; offline in {tmp_path}/wandb, and `wandb sync` uploads it" in line
+        assert len(list((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))) == 1
+        assert not list((tmp_path / "wandb").glob("run-*"))
+    finally:
+        logger.experiment.finish()
+        wandb.teardown()
+
+
+class Server:
+    """W&B whose server is what a test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import wandb
+
+        self.modes: list[str] = []
+        self.settings: list[Any] = []
+        self.refuses: Exception | None = None
+        self.dir, self.ended, self.at_exit = "wandb/run-1-a/files", [], []
+        monkeypatch.setattr(wandb, "init", self.init)
+        monkeypatch.setattr(wandb, "teardown", lambda: None)
+        monkeypatch.setattr(ours.atexit, "register", self.at_exit.append)
+
+    def init(self, mode: str, settings: Any, **_: Any) -> "Server":
+        self.modes.append(mode)
+        self.settings.append(settings)
+        if self.refuses is not None and mode == "online":
+            raise self.refuses
+        return self
+
+    def finish(self, exit_code: int | None) -> None:
+        self.ended.append(exit_code)
+        raise TimeoutError
+
+
+@pytest.fixture
+def server(with_key, monkeypatch) -> Server:
+    return Server(monkeypatch)
+
+
+def test_a_refusal_by_wandb_costs_a_line_and_not_the_run(server, tmp_path, caplog):
+    from wandb.errors import UsageError
+
+    server.refuses = UsageError("WANDB_API_KEY invalid\nadvice")
+    assert WandbLogger(str(tmp_path)).experiment is server
+    assert server.modes == ["online", "offline"]
+    assert "(WANDB_API_KEY invalid); offline" in caplog.text
+
+
+def test_a_server_that_dies_in_the_middle_is_waited_for_a_short_time(server, tmp_path, caplog):
+    logger = WandbLogger(str(tmp_path))
+    logger.finalize("success")
+    assert not server.ended  # more is logged after training
+    logger.finalize("failed")
+    assert server.ended == [1]
+    assert server.at_exit == [logger._end]  # which ends one that did not fail
+    assert server.modes == ["online"]
+    assert (server.settings[0].init_timeout, server.settings[0].finish_timeout) == (20, 60)
+    assert server.settings[0].finish_timeout_raises
+    assert "W&B: not everything was uploaded in 60 s; all of it is in wandb/run-1-a, and" in caplog.text
+
+
+def test_a_patience_of_the_users_own_counts(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "300")
+    assert WandbLogger(str(tmp_path)).experiment is server
+    assert "init_timeout" not in server.settings[0].model_fields_set

@@ -1,9 +1,11 @@
 """A logger for Weights & Biases that never asks for a login."""
 
+import atexit
 import logging
 import netrc
 import os
 import secrets
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -21,10 +23,15 @@ from reports.validation_pictures import Picture
 log = logging.getLogger(__name__)
 
 
+_ANSWER, _UPLOAD = 20.0, 60.0
+"""Seconds that W&B's server has to answer at the start, and to take what is left at the end."""
+
+
 class WandbLogger(LightningWandbLogger):
     """Logs to W&B without asking: without an API key the run is offline, and all files stay in its folder.
 
-    What W&B rejects once the run has begun costs a warning, not the run.
+    Offline is also a run whose server does not answer at the start, or refuses it. What W&B rejects once the run has
+    begun costs a warning, not the run.
     """
 
     def __init__(
@@ -73,8 +80,50 @@ class WandbLogger(LightningWandbLogger):
         self._wandb_init.pop("anonymous", None)  # Lightning's default, of which W&B warns
 
     @property
+    def experiment(self) -> Any:
+        """W&B's run, once it has begun; a dummy on ranks other than 0."""
+        begun: object = cast(Any, self)._experiment
+        if begun is None and self._wandb_init["mode"] == "online" and rank_zero_only.rank == 0:  # pyright: ignore[reportFunctionMemberAccess]
+            self._begin_online()
+        return cast(Any, super().experiment)  # pyright: ignore[reportUnknownMemberType]
+
+    def _begin_online(self) -> None:
+        """Begins the run where W&B answers and takes it; else it will be offline, and why is said."""
+        import wandb
+
+        self._wandb_init["settings"] = _patience()
+        folder = Path(self.save_dir or ".", "wandb")
+        before = set(folder.glob("run-*"))
+        try:
+            super().experiment  # noqa: B018  # pyright: ignore[reportUnknownMemberType, reportUnusedExpression]
+        except (wandb.Error, OSError) as error:
+            wandb.teardown()
+            for left in set(folder.glob("run-*")) - before:
+                shutil.rmtree(left, ignore_errors=True)
+            self._wandb_init |= {"mode": "offline", "settings": None}
+            log.warning(
+                "W&B: %s gave no answer in %.0f s, or refused (%s); offline in %s, and `wandb sync` uploads it",
+                os.environ.get("WANDB_BASE_URL", "its server"), _ANSWER, _in_a_line(error), folder,
+            )  # fmt: skip
+        else:
+            atexit.register(self._end)
+
+    def _end(self, exit_code: int | None = None) -> None:
+        """Ends the run, with what W&B takes of it in time. By itself W&B would wait for its server without end."""
+        atexit.unregister(self._end)
+        try:
+            self._run.finish(exit_code=exit_code)
+        except Exception as error:
+            if not isinstance(error, TimeoutError):
+                log.warning("W&B: %s: %s", type(error).__name__, error)
+            log.warning(
+                "W&B: not everything was uploaded in %.0f s; all of it is in %s, and `wandb sync` uploads it",
+                _UPLOAD, Path(self._run.dir).parent,
+            )  # fmt: skip
+
+    @property
     def _run(self) -> Any:
-        return cast(Any, self.experiment)  # pyright: ignore[reportUnknownMemberType]
+        return self.experiment
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
@@ -131,7 +180,25 @@ class WandbLogger(LightningWandbLogger):
     def finalize(self, status: str) -> None:
         super().finalize(status)
         if status == "failed":  # or the next job of a sweep would end it as a success
-            self._run.finish(exit_code=1)
+            self._end(exit_code=1)
+
+
+def _patience() -> Any:
+    """Limits to W&B's waiting, but for those that the environment sets."""
+    import wandb
+
+    limits: dict[str, Any] = {"init_timeout": _ANSWER, "finish_timeout": _UPLOAD, "finish_timeout_raises": True}
+    known: Any = getattr(wandb.Settings, "model_fields", limits)  # before 0.31 the end has none
+    chosen = {
+        name: limit for name, limit in limits.items() if name in known and f"WANDB_{name.upper()}" not in os.environ
+    }
+    return wandb.Settings(**chosen)
+
+
+def _in_a_line(error: Exception) -> str:
+    """What W&B says, without its advice."""
+    lines = str(error).splitlines()
+    return lines[0][:200] if lines else type(error).__name__
 
 
 _folders: dict[str, str] = {}
