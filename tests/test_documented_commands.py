@@ -18,7 +18,7 @@ SCRIPTS = ("train", "evaluate", "predict", "inspect_data", "benchmark")
 GROUPS = ("model", "data", "trainer", "optimizer", "schedule", "callbacks", "logger")
 TREE = CONF.parent
 TEXTS = [TREE / "README.md", *sorted((TREE / "docs").glob("*.md")), *sorted((TREE / "measurements").glob("*.md"))]
-MEANT_WRONG = {"data.resiez", "model.center_samplin"}
+MEANT_WRONG = {"data.resiez", "model.center_samplin", "trainer.max_step"}
 """Misspelt on purpose, to show the answer."""
 
 
