@@ -17,7 +17,7 @@ from datamodules.batch import Batch
 from datamodules.checks import refuse_doubles, report, report_missing, why_no_box
 from datamodules.dataset import DetectionDataset, Sample, collate, init_worker, read_batches
 from datamodules.errors import DataError
-from datamodules.images import decode
+from datamodules.images import ImageError, decode
 from datamodules.index import AnnotationIndex
 from datamodules.sampler import EvalBatches, GlobalBatches, RankBatches, TrainLoader
 from datamodules.shared_blocks import shared_blocks
@@ -169,6 +169,8 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             reason = f"it lists {counted(len(index), 'image')}, of which none is left with {settings}"
             raise DataError(f"data.{role}_split={name!r} is empty: {reason if len(index) else 'it lists no image'}")
         report_missing(name, [index.image_path(row) for row in index.missing(rows)], len(rows), self.on_error)
+        if self.on_error == "skip":
+            self._refuse_unreadable(name, index, rows)
         if role != "train":
             refuse_doubles(name, index.image_ids(rows))
         return Split(name, index, rows, split.class_map)
@@ -180,6 +182,19 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             if role != "test":
                 raise
             raise DataError(f"{error}. Where there is no list to test on, set data.test_split=null") from error
+
+    def _refuse_unreadable(self, name: str, index: AnnotationIndex, rows: np.ndarray) -> None:
+        """DataError where every image of a split would be skipped; as a rule the first one tells that it is not so."""
+        first: ImageError | None = None
+        for row in rows.tolist():
+            try:
+                self._picture(index, row)
+                return
+            except ImageError as error:
+                first = first or error
+        raise DataError(
+            f"no image of split {name!r} can be read, with data.on_error=skip none is left; {first}"
+        ) from first
 
     def _map_classes(self, name: str, index: AnnotationIndex) -> np.ndarray:
         """Returns the label of each class of the index."""
