@@ -18,7 +18,7 @@ from datamodules.checks import refuse_doubles, report, report_missing, why_no_bo
 from datamodules.dataset import DetectionDataset, Sample, collate, init_worker, read_batches
 from datamodules.decoding import Decoding
 from datamodules.errors import DataError
-from datamodules.images import decode
+from datamodules.images import ImageError, decode
 from datamodules.index import AnnotationIndex
 from datamodules.loaders import Loader, Role, TrainLoader
 from datamodules.records import Exif
@@ -202,6 +202,8 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             raise DataError(f"data.{role}_split={name!r} is empty: {reason if len(index) else 'it lists no image'}")
         missing = [index.image_path(row) for row in index.missing(rows)]
         report_missing(name, missing, len(rows), self.on_error, self.explain_missing)
+        if self.on_error == "skip":
+            self._refuse_unreadable(name, index, rows)
         if role != "train":
             refuse_doubles(name, index.image_ids(rows))
         return Split(name, index, rows, split.class_map)
@@ -213,6 +215,19 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             if role != "test":
                 raise
             raise DataError(f"{error}. Where there is no list to test on, set data.test_split=null") from error
+
+    def _refuse_unreadable(self, name: str, index: AnnotationIndex, rows: np.ndarray) -> None:
+        """DataError where every image of a split would be skipped; as a rule the first one tells that it is not so."""
+        first: ImageError | None = None
+        for row in rows.tolist():
+            try:
+                self._picture(index, row)
+                return
+            except ImageError as error:
+                first = first or error
+        raise DataError(
+            f"no image of split {name!r} can be read, with data.on_error=skip none is left; {first}"
+        ) from first
 
     def _map_classes(self, name: str, index: AnnotationIndex) -> np.ndarray:
         """Returns the label of each class of the index."""

@@ -163,6 +163,19 @@ def test_boxes_too_small_to_train_are_scored(tmp_path: Path) -> None:
     assert told(checked(tmp_path, min_box=9), "validate") == []
 
 
+def test_a_split_of_which_no_image_can_be_read_is_refused(tmp_path: Path) -> None:
+    write_coco(tmp_path, [SIZE] * 3, [RIGHT] * 3)
+    write_coco(tmp_path, [SIZE] * 2, [RIGHT] * 2, "more")
+    for file in (tmp_path / "more").iterdir():
+        file.write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    for role in ("train_split", "val_split"):
+        said = refused(coco(tmp_path, on_error="skip", **{role: "more"}))
+        assert said.startswith("no image of split 'more' can be read, with data.on_error=skip none is left; ")
+        assert "more_0.png" in said
+    shutil.copy(tmp_path / "train" / "train_1.png", tmp_path / "more" / "more_1.png")
+    assert told(coco(tmp_path, on_error="skip", train_split="more")) == []
+
+
 # Areas, sizes, categories
 
 

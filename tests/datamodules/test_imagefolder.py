@@ -292,6 +292,15 @@ def test_an_unreadable_image_is_named_or_left_out(root: Path) -> None:
         assert len(batch.images) == len(batch.infos) == len(batch.labels) == 4 - len(batch.unread)
 
 
+def test_a_split_without_an_image_that_can_be_read_is_refused(root: Path) -> None:
+    for file in (root / "train").glob("*/*.png"):
+        file.write_bytes(b"")
+    assert "no image of split 'train' can be read" in refused(root, on_error="skip")
+    for file in (root / "train").glob("*/*.png"):
+        file.unlink()
+    assert "data.train_split='train' is empty: it lists no image" in refused(root, on_error="skip")
+
+
 def test_files_that_come_and_go_are_noticed(root: Path) -> None:
     data = folder(root)
     data.setup("fit")

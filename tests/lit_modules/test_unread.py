@@ -132,9 +132,11 @@ def test_a_split_is_scored_as_if_the_unreadable_images_were_not_in_it(tmp_path: 
 
 def test_a_split_of_which_nothing_can_be_read_is_an_error(tmp_path: Path) -> None:
     write_coco(tmp_path, [(64, 64)], [BOX])
-    (tmp_path / "train" / "train_0.png").write_bytes(b"")
+    data = coco(tmp_path, resize=64, on_error="skip")
+    data.setup("validate")
+    (tmp_path / "train" / "train_0.png").write_bytes(b"")  # only now: at the set-up it would be noticed
     with pytest.raises(ValueError, match=r"no image to score: .* none of its images could be read"):
-        evaluated(1, coco(tmp_path, resize=64, on_error="skip"), set())
+        evaluated(1, data, set())
 
 
 def test_what_was_skipped_is_kept_in_the_folder_and_told_once(tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def _with_split(cfg: DictConfig, datamodule: DetectionDataModule) -> DictConfig:
     """The config with the split that is scored: what validation scores is not called a test."""
     if cfg.split != "test" or datamodule.test_list is not None:
         return cfg
-    log.info("there is no list to test on (data.test_split=%s): scored is the val split", datamodule.test_split)
+    log.info("there is no list to test on (data.test_split=%s): scored is val", datamodule.test_split or "null")
     return OmegaConf.create({**plain(cfg), "split": "val"})
 
 
