@@ -86,8 +86,8 @@ def test_two_ranks_train_as_one(norm, model, train, shapes, shared_data, tmp_pat
     """At gentle rates, and with statistics over enough values: where training is unstable, rounding grows tenfold
     every few steps, between any two ways of adding up the same numbers.
 
-    Faster R-CNN trains on all of its regions: sooner or later two proposals of nearly equal scores change places by
-    rounding, and others would be drawn. Its anchors are drawn as ever.
+    Faster R-CNN trains on all of its regions: sooner or later rounding lets one proposal in and another out. Its
+    anchors are drawn as ever.
     """
     weights = f"model.backbone.weights={shared_data / 'weights/mobilenet_v2_imagenet.pth'}"
     setting = [*FROZEN, weights, shapes] if norm == "frozen" else [*SYNCHRONISED, f"data.root={tmp_path / 'shapes'}"]

@@ -56,7 +56,7 @@ ORDERLESS = {
     "train_proposer.candidates_per_level": 1000, "train_proposer.max_proposals": 2000, "proposer.nms_threshold": 1.0,
     "region_sampler.num_samples": 2000, "region_sampler.positive_fraction": 1.0,
 }  # fmt: skip
-"""Every anchor becomes a region that the head is trained on: what rounding does to their order changes nothing."""
+"""Every anchor becomes a region that the head is trained on: rounding decides on none."""
 
 
 def num_classes(model: str) -> int:
@@ -265,8 +265,8 @@ def trace(model: str, steps: int = 20) -> dict[str, list[float]]:
 
     ResNet-18 and SGD at a small rate, because rounding stays rounding there: threads, memory layout and instruction
     set change the trace by 1e-6, a pixel mean that is a tenth off by 1e-3. MobileNetV2 with random weights, AdamW, or
-    ten times the rate make 5e-5 to 1e-3 of it. So do proposals that are sampled by their order: one that changes its
-    place or goes makes 1e-3 in one run of ten; without an order it is 1e-6 again.
+    ten times the rate make 5e-5 to 1e-3 of it. So does a proposal that comes or goes, by a score that rounding moves
+    over the border; where every anchor is one it is 1e-6 again.
     """
     module = small_module(model, "resnet18", lr=1e-4, optimizer="sgd", knobs=SMALL | ORDERLESS)
     losses = train(module, random_batch(4, num_classes(model)), steps)

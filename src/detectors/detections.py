@@ -47,28 +47,39 @@ def nms_and_pad(
     max_detections: int,
     class_agnostic: bool = False,
 ) -> tuple[Float[Tensor, "D 4"], Float[Tensor, " D"], Int[Tensor, " D"]]:
-    """Non-maximum suppression within each class, then an image's rows of `Detections`, padded.
-
-    Of two boxes whose IoU exceeds the threshold the one with the higher score is kept. Greedy suppression never looks
-    at boxes after the last one it keeps, so it runs on the best 3 x `max_detections`, and on twice as many while too
-    few are left; the result is that of all boxes. It waits for the device once a round.
-    """
-    order = scores.argsort(descending=True, stable=True)
+    """Non-maximum suppression within each class, then an image's rows of `Detections`, padded."""
     groups = torch.zeros_like(labels) if class_agnostic else labels
-    count = 3 * max_detections
-    while True:
-        best = order[:count]
-        kept = best[_suppress(boxes[best].double(), scores[best].double(), groups[best], nms_threshold)]
-        kept = kept[:max_detections]
-        if len(kept) == max_detections or count >= len(order):
-            break
-        count *= 2
+    kept = rows_after_nms(boxes, scores, groups, nms_threshold, max_detections)
     missing = max_detections - len(kept)
     return (
         F.pad(boxes[kept], (0, 0, 0, missing)),
         F.pad(scores[kept], (0, missing)),
         F.pad(labels[kept], (0, missing), value=-1),
     )
+
+
+def rows_after_nms(
+    boxes: Float[Tensor, "N 4"],
+    scores: Float[Tensor, " N"],
+    groups: Int[Tensor, " N"],
+    nms_threshold: float,
+    max_detections: int,
+) -> Int[Tensor, " K"]:
+    """Rows of the best boxes by falling score, at most `max_detections`, which none of their group suppresses.
+
+    Of two boxes whose IoU exceeds the threshold the one with the higher score is kept. Greedy suppression never looks
+    at boxes after the last one it keeps, so it runs on the best 3 x `max_detections`, and on twice as many while too
+    few are left; the result is that of all boxes. It waits for the device once a round.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    count = 3 * max_detections
+    while True:
+        best = order[:count]
+        kept = best[_suppress(boxes[best].double(), scores[best].double(), groups[best], nms_threshold)]
+        kept = kept[:max_detections]
+        if len(kept) == max_detections or count >= len(order):
+            return kept
+        count *= 2
 
 
 def _suppress(

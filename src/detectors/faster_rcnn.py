@@ -18,10 +18,12 @@ from detectors.detections import Detections, check_decoding, nms_and_pad, stack_
 from detectors.losses import BACKGROUND, IGNORED, check_smooth_l1, mean_over_ranks
 from detectors.matching import gather_matched, match_anchors
 from detectors.roi_pooling import align_regions, max_pool_regions
-from detectors.rpn import RPN
-from detectors.sampling import balanced_sample, check_sampling, uniform_noise
+from detectors.rpn import RPN, Proposals
+from detectors.sampling import balanced_sample, check_sampling, keyed_noise
 
 POOLINGS = ("align", "max")
+_TRUE_BOXES = 2**31
+"""Key of the first true box in the noise of regions, behind those of all anchors."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ class RegionSampler:
     """Assigns proposals to boxes and draws some of them for the head (Fast R-CNN, arXiv 1504.08083, section 2.3).
 
     The true boxes are added to the proposals. A region is assigned to the box of largest IoU, from `foreground_iou`
-    on; all others are background, for which Fast R-CNN requires an IoU of 0.1 or more.
+    on; all others are background, for which Fast R-CNN requires an IoU of 0.1 or more. A proposal is drawn by its
+    anchor, not by its rank: rounding lets proposals of nearly equal scores change places, and must not draw others.
     """
 
     foreground_iou: float = 0.5
@@ -140,7 +143,7 @@ class RegionSampler:
     @torch.no_grad()
     def __call__(
         self,
-        proposals: Detections,
+        proposals: Proposals,
         boxes: Float[Tensor, "B G 4"],
         labels: Int[Tensor, "B G"],
         seeds: Sequence[int | None],
@@ -156,9 +159,10 @@ class RegionSampler:
             allow_low_quality=False,
         )
         assigned, target = gather_matched(torch.where(padded, IGNORED, matched), boxes, labels)
+        own = torch.arange(boxes.shape[1], device=boxes.device) + _TRUE_BOXES
         rows, sampled = balanced_sample(
             assigned,
-            uniform_noise(seeds, assigned.shape[1], assigned.device, stream=1),
+            keyed_noise(seeds, torch.cat((proposals.anchors, own.expand(len(boxes), -1)), dim=1)),
             num_samples=self.num_samples,
             positive_fraction=self.positive_fraction,
         )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from detectors.anchors import Anchors
 from detectors.backbones.base import Backbone
 from detectors.boxes import Weights, boxes_to_deltas, clip_boxes, deltas_to_boxes
-from detectors.detections import Detections, check_decoding, nms_and_pad, stack_detections
+from detectors.detections import Detections, check_decoding, rows_after_nms
 from detectors.losses import IGNORED, check_smooth_l1, mean_over_ranks
 from detectors.matching import check_ious, gather_matched, match_anchors
 from detectors.pyramid import FeaturePyramid
@@ -233,6 +233,17 @@ def _rows(x: Float[Tensor, "B R 4"], rows: Int[Tensor, "B S"]) -> Float[Tensor, 
 
 
 @dataclass(frozen=True)
+class Proposals(Detections):
+    """Boxes that may hold objects, all of class 0, and where they came from."""
+
+    anchors: Int[Tensor, "B D"]
+    """Row of the anchor that a box came from; 0 where padded."""
+
+
+torch.export.register_dataclass(Proposals)
+
+
+@dataclass(frozen=True)
 class RPNDecoder:
     """The best boxes of each image, clipped to it, all of class 0, padded to `max_proposals` (section 3.3).
 
@@ -255,12 +266,21 @@ class RPNDecoder:
         )
 
     @torch.no_grad()
-    def __call__(self, outputs: RPNOutputs, sizes: Int[Tensor, "B 2"]) -> Detections:
-        return stack_detections(self._decode(outputs, image, size) for image, size in enumerate(sizes))
+    def __call__(self, outputs: RPNOutputs, sizes: Int[Tensor, "B 2"]) -> Proposals:
+        images = [self._decode(outputs, image, size) for image, size in enumerate(sizes)]
+        boxes, logits, anchors = (torch.stack(parts) for parts in zip(*images, strict=True))
+        is_box = anchors >= 0
+        return Proposals(
+            boxes=boxes,
+            scores=logits.sigmoid().where(is_box, 0.0),
+            labels=is_box.long() - 1,
+            anchors=anchors.clamp(min=0),
+        )
 
     def _decode(
         self, outputs: RPNOutputs, image: int, size: Int[Tensor, "2"]
     ) -> tuple[Float[Tensor, "P 4"], Float[Tensor, " P"], Int[Tensor, " P"]]:
+        """Boxes, logits and rows of their anchors, -1 where padded."""
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         start = 0
         for level, num_anchors in enumerate(outputs.level_sizes):
@@ -273,11 +293,10 @@ class RPNDecoder:
         boxes = clip_boxes(boxes, size)
         sides = boxes[:, 2:] - boxes[:, :2]
         (large,) = ((sides > 0) & (sides >= self.min_size)).all(dim=1).nonzero(as_tuple=True)
-        boxes, logits, levels = nms_and_pad(
-            boxes[large],
-            logits[large],
-            levels[large],
-            nms_threshold=self.nms_threshold,
-            max_detections=self.max_proposals,
+        kept = rows_after_nms(boxes[large], logits[large], levels[large], self.nms_threshold, self.max_proposals)
+        kept, missing = large[kept], self.max_proposals - len(kept)
+        return (
+            F.pad(boxes[kept], (0, 0, 0, missing)),
+            F.pad(logits[kept], (0, missing)),
+            F.pad(rows[kept], (0, missing), value=-1),
         )
-        return boxes, logits.sigmoid().where(levels >= 0, 0.0), levels.clamp(max=0)

@@ -14,7 +14,7 @@ from detectors.boxes import check_same_weights
 from detectors.detections import Detections
 from detectors.faster_rcnn import FasterRCNN, RegionDecoder, RegionLoss, RegionOutputs, RegionSampler, RegionSamples
 from detectors.losses import BACKGROUND, IGNORED
-from detectors.rpn import AnchorSampler, AnchorSamples, RPNDecoder, RPNLoss, RPNOutputs, map_strides
+from detectors.rpn import AnchorSampler, AnchorSamples, Proposals, RPNDecoder, RPNLoss, RPNOutputs, map_strides
 from evaluation.confusions import Matrix
 from evaluation.metrics import Metrics
 from evaluation.proposals import ImageProposals, proposal_recall
@@ -30,7 +30,7 @@ class TwoStageOutputs(NamedTuple):
     """Outputs of the first stage, from which losses and detections are computed."""
 
     rpn: RPNOutputs
-    proposals: Detections
+    proposals: Proposals
 
 
 class Entry(NamedTuple):

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from detectors.anchors import FASTER_RCNN_FPN
-from detectors.detections import Detections
 from detectors.faster_rcnn import RegionOutputs
-from detectors.rpn import RPNOutputs
+from detectors.rpn import Proposals, RPNOutputs
 
 
 def random_rpn_outputs(num_images: int, size: int = 128, seed: int = 0) -> RPNOutputs:
@@ -48,14 +47,19 @@ def rpn_outputs_on(
     return RPNOutputs(logits, deltas, anchors, level_sizes or (len(anchors),), ())
 
 
-def proposals_of(*images: Tensor | Sequence[Sequence[float]]) -> Detections:
-    """Proposals of each image, the images padded to the same number."""
+def proposals_of(*images: Tensor | Sequence[Sequence[float]]) -> Proposals:
+    """Proposals of each image, each of an anchor of its own, the images padded to the same number."""
     given = [torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4) for boxes in images]
     boxes = torch.zeros(len(given), max(len(x) for x in given), 4)
     labels = torch.full(boxes.shape[:2], -1)
     for image, x in enumerate(given):
         boxes[image, : len(x)], labels[image, : len(x)] = x, 0
-    return Detections(boxes, torch.where(labels >= 0, 0.5, 0.0), labels)
+    anchors = torch.arange(boxes.shape[1]).expand_as(labels)
+    return Proposals(boxes, torch.where(labels >= 0, 0.5, 0.0), labels, anchors)
+
+
+def of_images(proposals: Proposals, part: slice) -> Proposals:
+    return Proposals(**{name: value[part] for name, value in vars(proposals).items()})
 
 
 def random_boxes(num: int, size: float = 128.0, seed: int = 0) -> Tensor:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from faster_rcnn_cases import proposals_of, random_boxes
+from faster_rcnn_cases import of_images, proposals_of, random_boxes
 from torch import Tensor
 
 from detectors.anchors import FASTER_RCNN_FPN, FASTER_RCNN_VGG16
@@ -96,7 +96,7 @@ def test_an_images_detections_do_not_depend_on_its_neighbours_and_are_float32() 
     assert together.boxes.dtype == together.scores.dtype == torch.float32
     for image in range(2):
         part = slice(image, image + 1)
-        own = Detections(proposals.boxes[part], proposals.scores[part], proposals.labels[part])
+        own = of_images(proposals, part)
         half = RegionOutputs(outputs.logits[part].float(), outputs.deltas[part].float())
         assert found(RegionDecoder()(half, own, sizes[part])) == found(together, image)
         assert len(found(together, image)) > 20

@@ -5,12 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from faster_rcnn_cases import proposals_of, random_boxes, random_region_outputs
+from faster_rcnn_cases import of_images, proposals_of, random_boxes, random_region_outputs
 from fcos_cases import random_truth
 from retinanet_cases import RCNN, deltas_of, smooth_l1
 from torch import Tensor
 
-from detectors.detections import Detections
 from detectors.faster_rcnn import RegionLoss, RegionOutputs, RegionSampler, RegionSamples
 from detectors.losses import BACKGROUND, IGNORED
 from detectors.retinanet import RetinaNetLoss
@@ -73,7 +72,8 @@ def test_an_image_without_boxes_is_all_background() -> None:
 
 
 def test_an_image_with_neither_boxes_nor_proposals_has_no_sample_and_no_loss() -> None:
-    nothing = Detections(torch.zeros(1, 5, 4), torch.zeros(1, 5), torch.full((1, 5), -1))
+    nothing = proposals_of(random_boxes(5))
+    nothing.labels.fill_(-1)
     samples = RegionSampler()(nothing, *NO_TRUTH, [0])
     assert (samples.labels == IGNORED).all()
     outputs = random_region_outputs(1, 5, 3)
@@ -83,6 +83,22 @@ def test_an_image_with_neither_boxes_nor_proposals_has_no_sample_and_no_loss() -
     assert [x.abs().max().item() for x in gradients] == [0.0, 0.0]
 
 
+def test_a_proposal_is_drawn_by_its_anchor_whatever_its_rank_and_the_rank_of_others() -> None:
+    boxes, labels = random_truth(2, 6, 9)
+    proposals = proposals_of(*(random_boxes(60, seed=i) for i in range(2)))
+    sample = RegionSampler(num_samples=16)
+    samples = sample(proposals, boxes, labels, [5, 6])
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    changed = replace(
+        proposals, boxes=proposals.boxes[:, order], scores=proposals.scores[:, order],
+        labels=proposals.labels[:, order], anchors=proposals.anchors[:, order],
+    )  # fmt: skip
+    for name, again in vars(sample(changed, boxes, labels, [5, 6])).items():
+        assert torch.equal(again, vars(samples)[name]), name
+    others = replace(proposals, anchors=(proposals.anchors + 7) % 60)
+    assert not torch.equal(sample(others, boxes, labels, [5, 6]).regions, samples.regions)
+
+
 def test_images_are_sampled_alone() -> None:
     boxes, labels = random_truth(3, 6, 9)
     boxes[1, 2:], labels[1, 2:] = 0, -1
@@ -90,7 +106,7 @@ def test_images_are_sampled_alone() -> None:
     together = RegionSampler(num_samples=16)(proposals, boxes, labels, [5, 6, 7])
     for i in range(3):
         part = slice(i, i + 1)
-        own = Detections(proposals.boxes[part], proposals.scores[part], proposals.labels[part])
+        own = of_images(proposals, part)
         alone = RegionSampler(num_samples=16)(own, boxes[part], labels[part], [5 + i])
         assert torch.equal(alone.regions[0], together.regions[i])
         assert torch.equal(alone.labels[0], together.labels[i])

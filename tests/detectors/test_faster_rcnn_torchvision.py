@@ -21,10 +21,9 @@ from torchvision.models.detection.rpn import concat_box_prediction_layers
 
 from detectors.anchors import FASTER_RCNN_FPN
 from detectors.backbones.resnet import ResNet
-from detectors.detections import Detections
 from detectors.faster_rcnn import FasterRCNN, RegionDecoder, RegionLoss, RegionOutputs, RegionSampler
 from detectors.losses import BACKGROUND
-from detectors.rpn import AnchorSampler, RPNDecoder, RPNLoss, RPNOutputs, assign_rpn
+from detectors.rpn import AnchorSampler, Proposals, RPNDecoder, RPNLoss, RPNOutputs, assign_rpn
 
 NUM_CLASSES = 90
 ANCHORS = replace(FASTER_RCNN_FPN, grid_offset=0.0, round_anchors=True)
@@ -96,7 +95,7 @@ class Seen(NamedTuple):
     deltas: Tensor
     anchors: list[Tensor]
     sizes: Tensor
-    proposals: Detections
+    proposals: Proposals
     regions: RegionOutputs
     theirs: tuple[Tensor, Tensor]
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from detectors.anchors import FASTER_RCNN_FPN, FASTER_RCNN_VGG16, RETINANET
 from detectors.backbones.resnet import ResNet
+from detectors.boxes import clip_boxes, deltas_to_boxes
 from detectors.detections import Detections
-from detectors.rpn import RPN, RPNDecoder
+from detectors.rpn import RPN, WEIGHTS, RPNDecoder
 
 SIZE = torch.tensor([[100, 100]])
 A, NEAR_A, B = [0.0, 0.0, 40.0, 40.0], [0.0, 0.0, 40.0, 30.0], [50.0, 50.0, 90.0, 90.0]
@@ -27,6 +28,20 @@ def test_boxes_are_anchors_moved_by_their_deltas_with_the_sigmoid_as_their_score
     assert detections.scores[0].tolist() == pytest.approx([0.8175745, 0, 0])
     assert detections.labels.tolist() == [[0, -1, -1]]
     assert detections.boxes[0, 1:].abs().max() == 0
+
+
+def test_every_proposal_names_its_anchor() -> None:
+    outputs = random_rpn_outputs(2)
+    sizes = torch.tensor([[128, 128], [90, 100]])
+    proposals = RPNDecoder(max_proposals=4000, min_size=3.0)(outputs, sizes)
+    for image in range(2):
+        is_box = proposals.labels[image] >= 0
+        assert 0 < is_box.sum() < 4000
+        rows = proposals.anchors[image][is_box]
+        assert len(rows.unique()) == len(rows)
+        moved = deltas_to_boxes(outputs.anchors[rows], outputs.deltas[image, rows], WEIGHTS)
+        assert torch.equal(clip_boxes(moved, sizes[image]), proposals.boxes[image][is_box])
+        torch.testing.assert_close(outputs.logits[image, rows].sigmoid(), proposals.scores[image][is_box])
 
 
 def test_boxes_are_clipped_and_those_left_empty_or_small_are_dropped() -> None:

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from detectors.losses import BACKGROUND, IGNORED
-from detectors.sampling import balanced_sample, check_sampling, uniform_noise
+from detectors.sampling import balanced_sample, check_sampling, keyed_noise, uniform_noise
 
 CPU = torch.device("cpu")
 
@@ -100,9 +100,41 @@ def test_an_image_that_counts_for_nothing_has_no_sample() -> None:
     assert (sampled[1] != IGNORED).all()
 
 
-def test_streams_of_a_seed_have_nothing_in_common() -> None:
-    one, other = (uniform_noise([3], 1000, torch.device("cpu"), stream=stream) for stream in (0, 1))
-    assert (one != other).all()
+def test_every_key_is_drawn_equally_often() -> None:
+    """As above, with seeds as they come and keys that are neighbours."""
+    labels, num_draws = labels_of(60, 40, 10), 2000
+    seeds = torch.randint(2**63 - 1, (num_draws,), generator=torch.Generator().manual_seed(0)).tolist()
+    noise = keyed_noise(seeds, torch.arange(2**31 - 50, 2**31 + 60).expand(num_draws, -1))
+    rows, _ = balanced_sample(labels.expand(num_draws, -1), noise, num_samples=24, positive_fraction=0.5)
+    drawn = torch.bincount(rows.flatten(), minlength=110).double()
+    for kind in (labels[0] >= 0, labels[0] == BACKGROUND):
+        expected = 12 * num_draws / kind.sum()
+        assert ((drawn[kind] - expected) ** 2 / expected).sum() < 110
+    assert (noise.mean(), noise.std()) == pytest.approx((0.5, 12**-0.5), abs=0.003)
+    neighbours = torch.corrcoef(torch.stack((noise[:, 1:].flatten(), noise[:, :-1].flatten())))
+    assert neighbours[0, 1].abs() < 0.01
+
+
+def test_noise_of_a_key_follows_from_the_seed_and_the_key_alone() -> None:
+    keys = torch.tensor([[3, 2**31, 0, 2**32 - 1], [0, 5, 2**31, 3]])
+    noise = keyed_noise([2**62 + 5, 2**62 + 5], keys)
+    assert torch.equal(noise[0, :3], noise[1, [3, 2, 0]])
+    assert len(noise.unique()) == 5
+    assert noise.min() >= 0
+    assert noise.max() < 1
+    for other in (5, 2**62 + 6):  # each half of a seed counts
+        assert not (keyed_noise([other], keys[:1]) == noise[0]).any()
+    assert keyed_noise([None], keys[:1]).tolist() == [[-1] * 4]
+
+
+def test_samples_come_in_the_order_of_their_noise_whatever_the_order_of_their_rows() -> None:
+    labels = labels_of(50, 50, 10)
+    noise = uniform_noise([3], 110, CPU)
+    order = torch.randperm(110, generator=torch.Generator().manual_seed(1))
+    rows, sampled = balanced_sample(labels, noise, num_samples=40, positive_fraction=0.5)
+    again, same = balanced_sample(labels[:, order], noise[:, order], num_samples=40, positive_fraction=0.5)
+    assert torch.equal(order[again[0]], rows[0])
+    assert torch.equal(sampled, same)
 
 
 @pytest.mark.parametrize("settings", [{"num_samples": 0}, {"positive_fraction": 1.5}])

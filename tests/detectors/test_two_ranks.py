@@ -9,11 +9,10 @@ import retinanet_cases
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from faster_rcnn_cases import proposals_of, random_boxes, random_region_outputs, random_rpn_outputs
+from faster_rcnn_cases import of_images, proposals_of, random_boxes, random_region_outputs, random_rpn_outputs
 from torch import Tensor, nn
 
 from detectors.backbones.norms import SyncBatchNorm
-from detectors.detections import Detections
 from detectors.faster_rcnn import RegionLoss, RegionOutputs, RegionSampler
 from detectors.fcos import FCOSLoss
 from detectors.losses import mean_over_ranks
@@ -39,7 +38,7 @@ def _losses(part: slice) -> dict[str, Tensor]:
     def refining(outputs: RegionOutputs, boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The second image has fewer proposals than are asked for."""
         both = proposals_of(random_boxes(40), random_boxes(10, seed=1))
-        own = Detections(both.boxes[part], both.scores[part], both.labels[part])
+        own = of_images(both, part)
         return RegionLoss()(outputs, RegionSampler(num_samples=16)(own, boxes, labels, seeds))
 
     kinds: list[tuple[Any, Any]] = [
