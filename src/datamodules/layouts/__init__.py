@@ -5,7 +5,7 @@ elsewhere. Only asked when something is missing.
 """
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from datamodules.errors import DataError, NoAnnotationsError
@@ -20,7 +20,10 @@ def hint(root: Path, reader: str) -> Generator[None]:
     try:
         yield
     except NoAnnotationsError as error:
-        raise DataError(f"{error}{told(root, reader)}") from error
+        text = ""
+        with suppress(OSError):  # of a file that is not for us
+            text = told(root, reader)
+        raise DataError(f"{error}{text}") from error
 
 
 def told(root: Path, reader: str) -> str:

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from datamodules.endings import PICTURES
-from datamodules.layouts.layout import ROLE, Layout, below, class_names, files_in, head, roles, typed
+from datamodules.layouts.layout import Layout, below, class_names, files_in, head, roles, typed
 
 _AGAIN = {
     "Roboflow": "download it from Roboflow in the format COCO",
@@ -51,7 +51,7 @@ def _without_lists(root: Path, folders: list[Path]) -> Layout | None:
         if file is None or not re.search(r"<annotation[\s>]", head(file)):
             continue
         what = f"Pascal VOC's XML ({below(root, file)}) without the lists of ImageSets/Main"
-        if [*files_in(folders, "README.roboflow.txt")] or ".rf." in file.name or ROLE.fullmatch(folder.name):
+        if [*files_in(folders, "README.roboflow.txt")] or ".rf." in file.name:
             return Layout(f"a Pascal VOC export of Roboflow ({below(root, file)})", remedy=_AGAIN["Roboflow"])
         home = folder.parent if folder.name == "Annotations" else folder
         pictures = [path for path in (home / "JPEGImages", home / "images", folder) if _has_pictures(path)]

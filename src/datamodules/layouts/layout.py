@@ -13,7 +13,7 @@ Setting = str | float | list[str]
 
 _DEPTH, _MOST_FOLDERS, _MOST_XML = 3, 500, 2000
 _ROLES = ("train", "val", "test")
-ROLE = re.compile(
+_ROLE = re.compile(
     r"(?<![a-z])(?:(train(?:ing|val)?)|(val(?:id(?:ation)?)?|dev)|(test(?:ing)?))\d*(?![a-z])", re.IGNORECASE
 )
 """The part of a path that tells what its images are for."""
@@ -99,7 +99,7 @@ def splits_of(names: Iterable[str]) -> tuple[str, dict[str, str]]:
     """
     patterns: dict[str, dict[str, str]] = {}
     for name in names:
-        for found in list(ROLE.finditer(name))[-1:]:
+        for found in list(_ROLE.finditer(name))[-1:]:
             role = next(role for role, text in zip(_ROLES, found.groups(), strict=True) if text)
             patterns.setdefault(braced(name, found[0]), {}).setdefault(role, found[0])
     complete = [(pattern, splits) for pattern, splits in patterns.items() if "train" in splits]
