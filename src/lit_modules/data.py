@@ -68,10 +68,22 @@ def _refuse(trainer: pl.Trainer) -> NoReturn:
     kinds = {type(given).__name__ for given in given_data(trainer) if not isinstance(given, pl.LightningModule)}
     raise ValueError(
         f"class names and true boxes are not known from a {' and a '.join(sorted(kinds))}. Give the Trainer a data "
-        "module of this project (datamodule=data), the loaders that one makes (data.val_dataloader()), or a "
-        f"LightningDataModule of your own that has {', '.join(_NEEDED)}; to train without evaluations give no "
-        "val_dataloaders"
+        "module of this project (datamodule=data) or the loaders that one makes (data.val_dataloader()); tell a "
+        "DataLoader of yours whose images it loads (loader.data = data); or give a LightningDataModule of your own "
+        f"that has {', '.join(_NEEDED)}. To train without evaluations give no val_dataloaders"
     )
+
+
+def _place(loader: Any, trainer: pl.Trainer) -> None:
+    """Tells the data module of a loader, which a data module of the user's may have got from it, what trains on it."""
+    if not hasattr(loader, "role") or loader.data.trainer is trainer:
+        return
+    if trainer.world_size > 1 or trainer.accumulate_grad_batches > 1:
+        raise ValueError(
+            f"a loader of {type(loader.data).__name__} was made before its Trainer was known, so that its batches are "
+            "not dealt to ranks and micro-batches; set its .trainer = self.trainer before it makes loaders"
+        )
+    loader.data.trainer = trainer
 
 
 class ChecksData(KeepsArguments, pl.LightningModule):
@@ -87,11 +99,16 @@ class ChecksData(KeepsArguments, pl.LightningModule):
                 f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
             )
 
+    def on_train_start(self) -> None:
+        _place(self.trainer.train_dataloader, self.trainer)
+
     def on_validation_start(self) -> None:
         evaluated_data(self.trainer, "val")  # fails now rather than after all images
+        _place(evaluated_loader(self.trainer), self.trainer)
 
     def on_test_start(self) -> None:
         evaluated_data(self.trainer, "test")
+        _place(evaluated_loader(self.trainer), self.trainer)
 
     def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Batch:
         """Checks a batch while it is on the host; ValueError where a label would be out of range in a loss."""

@@ -176,7 +176,7 @@ def arguments_of(kind: type[Any], path: Any, given: Mapping[str, Any]) -> dict[s
     model = stored["config"]["model"]
     name = str(model["_target_"]).rpartition(".")[2]
     if name not in [base.__name__ for base in kind.__mro__]:
-        raise ValueError(f"{path} holds a {name}, not a {kind.__name__}; call {name}.load_from_checkpoint")
+        raise ValueError(f"{path} holds {name}, not {kind.__name__}; call {name}.load_from_checkpoint")
     missing = {key.removeprefix("model."): why for key, why in stored.get("not_stored", {}).items() if "." in key}
     made: dict[str, Any] = {}
     for key, node in without_weights(model).items():
