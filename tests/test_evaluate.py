@@ -93,6 +93,14 @@ def test_what_validation_scores_is_not_called_a_test(evaluate, trained):
         assert unsaid not in ended.said
 
 
+def test_a_results_file_with_corners_is_asked_about(evaluate, trained, tmp_path):
+    found = [{"image_id": row, "category_id": 3, "bbox": [15, 15, 40, 35], "score": 0.9} for row in range(3)]
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    ended = evaluate("predictions=found.json", *PATTERNS, f"data.root={trained / 'first'}", "output=out")
+    assert ended.status == 0, ended.said
+    assert "found.json: are the boxes x1, y1, x2, y2? Read so, 0 of 3 stick out" in ended.said
+
+
 def test_metrics_json_holds_fractions_and_null_where_there_is_nothing_to_find(evaluate, tmp_path):
     """VOC's numbers have no value for a class without an object, and JSON no nan."""
     root = tmp_path / "voc"

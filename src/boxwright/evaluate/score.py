@@ -21,6 +21,8 @@ from boxwright.config.errors import ConfigError, few
 from boxwright.config.files import plain
 from boxwright.evaluate.data import data_config
 from datamodules.base import DetectionDataModule
+from datamodules.box_forms import doubt
+from evaluation.coco import to_xywh
 from evaluation.files import write_text
 from evaluation.metrics import Metrics, evaluate, headline
 from evaluation.results import read_predictions, write_predictions
@@ -77,6 +79,9 @@ def score_results(cfg: DictConfig) -> Scored:
     truth = datamodule.truth(cfg.split)
     predictions = _read(Path(cfg.predictions), truth)
     _announce_data(datamodule, cfg.split)
+    sizes = truth.sizes[predictions.image_index]
+    if found := doubt(to_xywh(predictions.boxes), sizes, "x, y, width, height", predictions.image_index):
+        log.warning("%s: %s", cfg.predictions, found.text)
     results = Evaluated(evaluate(truth, predictions), truth=truth, predictions=predictions)
     return Scored(cfg, _folder(), datamodule, results)
 
