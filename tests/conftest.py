@@ -24,7 +24,8 @@ LEFT_OUT: list[str] = []
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
-    LEFT_OUT.extend(item.nodeid for item in items)
+    left_out = (item for item in items if item.config.option.markexpr == "not slow" and item.get_closest_marker("slow"))
+    LEFT_OUT.extend(item.nodeid for item in left_out)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import Batch
-from datamodules.checks import refuse_doubles, report, report_missing, why_no_box
+from datamodules.checks import refuse_doubles, report, report_missing
 from datamodules.dataset import DetectionDataset, Sample, collate, init_worker, read_batches
 from datamodules.decoding import Decoding
 from datamodules.errors import DataError
@@ -24,6 +24,7 @@ from datamodules.loaders import Loader, Role, TrainLoader
 from datamodules.records import Exif
 from datamodules.sampler import EvalBatches, GlobalBatches, RankBatches
 from datamodules.shared_blocks import shared_blocks
+from datamodules.split import Split
 from datamodules.survey import FileCheck, ImageFiles, Survey, other_classes
 from datamodules.transforms import Augmentation, Resize, training_boxes
 from evaluation.truth import Truth
@@ -35,16 +36,6 @@ _ROLES: dict[str | None, tuple[Role, ...]] = {
 }  # fmt: skip
 _CHOICES = {"empty_images": ("keep", "drop"), "on_error": ("raise", "skip"), "exif": ("auto", "apply", "ignore")}
 _HOLD_OUT_STREAM = 2  # keeps the draw of `val_fraction` apart from that of the epochs
-
-
-@dataclass(frozen=True)
-class Split:
-    """The part of an index that plays one role."""
-
-    name: str
-    index: AnnotationIndex
-    rows: np.ndarray
-    class_map: np.ndarray
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -185,16 +176,16 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         index = shared.index if shared else self._open_index(role, name)
         if not shared:
             report(name, index.findings, self.on_error, self.check_boxes, self.explain_missing)
-        split = Split(name, index, np.arange(len(index)), self._map_classes(name, index))
-        rows = split.rows
+        rows = np.arange(len(index))
+        split = Split(name, index, rows, self._map_classes(name, index), self.min_box, self.use_difficult)
         if role != "test" and self.val_fraction is not None:
             number = min(max(1, round(len(rows) * self.val_fraction)), len(rows) - 1)
             shuffled = np.random.default_rng((self.seed, _HOLD_OUT_STREAM)).permutation(rows)
             rows = np.sort(shuffled[:number] if held_out else shuffled[number:])
         if len(rows):
-            self._ask_for_boxes(role, Split(name, index, rows, split.class_map))
+            self._ask_for_boxes(role, split.part(rows))
         if role == "train" and self.empty_images == "drop":
-            used = self._training_boxes(split)[1]
+            used = split.training_boxes()[1]
             rows = rows[np.bincount(index.image_index()[used], minlength=len(index))[rows] > 0]
         if not len(rows):
             settings = f"data.empty_images={self.empty_images}, data.val_fraction={self.val_fraction}"
@@ -206,7 +197,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             self._refuse_unreadable(name, index, rows)
         if role != "train":
             refuse_doubles(name, index.image_ids(rows))
-        return Split(name, index, rows, split.class_map)
+        return split.part(rows)
 
     def _open_index(self, role: Role, name: str) -> AnnotationIndex:
         try:
@@ -214,7 +205,9 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         except DataError as error:
             if role != "test":
                 raise
-            raise DataError(f"{error}. Where there is no list to test on, set data.test_split=null") from error
+            first, *others = str(error).split("\n")
+            first += ". Where there is no list to test on, set data.test_split=null"
+            raise DataError("\n".join([first, *others])) from error
 
     def _refuse_unreadable(self, name: str, index: AnnotationIndex, rows: np.ndarray) -> None:
         """DataError where every image of a split would be skipped; as a rule the first one tells that it is not so."""
@@ -262,40 +255,8 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             if self.classes is None and name not in self._class_names
         ]
 
-    def _training_boxes(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the boxes of the whole index as training sees them, and which of them it uses."""
-        index = split.index
-        excluded = index.crowd | (index.difficult & (not self.use_difficult))
-        sizes = index.sizes[index.image_index()]
-        return training_boxes(index.boxes, split.class_map[index.labels], excluded, sizes, self.min_box)
-
-    def _left_out(self, split: Split, used: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns which boxes of a split are not `used`, by why."""
-        index, labels = split.index, split.class_map[split.index.labels]
-        here = np.isin(index.image_index(), split.rows)
-        wanted = here & (labels >= 0)
-        return {
-            "crowd": wanted & index.crowd,
-            "difficult": wanted & index.difficult & ~used,
-            f"with a side under {self.min_box:g} {'pixel' if self.min_box == 1 else 'pixels'}": wanted
-            & ~index.crowd
-            & ~index.difficult
-            & ~used,
-            "of other classes": here & (labels < 0),
-        }
-
-    def _without_box(self, role: Role, split: Split) -> str | None:
-        """Returns why a split has no box that trains or, unless it is "train", is scored; None where it has one."""
-        index, here = split.index, np.isin(split.index.image_index(), split.rows)
-        scored = (split.class_map[index.labels] >= 0) & ~index.crowd & ~index.difficult
-        used = here & (self._training_boxes(split)[1] if role == "train" else scored)
-        if used.any():
-            return None
-        left_out = {what: np.count_nonzero(mask) for what, mask in self._left_out(split, used).items()}
-        return why_no_box(np.count_nonzero(here), left_out, index.findings)
-
     def _ask_for_boxes(self, role: Role, split: Split) -> None:
-        if not self.check_boxes or (why := self._without_box(role, split)) is None:
+        if not self.check_boxes or (why := split.without_box(role)) is None:
             return
         if role == "train":
             raise DataError(f"split {split.name!r} has no box to train on: {why}")
@@ -303,18 +264,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
 
     def truth(self, split: str) -> Truth:
         """Returns every annotation of "train", "val" or "test" in original pixels, whatever training does with it."""
-        part = self._split(_role(split))
-        index, rows = part.index, part.rows
-        place = np.full(len(index), -1)
-        place[rows] = np.arange(len(rows))
-        image_index, labels = place[index.image_index()], part.class_map[index.labels]
-        used = (image_index >= 0) & (labels >= 0)
-        return Truth(
-            image_ids=index.image_ids(rows), sizes=index.sizes[rows], image_index=image_index[used],
-            boxes=index.boxes[used], labels=labels[used], areas=index.areas[used], crowd=index.crowd[used],
-            difficult=index.difficult[used], class_names=self.class_names, category_ids=self.category_ids,
-            voc="voc" in self.metrics,
-        )  # fmt: skip
+        return self._split(_role(split)).truth(self.class_names, self.category_ids, "voc" in self.metrics)
 
     def image(self, split: str, image_id: int | str) -> np.ndarray:
         """Reads a picture as evaluation sees it, RGB uint8 (h, w, 3) in original size; ImageError as `decode`."""
@@ -340,7 +290,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             part.name, truth, paths, boxes, used, other_classes(part.index, part.rows, part.class_map),
             part.index.findings, missing,
             [f"{part.name}, {note}" for note in (*part.index.findings.notes, *self._passed_over(part.index))],
-            self._without_box(_role(split), part),
+            part.without_box(_role(split)),
             self.explain_missing(part.name, [paths[at] for at in missing]).strip() if missing else "",
         )  # fmt: skip
 
@@ -371,22 +321,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         return "\n".join([*(self._describe(role, split) for role, split in self._splits.items()), *doubts])
 
     def _describe(self, role: Role, split: Split) -> str:
-        index, here = split.index, np.isin(split.index.image_index(), split.rows)
-        clipped, used = self._training_boxes(split)
-        used &= here
-        empty = len(split.rows) - len(np.unique(index.image_index()[used]))
-        line = (
-            f"{role} ({split.name}): {counted(len(split.rows), 'image')}, {empty} of them without objects; "
-            f"{counted(np.count_nonzero(used), 'box', 'boxes')} of {counted(self.num_classes, 'class', 'classes')}; "
-            f"{self.rule_name}"
-        )
-        if cut := np.count_nonzero((clipped != index.boxes).any(axis=1) & used):
-            line += f"; {counted(cut, 'box', 'boxes')} cut at the border in training"
-        if told := index.findings.told():
-            line += f"; {told}"
-        left = self._left_out(split, used)
-        counts = [f"{np.count_nonzero(mask)} {what}" for what, mask in left.items() if mask.any()]
-        return line + (f"; not used in training: {', '.join(counts)}" if counts else "")
+        return split.describe(role, self.num_classes, self.rule_name)
 
     def train_dataloader(self) -> TrainLoader:
         split = self._split("train")

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from torch.utils.data import Dataset
 
-from datamodules.base import DetectionDataModule, Role, Split
+from datamodules.base import DetectionDataModule
 from datamodules.batch import ImageInfo
 from datamodules.dataset import Sample, unread
 from datamodules.decoding import Decoding
@@ -19,8 +19,10 @@ from datamodules.endings import PICTURES
 from datamodules.errors import DataError
 from datamodules.images import ImageError, read_image, shown
 from datamodules.index import AnnotationIndex, cached
+from datamodules.loaders import Role
 from datamodules.records import ImageRecord, Records
 from datamodules.sampler import SampleKey
+from datamodules.split import Split
 from datamodules.survey import Survey
 from datamodules.transforms import Augmentation, Resize, Sized, mirror, resize_image
 from evaluation.wording import counted
