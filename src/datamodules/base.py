@@ -159,7 +159,10 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
 
     def setup(self, stage: str | None = None) -> None:
         for role in _ROLES.get(stage, ()):
-            self._split(role)
+            known = len(self._splits)
+            split = self._split(role)
+            if self.on_error == "skip" and len(self._splits) > known:
+                self._refuse_unreadable(split)
 
     def _split(self, role: Role) -> Split:
         if role == "test" and self.test_is_val:
@@ -193,8 +196,6 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             raise DataError(f"data.{role}_split={name!r} is empty: {reason if len(index) else 'it lists no image'}")
         missing = [index.image_path(row) for row in index.missing(rows)]
         report_missing(name, missing, len(rows), self.on_error, self.explain_missing)
-        if self.on_error == "skip":
-            self._refuse_unreadable(name, index, rows)
         if role != "train":
             refuse_doubles(name, index.image_ids(rows))
         return split.part(rows)
@@ -209,17 +210,17 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
             first += ". Where there is no list to test on, set data.test_split=null"
             raise DataError("\n".join([first, *others])) from error
 
-    def _refuse_unreadable(self, name: str, index: AnnotationIndex, rows: np.ndarray) -> None:
+    def _refuse_unreadable(self, split: Split) -> None:
         """DataError where every image of a split would be skipped; as a rule the first one tells that it is not so."""
         first: ImageError | None = None
-        for row in rows.tolist():
+        for row in split.rows.tolist():
             try:
-                self._picture(index, row)
+                self._picture(split.index, row)
                 return
             except ImageError as error:
                 first = first or error
         raise DataError(
-            f"no image of split {name!r} can be read, with data.on_error=skip none is left; {first}"
+            f"no image of split {split.name!r} can be read, with data.on_error=skip none is left; {first}"
         ) from first
 
     def _map_classes(self, name: str, index: AnnotationIndex) -> np.ndarray:
