@@ -138,6 +138,7 @@ class TrainingModule(ChecksData):
     def on_train_start(self) -> None:
         """Takes the rate of the next step from the schedule: where the run is longer now than when its checkpoint was
         written, or its milestones are others, the rate that is stored there is another."""
+        super().on_train_start()
         before, after = take_rates(self.lr_schedulers())
         if before != after and self.global_rank == 0:
             log.info("step %d: rate %.3g as it was, %.3g by the schedule of now", self.global_step, before, after)

@@ -74,7 +74,7 @@ def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapt
                 exit_code = ended.code
             finally:
                 HydraConfig.instance().cfg = None
-        problems = int(found[1]) if (found := re.search(r"(\d+) problems \(", caplog.text)) else 0
+        problems = int(found[1]) if (found := re.search(r"(\d+) problems? \(", caplog.text)) else 0
         assert exit_code == (problems > 0)
         return problems, (tmp_path / "inspection.html").read_text(), caplog.text
 

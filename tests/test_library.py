@@ -1,0 +1,157 @@
+"""Modules and data modules under a Trainer of one's own, as docs/library.md has it."""
+
+import csv
+import math
+import re
+import runpy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from composing import random_batch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from running import assert_equal_bits
+from torch.utils.data import DataLoader
+
+from boxwright import load_detector
+from datamodules.shapes import ShapesDataModule
+from lit_modules.fcos import FCOSModule
+from lit_modules.schedules import constant
+
+PAGE = Path(__file__).parents[1] / "docs" / "library.md"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the page's script has run."""
+    folder = tmp_path_factory.mktemp("library")
+    (script,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    (folder / "script.py").write_text(script)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        runpy.run_path("script.py", run_name="__main__")
+    return folder
+
+
+@pytest.fixture
+def script(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Its functions, in its folder."""
+    monkeypatch.chdir(folder)
+    return runpy.run_path("script.py", run_name="script")
+
+
+def quiet(**settings: Any) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, **settings
+    )
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    return sorted((folder / "checkpoints").glob("*.ckpt"), key=lambda file: int(file.stem.partition("=")[2]))
+
+
+def test_a_users_logger_has_each_curve(folder: Path) -> None:
+    (file,) = folder.glob("logs/lightning_logs/version_0/metrics.csv")
+    with file.open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    losses = [float(row["train/loss"]) for row in rows if row["train/loss"]]
+    assert len(losses) == 12  # one a step
+    assert all(float(row["lr"]) > 0 for row in rows if row.get("lr"))
+    assert sum(bool(row["val/AP"]) for row in rows) >= 2
+    assert sum(bool(row["val/loss"]) for row in rows) >= 2
+
+
+def test_validate_and_test_return_the_numbers(script: dict[str, Any], folder: Path) -> None:
+    module, data = FCOSModule.load_from_checkpoint(checkpoints(folder)[-1]), script["make_data"]()
+    (val,) = quiet().validate(module, data, verbose=False)
+    (test,) = quiet().test(module, data, verbose=False)
+    assert {"val/AP", "val/AP50", "val/loss", "val/loss_cls", "val/AP_class/disc"} <= val.keys()
+    assert test["test/AP"] == pytest.approx(val["val/AP"])  # the data set has no other list
+    assert 0 <= val["val/AP"] <= val["val/AP50"] <= 1
+    stored = torch.load(checkpoints(folder)[-1], weights_only=True)["boxwright"]["metrics"]
+    assert val["val/AP"] == pytest.approx(stored["AP"])
+
+
+def test_a_resumed_training_equals_one_that_was_left_alone(
+    script: dict[str, Any], folder: Path, tmp_path: Path
+) -> None:
+    half, whole = checkpoints(folder)
+    pl.seed_everything(1)
+    trainer = script["make_trainer"](ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1))
+    trainer.fit(script["make_module"](), script["make_data"](), ckpt_path=half, weights_only=True)
+    (ours,) = tmp_path.glob("*.ckpt")
+    first, second = (torch.load(file, weights_only=True) for file in (whole, ours))
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
+        assert_equal_bits(second[key], first[key], key)
+
+
+def test_predictions_are_those_of_the_detector(script: dict[str, Any], folder: Path) -> None:
+    file, data = checkpoints(folder)[-1], script["make_data"]()
+    batches = quiet().predict(FCOSModule.load_from_checkpoint(file), data)
+    found = {one.image_id: one for batch in batches or () for one in batch}
+    assert len(found) == 6
+    detector = load_detector(file)
+    assert detector.class_names == data.class_names
+    image_id = min(found)
+    alone = detector(data.image("test", image_id))
+    count = len(found[image_id].scores)
+    assert count > 0
+    assert torch.as_tensor(found[image_id].scores).tolist() == pytest.approx(alone.scores[0].tolist(), abs=1e-5)
+
+
+def test_loaders_alone_train_and_score(script: dict[str, Any]) -> None:
+    data = script["make_data"]()
+    data.setup("fit")
+    trainer = quiet(max_epochs=1, limit_val_batches=1, enable_checkpointing=False)
+    trainer.fit(script["make_module"](), data.train_dataloader(), data.val_dataloader())
+    assert math.isfinite(trainer.callback_metrics["val/AP"])
+
+
+def batches_of(label: int) -> DataLoader[Any]:
+    batch = random_batch(2, 5)
+    batch.labels[1, 0] = label
+    return DataLoader([batch], batch_size=None)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_users_loader_trains_and_can_not_be_scored_without_its_data(script: dict[str, Any]) -> None:
+    quiet(max_steps=1, enable_checkpointing=False).fit(script["make_module"](), batches_of(0))
+    with pytest.raises(ValueError, match=r"class names and true boxes are not known .*loader\.data = data"):
+        quiet().validate(script["make_module"](), batches_of(0))
+
+
+@pytest.mark.parametrize("label", [5, 81, -2])
+def test_a_label_out_of_range_reaches_no_loss(script: dict[str, Any], label: int) -> None:
+    with pytest.raises(ValueError, match=rf"label.*{label}"):
+        quiet(max_steps=1, enable_checkpointing=False).fit(script["make_module"](), batches_of(label))
+
+
+def test_another_number_of_classes_is_refused(script: dict[str, Any]) -> None:
+    module = script["make_module"]()
+    other = FCOSModule(module.network.backbone, 3, module.make_optimizer, module.make_schedule, lr=0.1)
+    with pytest.raises(ValueError, match=r"num_classes=3, but its data 5 classes: "):
+        quiet(max_steps=1).fit(other, script["make_data"]())
+
+
+def test_what_a_checkpoint_can_not_store_is_asked_for(script: dict[str, Any], folder: Path, tmp_path: Path) -> None:
+    module = FCOSModule.load_from_checkpoint(
+        checkpoints(folder)[0], optimizer=lambda network, lr: torch.optim.SGD(network.parameters(), lr)
+    )
+    trainer = quiet(max_steps=1, limit_val_batches=0, callbacks=[ModelCheckpoint(tmp_path, filename="own")])
+    trainer.fit(module, script["make_data"]())
+    assert load_detector(tmp_path / "own.ckpt").class_names  # which needs no optimizer
+    again = FCOSModule.load_from_checkpoint(tmp_path / "own.ckpt", schedule=partial(constant))
+    with pytest.raises(ValueError, match=r"optimizer.* to load_from_checkpoint"):
+        quiet(max_steps=1).fit(again, script["make_data"]())
+
+
+@pytest.mark.slow
+def test_two_ranks_score_as_one(script: dict[str, Any], folder: Path, tmp_path: Path) -> None:
+    file, root = checkpoints(folder)[-1], folder / "data/shapes"
+    (alone,) = quiet().validate(FCOSModule.load_from_checkpoint(file), script["make_data"](), verbose=False)
+    trainer = quiet(devices=2, strategy="ddp_spawn")
+    data = ShapesDataModule(root=str(root), train_images=24, val_images=6, image_size=96, resize=96, num_workers=0)
+    (together,) = trainer.validate(FCOSModule.load_from_checkpoint(file), data, verbose=False)
+    assert together["val/AP"] == alone["val/AP"]
