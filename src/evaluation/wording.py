@@ -12,4 +12,4 @@ def scored(metric: str, score: float) -> str:
     """Writes a monitored metric with its value: a loss as it is, all else in percent, or that it has none."""
     if metric.startswith("val/loss"):
         return f"{metric} {score:.4f}"
-    return f"{metric} {100 * score:.2f} %" if score >= 0 else f"{metric} without a value: there is nothing to find"
+    return f"{metric} {100 * score:.2f} %" if score >= 0 else f"{metric} without a value (nothing to find)"

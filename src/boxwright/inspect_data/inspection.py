@@ -67,12 +67,13 @@ def inspect(cfg: DictConfig) -> int:
     indexes: set[str] = set()
     for role, survey in surveys.items():
         if survey.name not in indexes:  # val_fraction parts one index
-            _collect(survey, found, check_boxes=cfg.data.get("check_boxes", True))
+            _collect(survey, found, cfg.data.check_boxes)
         indexes.add(survey.name)
-        if survey.without_box and role == "train":
+        if survey.without_box and role == "train" and cfg.data.check_boxes:
             found.problem(_NO_BOX, f"{survey.name}: {survey.without_box}")
         elif survey.without_box:
-            found.warnings.append(f"{role}, {survey.name}, has no box to score: {survey.without_box}")
+            use = "train on" if role == "train" else "score"
+            found.warnings.append(f"{role}, {survey.name}, has no box to {use}: {survey.without_box}")
         _warn_of_boxes(role, survey, module.min_box, names, found)
     if cfg.read_images:
         _read_images(module, surveys, found)
@@ -216,26 +217,27 @@ def _warn_of_classes(splits: list[SplitCounts], names: tuple[str, ...], found: F
 
 
 def _read_images(module: Any, surveys: dict[str, Any], found: Found) -> None:
-    """Unreadable images are problems; images of val that are in train as well, by content, are a leak."""
-    paths: dict[str, dict[bytes, str]] = {}
+    """Unreadable images are problems; copies within a split are told, and those of train in val, which are a leak."""
+    firsts: dict[str, dict[bytes, str]] = {}
     for role, survey in surveys.items():
-        paths[role] = {}
-        copies: list[tuple[str, str]] = []
+        first = firsts[role] = dict[bytes, str]()
+        copies, leaks = list[tuple[str, str]](), list[tuple[str, str]]()
         checks = itertools.chain.from_iterable(module.image_files(role))
         for check in _track(f"reading {role} images", checks, len(survey.paths)):
+            path = survey.paths[check.row]
             if check.error is not None:
                 found.problem(_UNREADABLE, f"{role}, {check.error}")
-            else:
-                path = survey.paths[check.row]
-                if (first := paths[role].setdefault(check.digest, path)) != path:
-                    copies.append((first, path))
-        if copies:
-            found.warnings.append(f"{role}, images that are there more than once: {_pairs(copies, len(survey.paths))}")
-    train, val = paths.get("train", {}), paths.get("val", {})
-    if copies := [(train[digest], path) for digest, path in val.items() if digest in train]:
-        found.warnings.append(
-            f"val, images that are in train as well, which makes its scores too good: {_pairs(copies, len(val))}"
-        )
+                continue
+            if role == "val" and check.digest in firsts.get("train", {}):
+                leaks.append((firsts["train"][check.digest], path))
+            if first.setdefault(check.digest, path) != path:
+                copies.append((first[check.digest], path))
+        for what, pairs in (
+            ("images that are there more than once", copies),
+            ("images that are in train as well, which makes its scores too good", leaks),
+        ):
+            if pairs:
+                found.warnings.append(f"{role}, {what}: {_pairs(pairs, len(survey.paths))}")
 
 
 def _pairs(copies: list[tuple[str, str]], number: int) -> str:
