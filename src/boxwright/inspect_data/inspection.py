@@ -65,11 +65,12 @@ def inspect(cfg: DictConfig) -> int:
     data, module, surveys = _open(cast(dict[str, Any], OmegaConf.to_container(cfg.data, resolve=True)), found)
     names: tuple[str, ...] = module.class_names
     indexes: set[str] = set()
+    check_boxes: bool = cfg.data.get("check_boxes", True)  # which a data set of one's own may lack
     for role, survey in surveys.items():
         if survey.name not in indexes:  # val_fraction parts one index
-            _collect(survey, found, cfg.data.check_boxes)
+            _collect(survey, found, check_boxes)
         indexes.add(survey.name)
-        if survey.without_box and role == "train" and cfg.data.check_boxes:
+        if survey.without_box and role == "train" and check_boxes:
             found.problem(_NO_BOX, f"{survey.name}: {survey.without_box}")
         elif survey.without_box:
             use = "train on" if role == "train" else "score"
