@@ -182,6 +182,15 @@ def test_copies_within_a_split_are_told(tmp_path: Path, look: Inspect) -> None:
     for shown in (html, text):
         assert said in shown
     assert "no problems, but 3 warnings, see above" in text  # dog has no box
+    for number in (1, 2):
+        shutil.copy(tmp_path / "train" / "1.jpg", tmp_path / "val" / f"{number}.jpg")
+    file = tmp_path / "annotations" / "instances_val.json"
+    content = json.loads(file.read_text())
+    content["images"].append({**content["images"][0], "id": 999, "file_name": "2.jpg"})
+    file.write_text(json.dumps(content))
+    _, _, text = look(*COCO, f"data.root={tmp_path}")
+    assert "val, images that are there more than once: 1 of 2, " in text
+    assert "val, images that are in train as well, which makes its scores too good: 2 of 2, " in text
 
 
 def test_boxes_of_another_form_are_a_problem_unless_they_are_said_to_be_right(tmp_path: Path, look: Inspect) -> None:

@@ -16,8 +16,8 @@ def test_a_noun_follows_its_number() -> None:
     [
         ("val/AP", 0.12345, "val/AP 12.35 %"),
         ("val/AP", 0.0, "val/AP 0.00 %"),
-        ("val/AP", -1.0, "val/AP without a value: there is nothing to find"),
-        ("val/mAP_voc", math.nan, "val/mAP_voc without a value: there is nothing to find"),
+        ("val/AP", -1.0, "val/AP without a value (nothing to find)"),
+        ("val/mAP_voc", math.nan, "val/mAP_voc without a value (nothing to find)"),
         ("val/loss_box", 0.12345, "val/loss_box 0.1235"),
     ],
 )

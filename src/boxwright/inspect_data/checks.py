@@ -123,35 +123,36 @@ def warn_of_classes(splits: list[SplitCounts], names: tuple[str, ...], found: Pr
 
 
 def read_images(module: Any, surveys: dict[str, Any], found: Problems) -> None:
-    """Reads all images: an unreadable one is a problem, and one of val with the content of one of train a warning."""
-    paths: dict[str, dict[bytes, str]] = {}
+    """Reads all images: an unreadable one is a problem; copies within a split, and of train in val, are warnings."""
+    firsts: dict[str, dict[bytes, str]] = {}
     for role, survey in surveys.items():
-        paths[role] = {}
+        first = firsts[role] = dict[bytes, str]()
         deep, several = list[tuple[float, float]](), list[str]()
-        copies: list[tuple[str, str]] = []
+        copies, leaks = list[tuple[str, str]](), list[tuple[str, str]]()
         checks = itertools.chain.from_iterable(module.image_files(role))
         for check in with_bar(f"reading {role} images", checks, len(survey.paths)):
-            if check.error is not None:
-                found.add(UNREADABLE, f"{role}, {check.error}")
-            else:
-                path = survey.paths[check.row]
-                if (first := paths[role].setdefault(check.digest, path)) != path:
-                    copies.append((first, path))
+            path = survey.paths[check.row]
             if check.deep is not None:
                 deep.append(check.deep)
             if check.several:
-                several.append(survey.paths[check.row])
+                several.append(path)
+            if check.error is not None:
+                found.add(UNREADABLE, f"{role}, {check.error}")
+                continue
+            if role == "val" and check.digest in firsts.get("train", {}):
+                leaks.append((firsts["train"][check.digest], path))
+            if first.setdefault(check.digest, path) != path:
+                copies.append((first[check.digest], path))
         if several:
             found.warnings.append(f"{role}, {SEVERAL}: {len(several)}, first: {several[0]}")
         if deep and module.value_range is None:
             _warn_of_values(role, deep, found)
-        if copies:
-            found.warnings.append(f"{role}, images that are there more than once: {_pairs(copies, len(survey.paths))}")
-    train, val = paths.get("train", {}), paths.get("val", {})
-    if copies := [(train[digest], path) for digest, path in val.items() if digest in train]:
-        found.warnings.append(
-            f"val, images that are in train as well, which makes its scores too high: {_pairs(copies, len(val))}"
-        )
+        for what, pairs in (
+            ("images that are there more than once", copies),
+            ("images that are in train as well, which makes its scores too high", leaks),
+        ):
+            if pairs:
+                found.warnings.append(f"{role}, {what}: {_pairs(pairs, len(survey.paths))}")
 
 
 def _warn_of_values(role: str, deep: list[tuple[float, float]], found: Problems) -> None:

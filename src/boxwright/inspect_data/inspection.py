@@ -84,16 +84,18 @@ def open_splits(cfg: DictConfig) -> Opened:
 def check_annotations(opened: Opened) -> None:
     """Collects the problems of the annotations, and warns of legal boxes that may not be intended."""
     seen: set[str] = set()
+    check_boxes: bool = opened.cfg.data.get("check_boxes", True)  # which a data set of one's own may lack
     for role, survey in opened.surveys.items():
         if survey.name not in seen:  # val_fraction parts one index
-            checks.collect(survey, opened.found, opened.cfg.read_images, opened.cfg.data.get("check_boxes", True))
+            checks.collect(survey, opened.found, opened.cfg.read_images, check_boxes)
             if told := survey.findings.told():
                 log.info("%s: %s", survey.name, told)
         seen.add(survey.name)
-        if survey.without_box and role == "train":
+        if survey.without_box and role == "train" and check_boxes:
             opened.found.add(NO_BOX, f"{survey.name}: {survey.without_box}")
         elif survey.without_box:
-            opened.found.warnings.append(f"{role}, {survey.name}, has no box to score: {survey.without_box}")
+            use = "train on" if role == "train" else "score"
+            opened.found.warnings.append(f"{role}, {survey.name}, has no box to {use}: {survey.without_box}")
         checks.warn_of_boxes(role, survey, opened.module.min_box, opened.class_names, opened.found)
 
 
