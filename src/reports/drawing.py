@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from PIL import Image, ImageDraw
 
 from reports.fonts import Font, runs, spelled
@@ -16,6 +16,8 @@ Color = tuple[int, int, int]
 _GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 _LABELS = 300
 """Boxes that get a label at most; in a crowd of more nothing would be left to see."""
+_AROUND = 4
+"""Lines that lie around one place at most; more boxes that coincide share the outermost."""
 _CROWDED = 0.35
 """A label that would hide so much (boxes and labels, each counted as 1) is not drawn."""
 
@@ -58,29 +60,47 @@ def draw(
     labels: Int[np.ndarray, " d"],
     class_names: Sequence[str],
     scores: Float[np.ndarray, " d"] | None = None,
-    dashed: bool = False,
+    dashed: Bool[np.ndarray, " d"] | bool = False,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Draws a copy with boxes (xyxy) and their classes, the best on top; sizes of lines and text follow the picture's.
 
-    Labels lie in the picture, beside what they name, and hide neither each other nor small boxes: in a crowd a
-    label loses its score, then goes altogether unless it would be the only one of its class.
+    Of boxes that coincide the best has its place, and the others lie around it. Labels lie in the picture, beside what
+    they name, and hide neither each other nor small boxes: in a crowd a label loses its score, then goes altogether
+    unless it would be the only one of its class. A box of score nan has none, and lies below those that have.
     """
     height, width = image.shape[:2]
     canvas = Image.fromarray(np.ascontiguousarray(image))
     pen = ImageDraw.Draw(canvas, "RGBA")
     line = max(1, round(0.5 + math.sqrt(height * width) / 450))
     clipped = np.asarray(boxes, np.float64).clip(0, [width, height, width, height])
-    order = np.arange(len(labels)) if scores is None else np.argsort(-scores, kind="stable")
+    scores = np.full(len(labels), np.nan) if scores is None else scores
+    order = np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")
     frames = [_frame(box, line, width, height) for box in clipped]
+    for stack in stacks(np.array(frames, np.float64).reshape(-1, 4)[order], 1.5 * line):
+        best = frames[order[stack[0]]]
+        for place, at in enumerate(order[stack].tolist()):
+            frames[at] = _around(best, min(place, _AROUND) * (line + _seam(line)), width, height)
+    has_dashes = np.broadcast_to(dashed, len(labels))
     for i in order[::-1]:
-        _rectangle(pen, frames[i], line, class_color(int(labels[i])), dashed)
+        _rectangle(pen, frames[i], line, class_color(int(labels[i])), bool(has_dashes[i]))
     layout = _Layout(width, height, clipped)
     for i in order[:_LABELS]:
-        label = int(labels[i])
-        layout.place(frames[i], label, class_names[label], None if scores is None else float(scores[i]))
+        label, score = int(labels[i]), float(scores[i])
+        layout.place(frames[i], label, class_names[label], None if math.isnan(score) else score)
     for tab in reversed(layout.tabs):
         tab.draw(pen)
     return np.array(canvas)
+
+
+def stacks(boxes: Float[np.ndarray, "d 4"], tolerance: float) -> list[list[int]]:
+    """Groups boxes that coincide with the first of their group: no side is further than `tolerance` from its."""
+    left = np.arange(len(boxes))
+    found: list[list[int]] = []
+    while len(left):
+        near = (np.abs(boxes[left] - boxes[left[0]]) <= tolerance).all(axis=1)
+        found.append(left[near].tolist())
+        left = left[~near]
+    return found
 
 
 Frame = tuple[int, int, int, int]
@@ -95,10 +115,24 @@ def _frame(box: np.ndarray, line: int, width: int, height: int) -> Frame:
     return left, top, max(left, min(right, width - 1)), max(top, min(bottom, height - 1))
 
 
+def _around(frame: Frame, distance: int, width: int, height: int) -> Frame:
+    """Moves the line outwards, and inwards where the picture ends."""
+    left, top, right, bottom = frame
+    left = left - distance if left >= distance else min(left + distance, right)
+    top = top - distance if top >= distance else min(top + distance, bottom)
+    right = right + distance if right + distance < width else max(right - distance, left)
+    bottom = bottom + distance if bottom + distance < height else max(bottom - distance, top)
+    return left, top, right, bottom
+
+
+def _seam(line: int) -> int:
+    return max(1, line // 3)
+
+
 def _rectangle(pen: ImageDraw.ImageDraw, frame: Frame, line: int, color: Color, dashed: bool) -> None:
     """Draws the line with a dark seam on both sides, to be seen on any ground."""
     left, top, right, bottom = frame
-    seam = max(1, line // 3)
+    seam = _seam(line)
     shade = (0, 0, 0, 90)
     pen.rectangle((left - seam, top - seam, right + seam, bottom + seam), outline=shade, width=seam)
     inner = left + line, top + line, right - line, bottom - line

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from evaluation.curves import RECALLS, Curve
+from reports.lines import Drawn, draw_lines
 from reports.theme import PLACEHOLDERS as COLORS
 
 _POINTS = 300
@@ -62,23 +63,20 @@ def over_steps(lines: Sequence[Line], description: str, y: str, fraction: bool =
     `fraction`: the axis starts at 0 and ends at most at 1.
     """
     figure, axes = empty(description, "step", y)
-    highest: list[float] = []
-    for line in lines:
-        steps, values = _binned(np.asarray(line.steps, float), np.asarray(line.values, float))
-        if not len(values):
-            continue
-        axes.plot(
-            steps, values, color=COLORS[line.color], linewidth=1.6, linestyle=(0, (4, 2)) if line.dashed else "-",
-            marker="o" if line.dots or len(values) == 1 else "", markersize=4, clip_on=not fraction, zorder=3,
-        )  # fmt: skip
-        late = values[len(values) // 20 :] if len(values) > 40 else values
-        highest.append(float(late.max()))
+    found = [(line, *_binned(np.asarray(line.steps, float), np.asarray(line.values, float))) for line in lines]
+    late = [values[len(values) // 20 :] if len(values) > 40 else values for _, _, values in found if len(values)]
+    top = 1.06 * max((float(values.max()) for values in late), default=1.0)
+    drawn = [
+        Drawn(steps, values, COLORS[line.color], line.dashed, 4.0 if line.dots or len(values) == 1 else 0.0)
+        for line, steps, values in found
+        if len(values)
+    ]
+    draw_lines(axes, drawn, 1.6, max(top, 0.0), clip=not fraction)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
     axes.yaxis.set_major_locator(MaxNLocator(6))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.3g}"))
     axes.set_xlim(left=0)
-    top = 1.06 * max(highest, default=1.0)
     if fraction:
         axes.set_ylim(0, 1 if top > 0.8 else max(top, 0.1))
     elif top > 0:
@@ -89,15 +87,12 @@ def over_steps(lines: Sequence[Line], description: str, y: str, fraction: bool =
 def precision_recall(curves: Mapping[int, Curve], colors: Mapping[int, str]) -> Figure:
     """Draws a line for each class, with a dot where F1 is best."""
     figure, axes = _recall_axes("precision against recall of each class at IoU 0.5")
+    lines: list[Drawn] = []
     for label, curve in curves.items():
-        reached = _reached(curve)
-        axes.plot(RECALLS[reached], curve.precision[reached], color=colors[label], linewidth=1.7, zorder=3)
-        best = curve.best
-        if best.f1 > 0:
-            axes.plot(
-                best.recall, best.precision, "o", color=colors[label], markersize=6.5,
-                markeredgecolor=COLORS["ground"], markeredgewidth=1.2, zorder=4, clip_on=False,
-            )  # fmt: skip
+        reached, best = _reached(curve), curve.best
+        at = np.flatnonzero(np.isclose(RECALLS, best.recall)) if best.f1 > 0 else np.zeros(0, int)
+        lines.append(Drawn(RECALLS[reached], curve.precision[reached], colors[label], mark=6.5, marked=at))
+    draw_lines(axes, lines, 1.7, 1.0, markeredgecolor=COLORS["ground"], markeredgewidth=1.2)
     return figure
 
 

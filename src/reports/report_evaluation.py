@@ -142,7 +142,12 @@ def _precision_and_recall(analysis: Analysis) -> RecallView:
         colors = {label: css(class_color(label)) for label in present}
         drawn = plot(plots.precision_recall(present, colors), {css_: _themed(css_) for css_ in colors.values()})
         legend = [Legend(names[label], _themed(color), "line") for label, color in colors.items()]
-        return RecallView(*thresholds, drawn, legend, "A dot marks the best F1 of its class.")
+        return RecallView(
+            *thresholds,
+            drawn,
+            legend,
+            "A dot marks the best F1 of its class. Where lines coincide their colours alternate.",
+        )
     shown = _frequent(analysis, present, _SMALL_CURVES)
     more = f", the {len(shown)} with most objects" if len(shown) < len(present) else ""
     return RecallView(

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import re
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -52,21 +51,16 @@ def drawn(analysis: Analysis, picture: Picture) -> np.ndarray:
     height, width = picture.image.shape[:2]
     scale = np.tile([width, height] / analysis.truth.sizes[picture.row, ::-1], 2)
 
-    def corners(boxes: Sequence[JudgedBox]) -> np.ndarray:
-        return np.array([box.xyxy for box in boxes], np.float64).reshape(-1, 4) * scale
+    def with_boxes(*boxes: JudgedBox) -> np.ndarray:
+        corners = np.array([box.xyxy for box in boxes], np.float64).reshape(-1, 4) * scale
+        labels = np.array([box.label for box in boxes], np.int64)
+        scores = np.array([np.nan if box.score is None else box.score for box in boxes], np.float64)
+        return draw(picture.image, corners, labels, names, scores, np.isnan(scores))
 
-    def labels(boxes: Sequence[JudgedBox]) -> np.ndarray:
-        return np.array([box.label for box in boxes], np.int64)
-
-    def with_truth(boxes: Sequence[JudgedBox]) -> np.ndarray:
-        return draw(picture.image, corners(boxes), labels(boxes), names, dashed=True)
-
-    missed = with_truth([box for box in true if box.is_mistake])
-    scores = np.array([box.score for box in predicted], np.float64)
-    right = draw(missed, corners(predicted), labels(predicted), names, scores)
+    right = with_boxes(*predicted, *(box for box in true if box.is_mistake))
     places, axis = (("left", "right"), 1) if width < 2 * height else (("above", "below"), 0)
     gap = np.full_like(right[:, :_GAP] if axis else right[:_GAP], 255)
-    both = np.concatenate([with_truth(true), gap, right], axis)
+    both = np.concatenate([with_boxes(*true), gap, right], axis)
     return titled(both, picture.caption, f"{places[0]}: true; {places[1]}: predicted, and missed (dashed)")
 
 

@@ -87,6 +87,30 @@ def test_the_best_lies_on_top():
         assert (drawn[150, 99] == class_color(top)).all()
 
 
+def test_of_boxes_that_coincide_each_is_seen_and_labelled_and_the_best_is_in_its_place():
+    boxes = np.array([[100.0, 100.0, 200.0, 200.0], [100.4, 99.8, 200.3, 200.0], [99.9, 100.0, 200.0, 200.2]])
+    drawn = draw(grey(), boxes, np.array([0, 1, 2]), NAMES, np.array([0.5, 0.9, 0.7]))
+    for x, label in ((99, 1), (97, 2), (95, 0)):  # from the inside to the outside
+        assert (drawn[140, x] == class_color(label)).all()
+        assert ((drawn == class_color(label)).all(axis=2)).sum() > 300
+
+
+def test_boxes_that_coincide_at_the_border_of_the_picture_lie_within_it():
+    boxes = np.array([[0.0, 0.0, 400.0, 300.0]] * 2)
+    drawn = draw(grey(), boxes, np.array([0, 1]), NAMES, np.array([0.9, 0.8]))
+    assert (drawn[150, 0] == class_color(0)).all()
+    assert (drawn[150, 2] == class_color(1)).all()
+    assert (drawn[150, 397] == class_color(1)).all()
+
+
+def test_a_box_without_a_score_lies_below_and_may_be_dashed_alone():
+    boxes = np.array([[50.0, 50.0, 150.0, 150.0], [200.0, 50.0, 350.0, 250.0]])
+    drawn = draw(grey(), boxes, np.array([0, 1]), ["", ""], np.array([np.nan, 0.9]), np.array([True, False]))
+    line = (drawn[49, 50:150] == class_color(0)).all(axis=1)
+    assert 0.3 < line.mean() < 0.7
+    assert (drawn[49, 201:349] == class_color(1)).all()
+
+
 def test_line_and_text_grow_with_the_picture():
     def sizes(side):
         box = np.array([[0.3, 0.3, 0.7, 0.7]]) * side

@@ -175,11 +175,55 @@ def test_pictures_of_any_shape_are_shown_at_a_size_that_fits(shape):
         assert max(widths) <= 820
 
 
-def test_a_mistake_is_labelled_before_what_it_would_cover():
-    right = Box((10.0, 10.0, 40.0, 40.0), "right", (1, 2, 3))
-    wrong = Box((11.0, 11.0, 41.0, 41.0), "wrong", (1, 2, 3), strong=True)
-    labels = re.findall(r'<b class="early[^>]*>([^<]*)</b>', part("picture", picture(IMAGE, [right, wrong])))
-    assert labels == ["wrong"]
+def placed(*boxes: Box) -> list[tuple[str, str]]:
+    """Text and style of each label in the gallery."""
+    html = part("picture", picture(np.zeros((60, 100, 3), np.uint8), boxes))
+    return [(text, style) for style, text in re.findall(r'<b class="early[^>]*style="([^"]*)"[^>]*>([^<]*)</b>', html)]
+
+
+def test_of_two_labels_on_one_box_both_are_read_the_mistake_first():
+    right = Box((20.0, 20.0, 60.0, 40.0), "right", (1, 2, 3))
+    wrong = Box((20.2, 20.1, 60.0, 40.0), "wrong", (4, 5, 6), strong=True)
+    (first, above), (second, beside) = placed(right, wrong)
+    assert (first, second) == ("wrong", "right")
+    assert above.startswith("left:20.2%")
+    assert "top:33.5%" in above
+    assert beside.startswith("right:40.0%")
+
+
+def test_labels_of_boxes_at_one_place_go_to_all_its_corners_and_not_further():
+    boxes = [Box((20.0, 20.0, 80.0, 40.0), name, (1, 2, 3)) for name in ("a", "b", "c", "d", "e")]
+    labels = placed(*boxes)
+    assert [text for text, _ in labels] == ["a", "b", "c", "d"]
+    assert len({re.sub(";--c.*", "", style) for _, style in labels}) == 4
+
+
+def test_a_true_box_whose_label_is_covered_is_told_by_the_prediction():
+    true = Box((20.0, 20.0, 60.0, 40.0), "cat", (1, 2, 3), dashed=True, group="true")
+    predicted = Box((20.0, 20.0, 60.0, 40.0), "cat 0.90", (1, 2, 3), group="predicted")
+    assert [text for text, _ in placed(predicted, true)] == ["cat 0.90"]
+
+
+def rects(*boxes: Box) -> list[dict[str, str]]:
+    html = part("picture", picture(np.zeros((60, 100, 3), np.uint8), boxes))
+    return [a for tag, a in checked(of(html)).tags if tag == "rect"]
+
+
+def test_boxes_that_coincide_alternate_in_one_line():
+    place = (20.0, 20.0, 60.0, 40.0)
+    near, far = (20.1, 20.0, 60.1, 40.1), (24.0, 20.0, 60.0, 40.0)
+    found = rects(*(Box(xyxy, "", (1, 2, 3)) for xyxy in (place, near, far)))
+    dashes = [rect["style"].partition(";")[2] for rect in found if "halo" not in rect["class"]]
+    assert dashes == [
+        "stroke-dasharray:8 8;stroke-dashoffset:0", "stroke-dasharray:8 8;stroke-dashoffset:-8", "",
+    ]  # fmt: skip
+    assert sum("halo" in rect["class"] for rect in found) == 2  # which would darken what it lies on
+
+
+def test_true_and_predicted_boxes_at_one_place_are_told_apart_by_dashes_as_ever():
+    place = (20.0, 20.0, 60.0, 40.0)
+    found = rects(Box(place, "", (1, 2, 3), group="predicted"), Box(place, "", (1, 2, 3), dashed=True, group="true"))
+    assert not any("dasharray" in rect["style"] for rect in found if "halo" not in rect["class"])
 
 
 def test_in_a_crowd_only_mistakes_are_labelled_until_the_picture_is_enlarged():
