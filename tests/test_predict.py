@@ -102,7 +102,7 @@ def test_a_folder_becomes_drawn_pictures_and_coco_json(predict, checkpoint, phot
     assert "photos/bad.jpg can't be decoded" in ended.said
     assert "1 of 8 could not be read: bad.jpg" in ended.said
     assert "several pictures in a file (an animation, pages), the first was taken: moves.gif" in ended.said
-    assert "passed over, not being pictures: 2 (clip.mp4, notes.txt)" in ended.said
+    assert "skipped, since they are not pictures: 2 (clip.mp4, notes.txt)" in ended.said
     assert "images: 7 in" in ended.said
     assert f"detections: {len(found)}" in ended.said
     assert "saved in" in ended.said
