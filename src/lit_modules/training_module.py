@@ -214,7 +214,7 @@ class TrainingModule(ChecksData):
             **run,
             "class_names": [] if data is None else list(data.class_names),
             "category_ids": [] if data is None else [int(i) for i in data.category_ids],
-            "exif": "apply" if data is None else data.exif_meaning,
+            "exif": getattr(data, "exif_meaning", "apply"),  # which loaders or a data module of the user's may lack
             "metrics": dict(self.last.metrics.scalars),
         }
 
