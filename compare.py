@@ -10,10 +10,12 @@ from pathlib import Path
 
 from boxwright.config.resolvers import register_resolvers
 from boxwright.runs import compare
+from boxwright.runs.log import end_with_reader
 
 
 def main() -> None:
     """Print the table, and write comparison.csv, comparison.md and comparison.png."""
+    end_with_reader()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="holds runs, at any depth, or is one")
     parser.add_argument("--output", type=Path, help="where the three files go; default: the first FOLDER")

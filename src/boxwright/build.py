@@ -14,6 +14,7 @@ from boxwright.checkpoints.init_from import start_from
 from boxwright.checkpoints.reading import AtomicCheckpointIO, refuse_unresumable
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import plain
+from boxwright.ranks import Ranks
 from boxwright.runs.folder import Run, given_overrides, step_of
 from datamodules.base import DetectionDataModule
 from lit_modules.callbacks.compiled import Compiled, compile_options, signals_wait
@@ -101,7 +102,7 @@ def make_trainer(cfg: DictConfig, folder: Path, callbacks: Sequence[pl.Callback]
 def make_run_trainer(cfg: DictConfig, run: Run) -> pl.Trainer:
     """Builds a run's Trainer with callbacks and loggers; see TrainingModule, Checkpoints and datamodules.sampler."""
     interval, accumulate = cfg.trainer.val_check_interval, cfg.trainer.accumulate_grad_batches
-    callbacks = list(instantiate(cfg.callbacks).values())
+    callbacks = [Ranks(run.folder), *instantiate(cfg.callbacks).values()]
     loggers: list[Any] = [instantiate(node, folder=str(run.folder)) for node in cfg.logger.values()]
     trainer = make_trainer(
         cfg,

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,12 +14,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
-from boxwright.config.command_line import explain_command_line
+from boxwright.config.command_line import explain_command_line, only_prints
 from boxwright.config.errors import clear_errors
 from boxwright.config.files import CONF
 from boxwright.config.from_checkpoint import Completion, complete
 from boxwright.config.resolvers import register_resolvers
-from boxwright.runs.log import is_rank_zero
+from boxwright.runs.folder import remove_empty
+from boxwright.runs.log import end_with_reader, is_rank_zero
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,6 +45,8 @@ def command(name: str, completion: Completion | None = None, jobs: Wrap | None =
         @functools.wraps(main)
         def start() -> None:
             register_resolvers()
+            if only_prints(sys.argv[1:]):
+                end_with_reader()
             if completion is not None:
                 complete(completion)
             explain_command_line(name)
@@ -64,8 +68,10 @@ def none_if_refused(main: Callable[P, R]) -> Callable[P, R]:
         try:
             return main(*args, **kwargs)
         except (ValueError, InstantiationException):
+            folder = Path(HydraConfig.get().runtime.output_dir)
             with suppress(OSError):  # something lies in it
-                Path(HydraConfig.get().runtime.output_dir).rmdir()
+                folder.rmdir()
+                remove_empty(folder.parent)
             raise
 
     return guarded

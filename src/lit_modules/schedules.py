@@ -19,6 +19,8 @@ Warmup = Literal["linear", "constant"] | None
 
 def _warmup(warmup: Warmup, steps: int, factor: float) -> Callable[[int], float]:
     """Makes the factor on the rate of step i: `factor` until `steps` (constant), or from there linearly to 1."""
+    if steps < 0:
+        raise ValueError(f"schedule.warmup_steps={steps}: expected 0 or more")
 
     def at(i: int) -> float:
         if warmup is None or i >= steps:
@@ -173,6 +175,8 @@ def beyond_the_end(make: Callable[..., LRScheduler], total_steps: int) -> Iterat
 
 def milestone_step(milestone: float, total_steps: int) -> int:
     """The step of a milestone; one that is written as a fraction (0.667) is a fraction of the run."""
+    if milestone < 0:
+        raise ValueError(f"schedule.milestones: {milestone}: expected steps, or fractions of the run, of 0 or more")
     return round(milestone * total_steps) if isinstance(milestone, float) and milestone <= 1 else int(milestone)
 
 

@@ -7,7 +7,8 @@ one optimizer step, one validation, and what must hold around them (README, "Exa
 import logging
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +23,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from datamodules.batch import Batch
 from evaluation.confusions import Matrix, pairs
 from evaluation.curves import best_thresholds
+from evaluation.errors import UserError
 from evaluation.metrics import Metrics
 from evaluation.truth import Predictions, Truth
 from lit_modules.callbacks.averaging import averages
@@ -45,11 +47,22 @@ def is_limited(batches: int | float) -> bool:
     return isinstance(batches, int) or batches < 1.0
 
 
+@contextmanager
+def _said(group: str) -> Generator[None]:
+    """Says of which group of settings a value is, which is refused only where it is used."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{group}: {error}") from error
+
+
 class TrainingModule(ChecksData):
     """Trains and evaluates one network, `self.network`, which has every parameter."""
 
     def __init__(self, network: nn.Module, optimizer: MakeOptimizer, schedule: MakeSchedule, lr: float) -> None:
         super().__init__()
+        if lr <= 0:
+            raise ValueError(f"model.lr={lr}: expected more than 0")
         self.network = network
         self.lr = lr
         self.make_optimizer, self.make_schedule = optimizer, schedule
@@ -123,14 +136,16 @@ class TrainingModule(ChecksData):
         """Runs the parts of `network` that are not in its forward pass, on its device, to count their operations."""
 
     def configure_optimizers(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        optimizer = self.make_optimizer(self.network, self.lr)
+        with _said("optimizer"):
+            optimizer = self.make_optimizer(self.network, self.lr)
         total = self.trainer.estimated_stepping_batches
         if total == math.inf:
-            raise ValueError(
+            raise UserError(
                 "trainer.max_steps=-1 and trainer.max_epochs=-1: the schedule follows the length of the run; give one "
                 "of them (trainer.max_time may end the run earlier)"
             )
-        schedule = self.make_schedule(optimizer, int(total))
+        with _said("schedule"):
+            schedule = self.make_schedule(optimizer, int(total))
         for line in beyond_the_end(self.make_schedule, int(total)) if self.global_rank == 0 else ():
             log.warning("%s", line)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -79,6 +79,34 @@ def problems_of(*overrides: str, config_name: str = "train", needed: tuple[str, 
         ("data.root=${nothing}", "data.root=${nothing} (): Interpolation key 'nothing' not found"),
         ("callbacks.averaging=null", "callbacks.averaging=None (): expected a mapping with _target_, decay"),
         ("model._target_=torch.nn.Linear", "model._target_='torch.nn.Linear' (): expected lit_modules.fcos."),
+        ("trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches=0 (): expected 1 or more"),
+        ("trainer.num_nodes=0", "trainer.num_nodes=0 (): expected 1 or more"),
+        ("trainer.devices=0", "trainer.devices=0 (): expected 1 or more, -1 or auto for all there are, or a list of"),
+        ("trainer.devices=[]", "trainer.devices=[] (): expected 1 or more"),
+        ("trainer.devices=all", "trainer.devices='all' (): expected 1 or more"),
+        ("trainer.max_steps=0", "trainer.max_steps=0 (): expected 1 or more, or -1 to train until trainer.max_epochs"),
+        ("trainer.max_epochs=0", "trainer.max_epochs=0 (): expected 1 or more, or -1 to train until trainer.max_steps"),
+        ("trainer.limit_train_batches=0", "limit_train_batches=0 (): expected 1 or more batches, or a fraction"),
+        ("trainer.limit_train_batches=-1", "limit_train_batches=-1 (): expected 1 or more batches, or a fraction"),
+        (
+            "trainer.limit_val_batches=0.0",
+            "limit_val_batches=0.0 (): expected 1 or more batches, or a fraction of them",
+        ),
+        (
+            "trainer.limit_val_batches=1.5",
+            "limit_val_batches=1.5 (): expected 1 or more batches, or a fraction of them",
+        ),
+        ("trainer.limit_test_batches=0", "up to 1.0; test=false leaves the test out"),
+        ("trainer.val_check_interval=0", "trainer.val_check_interval=0 (): expected 1 or more optimizer steps"),
+        ("trainer.log_every_n_steps=0", "trainer.log_every_n_steps=0 (): expected 1 or more"),
+        ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1 (): expected 0 or more, or null"),
+        ("trainer.max_time=abc", "trainer.max_time='abc' (): expected days:hours:minutes:seconds"),
+        ("seed=-1", "seed=-1 (): expected 0 to 4294967295"),
+        ("seed=4294967296", "seed=4294967296 (): expected 0 to 4294967295"),
+        ("name=", "name='' (): expected the name of a folder below runs/"),
+        ("name=../x", "name='../x' (): expected the name of a folder below runs/"),
+        ("name=/x", "name='/x' (): expected the name of a folder below runs/"),
+        ("data.train_split=2017", "data.train_split=2017 (): expected a text: \"data.train_split='2017'\""),
     ],
 )
 def test_a_mistake_is_named_with_its_origin_and_what_was_expected(override: str, says: str) -> None:
@@ -110,12 +138,20 @@ def test_a_mistake_is_named_with_its_origin_and_what_was_expected(override: str,
         "data=voc callbacks.checkpoints.monitor=val/mAP_voc07",
         "data=voc callbacks.checkpoints.monitor=val/AP_class/sheep",
         "resume=last",
+        "trainer.devices=-1 trainer.max_steps=-1 trainer.max_epochs=1",
+        "trainer.devices=auto trainer.limit_val_batches=1 trainer.limit_train_batches=0.5",
+        "trainer.devices='0,1' seed=4294967295 trainer.gradient_clip_val=0",
+        "name=a/b_1.2",
         "model=classifier data=imagefolder",
         "model=classifier data=imagefolder callbacks.checkpoints.monitor=val/top5",
     ],
 )
 def test_what_is_legal_passes(override: str) -> None:
     assert problems_of(*override.split(" ")) == ""
+
+
+def test_a_run_without_an_end_is_refused() -> None:
+    assert "trainer.max_steps=-1 and trainer.max_epochs=-1: the schedule follows" in problems_of("trainer.max_steps=-1")
 
 
 def test_all_mistakes_are_listed_at_once() -> None:
@@ -264,6 +300,18 @@ def test_a_target_that_does_not_exist_is_refused(conf: Path) -> None:
             "model/backbone=mobilenet_v2 model.backbone.depth=18",
             "it belongs to model/backbone=resnet101",
         ),
+        ("~callbacks.pictuers", "no such setting; nearest is callbacks.pictures"),
+        (
+            "~callbacks",
+            "~callbacks (command line): there is no run without its checkpoints; leave single callbacks out",
+        ),
+        ("~callbacks.checkpoints", "there is no run without its checkpoints"),
+        ("~callbacks.checkpoints.keep", "there is no run without callbacks.checkpoints.keep; give it another value"),
+        ("~logger", "~logger (command line): there is no run without logger; give it another value"),
+        ("~model", "there is no run without model"),
+        ("~trainer.precision", "there is no run without trainer.precision"),
+        ("-sc", "expected one of install=SHELL, uninstall=SHELL, query=SHELL, with bash, fish, zsh for SHELL"),
+        ("-sc install=cmd", "expected one of install=SHELL"),
     ],
 )
 def test_a_wrong_word_on_the_command_line_is_named_with_the_nearest(line: str, says: str) -> None:
@@ -284,10 +332,31 @@ def test_a_wrong_word_on_the_command_line_is_named_with_the_nearest(line: str, s
         "experiment=shapes_demo data.train_images=10",
         "logger=[csv,wandb] ~callbacks.averaging hydra.run.dir=x",
         "--help",
+        "--hydra-help",
+        "-sc install=bash",
+        "logger=all ~logger.wandb ~callbacks.pictures",
     ],
 )
 def test_what_is_right_or_another_program_s_matter_passes(line: str) -> None:
     assert command_line_problems("train", line.split()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "read_as"),
+    [
+        ("name=2024", "name='2024'"),
+        ("name=1.5", "name='1.5'"),
+        ("name=true", "name='true'"),
+        ("name=it's", r"name='it\'s'"),
+        ("name=ä", "name='ä'"),
+        ("name=a", "name=a"),
+        ("name=null", "name=null"),
+        ("name=a,b", "name=a,b"),
+        ("seed=2024", "seed=2024"),
+    ],
+)
+def test_a_name_is_a_text_whatever_it_looks_like(line: str, read_as: str) -> None:
+    assert with_quotes(line) == read_as
 
 
 def test_settings_of_data_that_was_not_chosen_say_what_to_choose() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from boxwright.config import paths
+from boxwright.config import check, paths
 from boxwright.config.compatible import refuse_uneven_batch
 from boxwright.config.errors import ConfigError
 from boxwright.config.paths import refuse_missing_paths
@@ -93,6 +93,27 @@ def test_what_could_not_take_effect_exactly_is_refused_on_resume(override, chang
         resumed(override, **changes)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("trainer.max_steps", 0, "expected 1 or more, or -1"),
+        ("trainer.max_steps", "many", "expected an integer"),
+        ("schedule.warmup_steps", None, "expected an integer"),
+        ("schedule.milestones", 7, "expected a list"),
+    ],
+)
+def test_a_value_that_a_new_run_would_refuse_is_refused_on_resume(key, value, says, monkeypatch):
+    monkeypatch.setattr(check, "origin", lambda key: "here")
+    with pytest.raises(ConfigError, match=rf"{key}={value!r} \(here\): {says}"):
+        resumed(f"{key}={value}", **{key.replace(".", "__"): value})
+
+
+def test_what_is_left_out_of_a_resumed_run_is_gone():
+    stored, chosen = (config(callbacks={"pictures": {"keep": 3}, "log": {}}) for _ in range(2))
+    del chosen.callbacks.pictures
+    assert list(with_overrides(stored, chosen, ["~callbacks.pictures"]).callbacks) == ["log"]
+
+
 def test_the_same_command_finds_its_run_again_with_the_precision_that_was_chosen(tmp_path):
     stored = config(trainer__precision="32-true")
     assert same_config(stored, config(), tmp_path).trainer.precision == "32-true"
@@ -144,7 +165,8 @@ def test_a_refused_run_leaves_no_folder_but_never_removes_what_lies_there(tmp_pa
 @pytest.mark.parametrize("begun", [False, True])
 @pytest.mark.parametrize("is_new", [False, True])
 @pytest.mark.parametrize("error", [ValueError("weights=x: no such file"), KeyboardInterrupt()])
-def test_a_new_run_that_fails_before_it_trains_leaves_no_folder(tmp_path, begun, is_new, error):
+def test_a_new_run_that_fails_before_it_trains_leaves_no_folder(tmp_path, monkeypatch, begun, is_new, error):
+    monkeypatch.chdir(tmp_path)
     folder = tmp_path / "runs" / "t" / "now"
     folder.mkdir(parents=True)
     for name in ("log.txt", "config.yaml", "wandb_id"):
@@ -154,7 +176,7 @@ def test_a_new_run_that_fails_before_it_trains_leaves_no_folder(tmp_path, begun,
     run = Run(folder, config(), None, None, is_new)
     with pytest.raises(type(error)), run:
         raise error
-    assert folder.exists() == folder.parent.exists() == (begun or not is_new)
+    assert folder.exists() == folder.parent.exists() == Path("runs").exists() == (begun or not is_new)
     told = isinstance(error, ValueError) and folder.exists()
     assert (folder / "failed.json").exists() == told
 

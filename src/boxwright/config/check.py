@@ -20,6 +20,7 @@ from boxwright.config.files import (
     remark,
     unknown,
 )
+from boxwright.config.limits import LIMITS, unlimited
 from boxwright.config.signatures import accepts, describe, is_ours, parameters, words
 from boxwright.config.trusted import explain_untrusted, is_trusted, trust
 
@@ -67,7 +68,7 @@ def check(cfg: DictConfig) -> None:
     if untrusted := list(_untrusted(default)):  # whose signatures are not read
         raise ConfigError(listed(untrusted))
     problems = list(_Check(cfg, default).mapping("", plain(cfg), plain(default)))
-    problems += [*match_problems(cfg), *class_problems(cfg), *monitor_problems(cfg)] if not problems else []
+    problems += [*match_problems(cfg), *class_problems(cfg), *monitor_problems(cfg), *unlimited(cfg)] if not problems else []
     if problems:
         raise ConfigError(listed(problems))
 
@@ -132,9 +133,8 @@ class _Check:
         except OmegaConfBaseException as error:
             yield f"{path}={raw} ({origin(path)}): {str(error).splitlines()[0]}"
             return
-        kind = kind or _kind_of(_resolved(self.reference, path))
-        if not accepts(kind, value):
-            yield f"{self._described(path)}: expected {describe(kind)}{nearest(str(value), words(kind))}"
+        if expected := _expected(path, value, kind or _kind_of(_resolved(self.reference, path))):
+            yield f"{self._described(path)}: expected {expected}"
 
     def free(self, path: str, node: Any) -> Iterator[str]:
         if node is not None and not isinstance(node, dict):
@@ -150,8 +150,30 @@ class _Check:
         return f"{path}={value!r} ({origin(path)})"
 
 
+def refuse_value(stored: DictConfig, key: str, value: Any) -> None:
+    """ConfigError where a setting of a stored config, which may not compose today, gets a value that is not legal."""
+    parent, _, name = key.rpartition(".")
+    target = OmegaConf.select(stored, f"{parent}._target_") if parent else None
+    kinds = (parameters(target) if target else None) or {}
+    kind = kinds.get(name, Any) if kinds else KINDS.get(key, _kind_of(_plain(OmegaConf.select(stored, key))))
+    if not isinstance(value, dict | DictConfig) and (expected := _expected(key, _plain(value), kind)):
+        raise ConfigError(f"{key}={value!r} ({origin(key)}): expected {expected}")
+
+
+def _expected(path: str, value: Any, kind: Any) -> str:
+    """What is expected in place of a value; empty where it is legal."""
+    if not accepts(kind, value):
+        text = f": \"{path}='{value}'\"" if isinstance(value, int | float) and accepts(kind, "x") else ""
+        return f"{describe(kind)}{text}{nearest(str(value), words(kind))}"
+    is_legal, expected = LIMITS.get(path, (None, ""))
+    return "" if is_legal is None or is_legal(value) else expected
+
+
 def _resolved(cfg: DictConfig, path: str) -> Any:
-    value = OmegaConf.select(cfg, path)
+    return _plain(OmegaConf.select(cfg, path))
+
+
+def _plain(value: Any) -> Any:
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 

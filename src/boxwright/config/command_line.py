@@ -1,5 +1,6 @@
 """Checks the command line before Hydra reads it. Imports nothing heavy."""
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,9 @@ from boxwright.config.files import (
 )
 from boxwright.config.hydra_internals import get_args_parser
 
+_CHECKPOINTS = "callbacks.checkpoints"
+_SHELLS = ("bash", "fish", "zsh")
+
 # The command line, before Hydra's main
 
 
@@ -50,7 +54,9 @@ def command_line_problems(config_name: str, argv: list[str]) -> list[str]:
     can't parse it names neither the line nor the remedy. All other mistakes are left to Hydra.
     """
     arguments = get_args_parser().parse_args(argv)
-    if arguments.config_path or arguments.config_name or arguments.help:
+    if arguments.shell_completion:
+        return list(_completion_problems(arguments.overrides))
+    if arguments.config_path or arguments.config_name or arguments.help or arguments.hydra_help:
         return []
     if arguments.config_dir is not None and not Path(arguments.config_dir).is_dir():
         return [f"--config-dir={arguments.config_dir}: {Path(arguments.config_dir).absolute()} is not a folder"]
@@ -60,8 +66,10 @@ def command_line_problems(config_name: str, argv: list[str]) -> list[str]:
         overrides = OverridesParser.create().parse_overrides(arguments.overrides)
     except HydraException:
         return [problem for line in arguments.overrides for problem in _unreadable(line)]
-    overrides = [override for override in overrides if not (override.is_delete() or override.is_hydra_override())]
-    choices = [override for override in overrides if is_group(override.key_or_group)]
+    overrides = [override for override in overrides if not override.is_hydra_override()]
+    if kept := [problem for override in overrides for problem in _deletion_problems(override)]:
+        return kept
+    choices = [o for o in overrides if is_group(o.key_or_group) and not o.is_delete()]
     problems = [problem for override in choices for problem in _choice_problems(override)]
     if problems or len(choices) == len(overrides):
         return problems
@@ -84,20 +92,56 @@ def command_line_problems(config_name: str, argv: list[str]) -> list[str]:
     return problems
 
 
+def only_prints(argv: list[str]) -> bool:
+    """Whether a command line asks for the config or for help, not for a run."""
+    given = get_args_parser().parse_args(argv)
+    return bool(given.help or given.hydra_help or given.cfg or given.info or given.shell_completion)
+
+
+def _completion_problems(overrides: list[str]) -> Iterator[str]:
+    pattern = rf"(install|uninstall|query)=({'|'.join(_SHELLS)})"
+    if sum(re.fullmatch(pattern, line) is not None for line in overrides) != 1:
+        yield (
+            f"-sc {' '.join(overrides)}: expected one of install=SHELL, uninstall=SHELL, query=SHELL, "
+            f"with {', '.join(_SHELLS)} for SHELL"
+        )
+
+
+def _deletion_problems(override: Override) -> Iterator[str]:
+    """Nothing may be left out but single callbacks and loggers; and no checkpoints, by which runs are resumed."""
+    key = override.key_or_group
+    group, _, name = key.partition(".")
+    is_single = group in ("callbacks", "logger") and name and "." not in name
+    if not override.is_delete() or (is_single and key != _CHECKPOINTS):
+        return
+    if key in ("callbacks", _CHECKPOINTS):
+        said = "there is no run without its checkpoints; leave single callbacks out, such as '~callbacks.pictures'"
+    else:
+        said = f"there is no run without {key}; give it another value"
+    yield f"{override.input_line} (command line): {said}"
+
+
 def _searched(folder: str) -> str:
     """Writes a folder as an entry of Hydra's search path, quoted for its parser."""
-    return "'file://" + str(Path(folder).absolute()).replace("'", r"\'") + "'"
+    return _quoted(f"file://{Path(folder).absolute()}")
 
 
 def with_quotes(line: str) -> str:
-    """Quotes `KEY=PATH` for Hydra where it can't parse it and the path exists, as in a sweep's `data.resize=64/`."""
+    """An override, quoted for Hydra where it would not be read as it is meant.
+
+    A path that exists, as in a sweep's `data.resize=64/`, and a name that is a number or has quotes in it.
+    """
     key, _, value = line.partition("=")
     try:
-        OverridesParser.create().parse_overrides([line])
+        (override,) = OverridesParser.create().parse_overrides([line])
+        is_meant = override.key_or_group != "name" or not isinstance(override.value(), int | float)
     except HydraException:
-        if value and Path(value).exists():
-            return f"{key}='{value}'" if "'" not in value else line
-    return line
+        is_meant = not value or not (key == "name" or Path(value).exists())
+    return line if is_meant else f"{key}={_quoted(value)}"
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("'", r"\'") + "'"
 
 
 def _unreadable(line: str) -> Iterator[str]:
@@ -108,10 +152,9 @@ def _unreadable(line: str) -> Iterator[str]:
         if not equals:
             yield f"{line} (command line): expected KEY=VALUE"
             return
-        quoted = f"\"{key}='{value}'\"" if "'" not in value else "KEY=VALUE"
         yield (
-            f"{line} (command line): can't be parsed; text with braces, brackets, commas, = or spaces needs quotes "
-            f"within quotes: {quoted}"
+            f"{line} (command line): can't be parsed; text with quotes, braces, brackets, commas, = or spaces needs "
+            f'quotes within quotes: "{key}={_quoted(value)}"'
         )
 
 

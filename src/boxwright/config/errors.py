@@ -11,6 +11,7 @@ from hydra.types import RunMode
 
 from evaluation.errors import UserError
 from evaluation.files import FULL
+from lit_modules.died import explain
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -21,36 +22,41 @@ class ConfigError(UserError):
 
 
 def clear_errors(main: Callable[P, R]) -> Callable[P, R]:
-    """Prints a ConfigError without traceback and ends with status 2; in a sweep only its job fails.
+    """Prints a mistake in the config without traceback and ends with status 2; in a sweep only its job fails.
 
-    The same for a value that a constructor refuses, which Hydra would wrap. A full disk and a mistake in the data end
-    it with status 1.
+    That is a ConfigError, a value that a constructor refuses, which Hydra would wrap, or a setting that Lightning
+    refuses. The same with status 1 for a full disk, for what is wrong with the data, and where another process of
+    the run was ended.
     """
 
     @functools.wraps(main)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return main(*args, **kwargs)
-        except (ConfigError, InstantiationException) as error:
-            if isinstance(error, InstantiationException) and not isinstance(error.__cause__, ValueError):
+        except Exception as error:
+            cause = error.__cause__ if isinstance(error, InstantiationException) else error
+            status = _status(cause, is_wrapped=cause is not error)
+            in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+            if status is None or (in_sweep and status == 1):
                 raise
-            print(error.__cause__ if isinstance(error, InstantiationException) else error, file=sys.stderr)
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
+            if not getattr(cause, "is_logged", False):  # by the run's log
+                print(explain(cause) or cause, file=sys.stderr)
+            if in_sweep:
                 raise
-            sys.exit(2)
-        except OSError as error:
-            if error.errno not in FULL or HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise
-            print(error, file=sys.stderr)
-            sys.exit(1)
-        except UserError as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise
-            if not getattr(error, "is_logged", False):  # by the run's log
-                print(error, file=sys.stderr)
-            sys.exit(1)
+            sys.exit(status)
 
     return guarded
+
+
+def _status(error: BaseException | None, is_wrapped: bool) -> int | None:
+    """The exit code of an error that its user can mend; None for any other."""
+    is_lightnings = any(
+        kind.__name__ == "MisconfigurationException" for kind in type(error).__mro__
+    )  # not imported here
+    if isinstance(error, ConfigError) or is_lightnings or (is_wrapped and isinstance(error, ValueError)):
+        return 2
+    is_full = isinstance(error, OSError) and error.errno in FULL
+    return 1 if isinstance(error, UserError) or is_full or explain(error) else None
 
 
 def listed(problems: list[str]) -> str:

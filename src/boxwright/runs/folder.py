@@ -40,6 +40,7 @@ from boxwright.runs.log import is_rank_zero
 from boxwright.runs.names import has_begun
 from boxwright.runs.resume import finished_results, same_config, with_overrides
 from evaluation.files import write_text
+from lit_modules.died import explain
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,8 @@ class Run:
 def failure_reason(error: BaseException) -> str:
     """Writes the reason of a failure as it is kept with the run; an error for users is shown without its class."""
     cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+    if died := explain(cause):
+        return died
     return str(cause) if isinstance(cause, ValueError) and str(cause) else f"{type(cause).__name__}: {cause}"
 
 
@@ -190,11 +193,18 @@ def leave_no_trace(folder: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Removes a run's folder, and runs/NAME above it if that is empty then."""
     shutil.rmtree(folder, ignore_errors=True)
-    if folder.parent.parent.name == "runs":
-        with suppress(OSError):
-            folder.parent.rmdir()
+    remove_empty(folder.parent)
+
+
+def remove_empty(folder: Path) -> None:
+    """Removes a folder, and those above it up to runs/, as far as they are empty."""
+    runs = Path("runs").absolute()
+    with suppress(OSError):  # something lies in it
+        for above in (folder.absolute(), *folder.absolute().parents):
+            if not above.is_relative_to(runs):
+                break
+            above.rmdir()
 
 
 def is_untouched(folder: Path) -> bool:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from boxwright.config.hydra_internals import get_args_parser, is_basic
 from boxwright.runs.claim import Claim, InUseError
 from boxwright.runs.folder import keep_failure, open_run
-from boxwright.runs.log import is_rank_zero
+from boxwright.runs.log import is_rank_zero, let_go
 
 Main = Callable[[DictConfig], float | None]
 EXCLUDED = "hydra.job.config.override_dirname.exclude_keys"
@@ -48,7 +48,10 @@ def is_of_a_sweep(hydra: Any) -> bool:
 
 def print_once(text: str) -> None:
     if is_rank_zero():
-        print(text, flush=True)
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            let_go()
 
 
 def quoted(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from typing import Any
 
@@ -15,9 +16,26 @@ class Console(logging.StreamHandler[Any]):
         logging.Handler.__init__(self)  # StreamHandler's own would fix the stream
         self.addFilter(lambda record: not hasattr(record, "file_only"))
 
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            let_go()
+        else:
+            super().handleError(record)
+
     @property
     def stream(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
         return sys.stdout
+
+
+def let_go() -> None:
+    """Prints to nowhere from now on: whoever read it has gone, as in `train.py | head`, and the run goes on."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def end_with_reader() -> None:
+    """Ends this process, which only prints, without a word when its reader goes, as in `--help | head`."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 FILE_ONLY = {"file_only": True}

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from boxwright.config.check import refuse_value
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import flat, followers, is_group, reference
 from boxwright.runs.log import is_rank_zero
@@ -73,8 +74,15 @@ def with_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) ->
                 "schedule's state in the checkpoint would replace it, so that it would not change; leave it out, or "
                 "start a new run"
             )
+        if not override.is_delete():
+            refuse_value(stored, key, chosen)
         if is_rank_zero():
             log.info("resumed with a difference: %s %s -> %s", key, before, chosen)
+        if override.is_delete():
+            parent, _, name = key.rpartition(".")
+            with open_dict(stored):
+                OmegaConf.select(stored, parent).pop(name)
+            continue
         for changed in (key, *followers(cfg, key)):
             OmegaConf.update(stored, changed, chosen, force_add=True)  # a key that an earlier version did not have
         if key.startswith(("optimizer.", "schedule.")):

@@ -38,6 +38,8 @@ class Averaging(WeightAveraging):
     """Keeps an `Average` beside the weights, on their device; `decay: null` switches all of it off."""
 
     def __init__(self, decay: float | None = None) -> None:
+        if decay is not None and not 0 <= decay < 1:
+            raise ValueError(f"callbacks.averaging.decay={decay}: expected 0 or more and less than 1, or null")
         self.decay = decay
         super().__init__(use_buffers=False)
 

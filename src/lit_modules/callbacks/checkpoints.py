@@ -41,6 +41,8 @@ class Checkpoints(Checkpoint):
             raise ValueError(
                 f"callbacks.checkpoints.keep={keep}: expected -1 for all, or 1 or more; a run resumes from the newest"
             )
+        if every_steps < 1:
+            raise ValueError(f"callbacks.checkpoints.every_steps={every_steps}: expected 1 or more optimizer steps")
         self.folder = Path("checkpoints")
         self.watched = Monitor(monitor, mode)
         self.monitor, self.mode, self.every_steps, self.keep = monitor, mode, every_steps, keep

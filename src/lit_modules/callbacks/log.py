@@ -14,6 +14,7 @@ from torch import Tensor
 from datamodules.batch import Batch
 from lit_modules.callbacks import estimate
 from lit_modules.data import data_of
+from lit_modules.died import explain
 from lit_modules.lightning_internals import is_within_step
 from lit_modules.machine import memory_mb
 from lit_modules.skipped import FILE, Skipped
@@ -221,7 +222,7 @@ class Log(Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, Exception):  # before the traceback, and in log.txt
-            log.error("stopped after step %d: %s", trainer.global_step, exception)
+            log.error("stopped after step %d: %s", trainer.global_step, explain(exception) or exception)
             vars(exception)["is_logged"] = True
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

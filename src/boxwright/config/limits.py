@@ -1,0 +1,70 @@
+"""What the type of a setting does not tell: how small and how large its values may be. Imports nothing heavy.
+
+For settings of Lightning's Trainer, which would refuse them without their key, fail at some step, or train nothing.
+Classes and functions of this project check their own.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+Limit = tuple[Callable[[Any], bool], str]
+"""Whether a value is legal, and what is expected."""
+
+
+def _from(least: int, words: str = "", *others: Any) -> Limit:
+    return lambda value: value in others or value >= least, f"{least} or more{words}"
+
+
+def _are_devices(value: Any) -> bool:
+    if isinstance(value, str):
+        return value == "auto" or re.fullmatch(r"-1|\d+(,\d+)*,?", value.replace(" ", "")) is not None
+    return len(cast("list[int]", value)) > 0 if isinstance(value, list) else value == -1 or value > 0
+
+
+def _share(without: str) -> Limit:
+    """Of the batches that there are: an integer is their number."""
+    return lambda value: value >= 1 if isinstance(value, int) else 0 < value <= 1, (
+        f"1 or more batches, or a fraction of them up to 1.0{without}"
+    )
+
+
+def _is_name(value: str) -> bool:
+    is_plain = value.isprintable() and not set('"\\$') & set(value)
+    return is_plain and all(part.strip(". ") for part in value.split("/"))
+
+
+_DEVICES: Limit = (_are_devices, "1 or more, -1 or auto for all there are, or a list of their numbers")
+
+LIMITS: dict[str, Limit] = {
+    "name": (_is_name, 'the name of a folder below runs/, without ", \\ and $'),
+    "seed": (lambda value: 0 <= value < 2**32, "0 to 4294967295"),
+    "devices": _DEVICES,
+    "trainer.devices": _DEVICES,
+    "trainer.num_nodes": _from(1),
+    "trainer.max_steps": _from(1, ", or -1 to train until trainer.max_epochs", -1),
+    "trainer.max_epochs": _from(1, ", or -1 to train until trainer.max_steps", -1),
+    "trainer.max_time": (
+        lambda value: value is None or re.fullmatch(r"\d+:\d\d:\d\d:\d\d", value.strip()) is not None,
+        'days:hours:minutes:seconds, such as "00:12:00:00", or null',
+    ),
+    "trainer.val_check_interval": _from(1, " optimizer steps, or null for one validation after each epoch", None),
+    "trainer.limit_train_batches": _share(""),
+    "trainer.limit_val_batches": _share(": checkpoints are compared by their validation"),
+    "trainer.limit_test_batches": _share("; test=false leaves the test out"),
+    "trainer.accumulate_grad_batches": _from(1),
+    "trainer.gradient_clip_val": _from(0, ", or null to clip nothing", None),
+    "trainer.log_every_n_steps": _from(1),
+}
+
+
+def unlimited(cfg: DictConfig) -> Iterator[str]:
+    """A run without an end, whose schedule could not follow its length."""
+    ends = ("trainer.max_steps", "trainer.max_epochs")
+    if all(OmegaConf.select(cfg, key) == -1 for key in ends):
+        yield (
+            f"{'=-1 and '.join(ends)}=-1: the schedule follows the length of the run; give one of them "
+            "(trainer.max_time may end the run earlier)"
+        )
