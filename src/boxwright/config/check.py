@@ -68,7 +68,9 @@ def check(cfg: DictConfig) -> None:
     if untrusted := list(_untrusted(default)):  # whose signatures are not read
         raise ConfigError(listed(untrusted))
     problems = list(_Check(cfg, default).mapping("", plain(cfg), plain(default)))
-    problems += [*match_problems(cfg), *class_problems(cfg), *monitor_problems(cfg), *unlimited(cfg)] if not problems else []
+    problems += (
+        [*match_problems(cfg), *class_problems(cfg), *monitor_problems(cfg), *unlimited(cfg)] if not problems else []
+    )
     if problems:
         raise ConfigError(listed(problems))
 
