@@ -173,7 +173,7 @@ def test_reports_take_two_per_cent_of_the_time_at_most(monkeypatch):
     monkeypatch.setattr(report, "write", write)
     monkeypatch.setattr(report.time, "perf_counter", lambda: clock[0])
     trainer = SimpleNamespace(
-        global_step=0, is_global_zero=True, sanity_checking=False, state=SimpleNamespace(fn="fit"), datamodule=None
+        global_step=0, is_global_zero=True, sanity_checking=False, state=SimpleNamespace(fn="fit"), datamodule=SimpleNamespace()
     )
     module = SimpleNamespace(folder=Path())
     callback = Report()
@@ -192,7 +192,7 @@ def test_reports_take_two_per_cent_of_the_time_at_most(monkeypatch):
 
 def test_the_same_problem_is_told_once(monkeypatch, caplog):
     monkeypatch.setattr(report, "write", lambda *_: "no room")
-    trainer = SimpleNamespace(global_step=0, is_global_zero=True, datamodule=None)
+    trainer = SimpleNamespace(global_step=0, is_global_zero=True, datamodule=SimpleNamespace())
     callback = Report()
     for _ in range(3):
         callback.on_fit_end(trainer, SimpleNamespace(folder=Path()))
