@@ -19,7 +19,8 @@ ROUNDED = 1e-3
 """Relative, of losses, gradient norms and scores. The traces are so short that rounding stays small: without AVX-512
 losses differ by up to 1e-5 from the recorded ones and gradient norms by 8e-5."""
 IN_JUMPS = 0.02
-"""Absolute, of metrics that rounding may change by a jump: AP, when two boxes change places."""
+"""Absolute, of metrics that rounding may change by a jump: AP, when two boxes change places. Relative, of the gradient
+norms of Faster R-CNN, which jump at step 8: the earlier version has 11.44 there, and 11.26 without AVX2."""
 
 
 @pytest.mark.parametrize("name", slow_but("fcos", "faster_rcnn", "compared", of=replay.PLAYS.keys()))
@@ -77,6 +78,8 @@ def number(value: Any) -> float | None:
 def tolerance(where: str) -> dict[str, float]:
     if where.startswith("/compared/"):  # read, not computed
         return {"rel": 0.0, "abs": 0.0}
+    if re.search(r"^/faster_rcnn/.*gradient_norm$", where):
+        return {"rel": IN_JUMPS}
     if re.search(r"/(AP|AR|top\d|score$)", where):
         return {"rel": 0.0, "abs": IN_JUMPS}
     if re.search(r"/(\w*steps?|kept|epoch|num_objects|boxes|ids|id|untouched)(\[\d+\])?$", where):
