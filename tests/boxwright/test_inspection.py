@@ -190,7 +190,7 @@ def test_copies_within_a_split_are_told(tmp_path: Path, look: Inspect) -> None:
     file.write_text(json.dumps(content))
     _, _, text = look(*COCO, f"data.root={tmp_path}")
     assert "val, images that are there more than once: 1 of 2, " in text
-    assert "val, images that are in train as well, which makes its scores too good: 2 of 2, " in text
+    assert "val, images that are in train as well, which makes its scores too high: 2 of 2, " in text
 
 
 def test_boxes_of_another_form_are_a_problem_unless_they_are_said_to_be_right(tmp_path: Path, look: Inspect) -> None:
