@@ -136,7 +136,11 @@ def test_metrics_json_holds_fractions_and_null_where_there_is_nothing_to_find(ev
         (["checkpoint=none.ckpt"], 2, "checkpoint=none.ckpt: no such file"),
         (["checkpoint=BEST", "data.rot=x"], 2, "no such setting; nearest is data.root"),
         (["checkpoint=BEST", "accelerator=gqu"], 2, "accelerator=gqu, devices=1: You selected an invalid"),
-        (["checkpoint=BEST", "accelerator=cpu", "devices=0"], 2, "devices=0 (command line, devices=0): expected 1 or more"),
+        (
+            ["checkpoint=BEST", "accelerator=cpu", "devices=0"],
+            2,
+            "devices=0 (command line, devices=0): expected 1 or more",
+        ),
         (["checkpoint=BEST", "data.root=nowhere"], 1, "there is no folder"),
         (["checkpoint=BEST", "data.rule=round"], 2, "data.rule='round'"),
         (

@@ -173,7 +173,11 @@ def test_reports_take_two_per_cent_of_the_time_at_most(monkeypatch):
     monkeypatch.setattr(report, "write", write)
     monkeypatch.setattr(report.time, "perf_counter", lambda: clock[0])
     trainer = SimpleNamespace(
-        global_step=0, is_global_zero=True, sanity_checking=False, state=SimpleNamespace(fn="fit"), datamodule=SimpleNamespace()
+        global_step=0,
+        is_global_zero=True,
+        sanity_checking=False,
+        state=SimpleNamespace(fn="fit"),
+        datamodule=SimpleNamespace(),
     )
     module = SimpleNamespace(folder=Path())
     callback = Report()

@@ -23,7 +23,14 @@ def finished(tmp_path: Path, data: DetectionDataModule, monkeypatch: pytest.Monk
     written: list[dict[str, Any]] = []
     run: Any = SimpleNamespace(folder=tmp_path, config=SimpleNamespace(test=True), finish=written.append)
     best = SimpleNamespace(
-        best_metrics=VAL, best_per_class={}, best_score=0.5, best_step=3, best_text="val/AP 50.00 %", best_path=tmp_path
+        best_metrics=VAL,
+        best_per_class={},
+        best_score=0.5,
+        best_step=3,
+        best_text="val/AP 50.00 %",
+        best_path=tmp_path,
+        best_of="val/AP",
+        monitor="val/AP",
     )
     module: Any = SimpleNamespace(load_state_dict=lambda state: None, last=SimpleNamespace(metrics=None))
 
