@@ -85,7 +85,7 @@ def test_without_a_compiler_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(torch, "compile", compile_nothing)
     with pytest.raises(
-        ConfigError, match=r"compile=true: .* for cpu here \(No working C\+\+ compiler .* leave compile"
+        ConfigError, match=r"compile=true: .* for cpu here \(No working C\+\+ compiler .* leave out compile"
     ):
         check_compiler(torch.device("cpu"))
 
