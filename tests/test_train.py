@@ -162,7 +162,7 @@ def test_what_would_change_the_data_stream_is_refused_on_resume(train, shapes, t
 def test_a_start_that_fails_leaves_no_folder(train, shapes, tmp_path):
     train([*TINY, shapes, "model.backbone.weights=nowhere.pth"], tmp_path, expect=2)
     train([*TINY, shapes, "logger=wandb", "trainer.max_steps=-1"], tmp_path, expect=2)
-    assert not list((tmp_path / "runs").iterdir())
+    assert not list((tmp_path / "runs").glob("*"))
 
 
 def test_a_run_that_cannot_go_on_keeps_its_folder(train, shapes, tmp_path):
