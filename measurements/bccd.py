@@ -3,9 +3,9 @@
     python measurements/bccd.py --data ../shared/data/bccd_voc \\
         --weights ../shared/data/weights/mobilenet_v2_imagenet.pth [--folder FOLDER] [OVERRIDE ...]
 
-Runs `experiment=small_dataset`, then reads the run: AP after 2, 5, 10 and 15 minutes of training (evaluations not
-counted, as rows of metrics.csv have it), and pycocotools' own numbers for the last checkpoint's predictions.
-`--folder` reads a run that is there already.
+Runs `experiment=small_dataset`, then reads the run: AP after 2, 5, 10 and 15 minutes of training (without the
+time of evaluations, as in metrics.csv), and pycocotools' own numbers for the last checkpoint's predictions.
+`--folder` reads an existing run instead.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def minutes_and_scores(run: Path) -> list[tuple[int, float, dict[str, float]]]:
 
 
 def pycocotools_scores(run: Path, data: str) -> dict[str, float]:
-    """The last checkpoint's predictions, judged by pycocotools itself."""
+    """pycocotools' scores of the last checkpoint's predictions."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -66,7 +66,7 @@ def pycocotools_scores(run: Path, data: str) -> dict[str, float]:
 
 
 def voc_as_coco(data: Path, stems: list[str], run: Path) -> tuple[dict, list[str]]:
-    """The XML files read here once more, independently of the project's reader."""
+    """The annotations in COCO's form, read from the XML files independently of the project's reader."""
     import xml.etree.ElementTree as ElementTree
 
     names = yaml.safe_load((run / "config.yaml").read_text())["data"]["classes"]

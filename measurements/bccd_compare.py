@@ -1,10 +1,10 @@
-"""AP after so many minutes of training on BCCD, mean and spread over seeds, ours beside torchvision's.
+"""Compare AP after some minutes of training on BCCD, ours and torchvision's: mean and range over seeds.
 
     python measurements/bccd_compare.py --seconds 1.23 2.06 --ours RUN_FOLDER ... --torchvision RUN_FOLDER ...
 
 Runs of one recipe by train.py and by measurements/torchvision_peer.py, one of each for a seed. A run's
-scores after a number of steps are the same on a busy and on an idle machine, its time is not: so `--seconds` says how
-long a step of each takes on an idle one (measurements/bccd_steps.py measures their ratio by turns). A row is the
+scores after a number of steps are the same on a busy and on an idle machine, its time is not: so `--seconds` gives how
+long a step of each takes on an idle one (measurements/bccd_steps.py measures their ratio). A row is the
 validation nearest to 2, 5, 10 or 15 minutes. `--plot FILE` draws the same: lines are means, bands reach from the lowest
 to the highest seed.
 """
@@ -19,7 +19,7 @@ SHOWN = ("AP", "AP50", "AP75")
 
 
 def scores(run: Path) -> dict[int, dict[str, float]]:
-    """Of each validation by its step."""
+    """Scores of each validation by step."""
     with (run / "metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["val/AP"]]
     return {int(row["step"]): {name: float(row[f"val/{name}"]) for name in SHOWN} for row in rows}

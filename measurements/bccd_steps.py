@@ -1,10 +1,10 @@
-"""Seconds of one training step on BCCD, ours beside torchvision's, in one process and by turns.
+"""Time one training step on BCCD, ours and torchvision's in turns in one process.
 
     python measurements/bccd_steps.py --data FOLDER --weights FILE [--recipe RECIPE] [--rounds 12] [OVERRIDE ...]
 
 Both take the same batches of `small_dataset` (FCOS), `small_dataset_retinanet` or `small_dataset_faster_rcnn`; a step
-is forward, loss, backward, clipping and AdamW. Prints the median of each and the median, and quartiles, of the ratios
-of neighbours, in bf16 and in float32.
+is forward, loss, backward, clipping and AdamW. Prints the median of each, and the median and quartiles of the ratios
+of consecutive pairs, in bf16 and in float32.
 """
 
 import argparse

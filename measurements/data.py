@@ -1,14 +1,13 @@
-"""Images per second that arrive in the main process from one worker: the data module beside torchvision's v2
-transforms and albumentations.
+"""Measure images per second from one worker: our data module, torchvision's v2 transforms, and albumentations.
 
     python measurements/data.py [--short 800 320] [--images 128] [--batch 16] [--rounds 7] [--json FILE]
 
 Draws JPEGs of 640 x 480, a quarter of them 480 x 640, of some 140 kB like COCO's, with eight boxes each, into a
 temporary folder. Every loader has one persistent worker of one thread and the same batch size, reads all of them in
-each round and hands on what a detector trains on: resized to the short side, flipped with probability 0.5, with boxes.
-The loaders take turns; a ratio is the median of those of neighbours. "Arrive" means that the main process holds the
-batch; it does not read its pixels. Then, in this process and on one thread, the parts: decoders (simplejpeg where it is
-installed), mirroring, and resizing by the worker or by the device, here the CPU.
+each round and delivers what a detector trains on: resized to the short side, flipped with probability 0.5, with boxes.
+The loaders take turns; a ratio is the median over consecutive pairs. An image counts once
+the main process has its batch; pixels are not read there. Then, in this process and on one thread, the parts: decoders
+(simplejpeg where it is installed), flipping, and resizing by the worker or by the device, here the CPU.
 """
 
 import argparse
@@ -53,7 +52,7 @@ Read = Callable[[str], Any]
 
 
 def write_data(root: Path, number: int) -> list[str]:
-    """Paths of the images; smooth colours under noise compress about as photographs do."""
+    """Writes the images and returns their paths; smooth colours under noise compress about as photographs do."""
     random = np.random.default_rng(0)
     (root / "train").mkdir()
     (root / "annotations").mkdir()
@@ -116,7 +115,7 @@ def v2_target(size: tuple[int, int]) -> dict[str, Any]:
 
 
 def torchvision_v2(short: int, normalized: bool) -> Read:
-    """Decoded by torchvision.io and resized as uint8, while its memory is channels last."""
+    """Loader that decodes with torchvision.io and resizes uint8 images while their memory is channels last."""
     chain: list[Any] = [v2.RandomHorizontalFlip(0.5), v2.Resize(short, max_size=short * 5 // 3, antialias=True)]
     if normalized:
         chain += [v2.ToDtype(torch.float, scale=True), v2.Normalize(MEAN, STD, inplace=True)]
@@ -130,7 +129,7 @@ def torchvision_v2(short: int, normalized: bool) -> Read:
 
 
 def torchvision_references(short: int) -> Read:
-    """references/detection with its v2 backend, and the resize and normalisation that its models begin with."""
+    """Loader of torchvision's references/detection with the v2 backend, with its models' resizing and normalisation."""
     transform = v2.Compose(
         [
             v2.ToImage(), v2.RandomHorizontalFlip(0.5), v2.ToDtype(torch.float, scale=True), v2.SanitizeBoundingBoxes(),
@@ -213,7 +212,7 @@ def loaders(root: Path, paths: list[str], short: int, batch_size: int, rounds: i
 
 
 def decoders(paths: list[str]) -> dict[str, Callable[[str], object]]:
-    """From a file to RGB uint8; ours with its checks of file, size and end."""
+    """Decoders from a file to RGB uint8; ours includes its checks of file, size and end."""
     sizes = {path: read_image(path).shape[:2] for path in paths}
     found: dict[str, Callable[[str], object]] = {
         "ours: cv2, file and size checked": lambda path: decode(path, sizes[path]),
@@ -229,7 +228,7 @@ def decoders(paths: list[str]) -> dict[str, Callable[[str], object]]:
 
 
 def equal_pixels(paths: list[str]) -> dict[str, bool]:
-    """Whether each decoder finds the pixels that ours does."""
+    """For each decoder, whether its pixels equal ours in all files."""
 
     def pixels(image: Any) -> np.ndarray:
         return image.permute(1, 2, 0).numpy() if isinstance(image, torch.Tensor) else image
@@ -242,7 +241,7 @@ def equal_pixels(paths: list[str]) -> dict[str, bool]:
 
 
 def parts(paths: list[str], short: int, rounds: int) -> list[dict[str, Any]]:
-    """Milliseconds an image, one thread of this process."""
+    """Milliseconds per image of decoding, flipping and resizing, on one thread of this process."""
     images = [read_image(path) for path in paths]
 
     def size_of(image: np.ndarray) -> tuple[int, int]:

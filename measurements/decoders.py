@@ -1,13 +1,13 @@
-"""Decoders of RetinaNet and FCOS beside torchvision's `postprocess_detections`: time and AP on the same head outputs.
+"""Compare the decoders of RetinaNet and FCOS with torchvision's `postprocess_detections` on the same head outputs.
 
     python measurements/decoders.py [--rounds 15] [--classes 80] [--images 16] [--canvas 640] [--device cuda]
 
-Head outputs are made like a trained network's: each of 20 objects an image excites the anchors around it, the more the
-better they fit (FCOS: the points around its centre), with noisy boxes, and some 1000 scores of each level pass 0.05 by
-chance. The decoders take turns on passes of one image and of four; "equal" counts the images with torchvision's
-detections, but for boxes that clipping left empty, which it keeps. AP is the evaluator's, against the boxes that the
-outputs were made from. FCOS has torchvision's threshold of 0.2 on sqrt(class x centerness); ours lets every class score
-over 0.2^2 pass, which finds the same, and drops those below.
+Head outputs are made like a trained network's: each of 20 objects per image raises the scores of the anchors around it,
+the better they fit the more (FCOS: of the points around its centre), with noisy boxes, and some 1000 scores of each
+level pass 0.05 by chance. The decoders take turns on passes of one image and of four; "equal" counts the images with
+torchvision's detections, except for boxes that clipping left empty, which it keeps. AP is the evaluator's, against the
+boxes that the outputs were made from. FCOS has torchvision's threshold of 0.2 on sqrt(class x centerness); ours lets
+every class score over 0.2^2 pass, which finds the same detections, and drops those below the threshold afterwards.
 """
 
 import argparse
@@ -39,9 +39,9 @@ WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 STRIDES = RETINANET.strides
 OBJECTS = 20
 CHANCE = 1000
-"""Scores of a level that pass the threshold without an object; at most 5 % of a level's."""
+"""Scores of a level that pass the threshold without an object; at most 5 % of its scores."""
 LOGIT = -2.944
-"""Of 0.05."""
+"""The logit of 0.05."""
 
 Outputs = RetinaNetOutputs | FCOSOutputs
 Found = tuple[Tensor, Tensor, Tensor]
@@ -51,12 +51,12 @@ Decode = Callable[[Outputs, Tensor], list[Found]]
 @dataclass(frozen=True)
 class Heads:
     outputs: list[Any]
-    """Of images one by one."""
+    """Head outputs of single images."""
     boxes: list[Tensor]
     labels: list[Tensor]
 
     def passes(self, size: int) -> list[Any]:
-        """The same outputs, so many images together."""
+        """The same outputs in batches of `size` images."""
         together = []
         for first in range(0, len(self.outputs) - size + 1, size):
             part = self.outputs[first : first + size]
@@ -110,7 +110,7 @@ def fcos_outputs(
 ) -> FCOSOutputs:
     maps = [torch.empty(1, 1, -(-canvas // stride), -(-canvas // stride)) for stride in STRIDES]
     points, strides = grid_points(maps, STRIDES)
-    points = points - strides[:, None] / 2  # where torchvision has them
+    points = points - strides[:, None] / 2  # torchvision's points lie at the corners of cells
     sizes = tuple(x.numel() for x in maps)
     assigned, target = assign_fcos(points, strides, sizes, boxes[None], labels[None], center_sampling=1.5)
     near = (assigned[0] >= 0).nonzero()[:, 0]
@@ -158,7 +158,7 @@ def torchvisions(name: str, num_classes: int) -> tuple[Decode, Any]:
 
 
 def equal(ours: Found, theirs: Found) -> bool:
-    """Up to the boxes of theirs that clipping left empty, in whose place ours has others."""
+    """Whether the detections are equal, except for boxes of theirs that clipping left empty; ours has others there."""
     full = (theirs[0][:, 2:] > theirs[0][:, :2]).all(dim=1)
     boxes, _, labels = (x[full] for x in theirs)
     n = len(boxes)

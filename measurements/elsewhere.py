@@ -1,8 +1,8 @@
-"""What other tools do with the inputs that docs/elsewhere.md names, beside what this project does with the same.
+"""Show each row of docs/elsewhere.md: what other tools do with an input, and what this project does with it.
 
     python measurements/elsewhere.py [NAME ...]
 
-A line for each row of the page, or for those named. Ends with status 1 where a row no longer holds.
+Prints a line for each row of the page, or for those named. Ends with status 1 where a row no longer holds.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ from evaluation.truth import Predictions
 
 ROOT = Path(__file__).parents[1]
 ROWS: dict[str, Callable[[Path], tuple[bool, bool]]] = {}
-"""Whether the other tool still does what the page says, and whether this project does."""
+"""For each row: whether the other tool and this project still do what the page says."""
 
 
 def row(function: Callable[[Path], tuple[bool, bool]]) -> Callable[[Path], tuple[bool, bool]]:
@@ -81,7 +81,7 @@ def ours(folder: Path) -> CocoDataModule:
 
 
 def our_metrics(folder: Path, boxes: list[list[float]]) -> dict[str, float]:
-    """Of detections xyxy with score 0.9."""
+    """This project's metrics of detections (xyxy) with score 0.9."""
     number = len(boxes)
     found = Predictions(
         np.zeros(number, np.int64),
@@ -93,12 +93,12 @@ def our_metrics(folder: Path, boxes: list[list[float]]) -> dict[str, float]:
 
 
 def detections(boxes: list[list[float]]) -> list[dict[str, Any]]:
-    """In COCO's results format, from xywh."""
+    """Detections in COCO's results format, from boxes (xywh)."""
     return [{"image_id": 1, "category_id": 1, "bbox": box, "score": 0.9} for box in boxes]
 
 
 def scored(coco: Any, evaluator: Any, boxes: list[list[float]], max_dets: list[int] | None = None) -> Any:
-    """COCO's numbers of detections, xywh."""
+    """COCO's twelve numbers of detections (xywh) with score 0.9."""
     judge = evaluator(coco, coco.loadRes(detections(boxes)), "bbox")
     if max_dets:
         judge.params.maxDets = max_dets
@@ -161,7 +161,7 @@ def turned_photo(folder: Path) -> tuple[bool, bool]:
     file = coco_file(folder, [{"bbox": [10, 10, 20, 20], "area": 400}], size=(60, 40))
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.new("RGB", (60, 40)).save(folder / "train" / "a.png", exif=exif)  # stored lying, shown upright: 40 x 60
+    Image.new("RGB", (60, 40)).save(folder / "train" / "a.png", exif=exif)  # 60 x 40, upright 40 x 60
     picture, _ = torchvision.datasets.CocoDetection(str(folder / "train"), str(file))[0]
     return picture.size == (60, 40), ours(folder).image("train", 1).shape == (60, 40, 3)
 
@@ -197,7 +197,7 @@ def crowds_as_objects(folder: Path) -> tuple[bool, bool]:
 def image_not_found(folder: Path) -> tuple[bool, bool]:
     file = coco_file(folder, [{"bbox": [10, 10, 20, 20]}])
     (folder / "train" / "a.png").rename(folder / "train" / "A.PNG")
-    data = torchvision.datasets.CocoDetection(str(folder / "train"), str(file))  # no word until it is read
+    data = torchvision.datasets.CocoDetection(str(folder / "train"), str(file))  # no error until it is read
     message = told(DataError, lambda: ours(folder))
     return raises(FileNotFoundError, lambda: data[0]), "A.PNG: other letter case" in message
 
@@ -268,7 +268,7 @@ def box_over_the_border(folder: Path) -> tuple[bool, bool]:
 
 
 class Tiny(pl.LightningModule):
-    """One weight, whose loss is that weight, or not finite."""
+    """A model of one weight, whose loss is that weight, or not finite."""
 
     def __init__(self, finite: bool = True) -> None:
         super().__init__()
@@ -310,7 +310,7 @@ def loss_not_finite(folder: Path) -> tuple[bool, bool]:
 def nothing_to_resume(folder: Path) -> tuple[bool, bool]:
     module = Tiny()
     trainer(folder, enable_checkpointing=True).fit(module, ckpt_path="last")
-    return float(module.weight) < 1, tested("test_train.py", "test_resuming_nothing_is_an_error")
+    return float(module.weight) < 1, tested("test_train.py", "test_resuming_a_missing_run_is_an_error")
 
 
 @row
@@ -349,7 +349,7 @@ def images_scored_twice(folder: Path) -> tuple[bool, bool]:
         for rank in range(2)
     ]
     return sum(map(len, shares)) == 8, tested(
-        "test_evaluation_ranks.py", "test_each_image_is_scored_once_however_it_was_dealt"
+        "test_evaluation_ranks.py", "test_each_image_is_scored_once_whichever_rank_has_it"
     )
 
 
@@ -362,11 +362,11 @@ def typo_behind_a_plus(folder: Path) -> tuple[bool, bool]:
 
 
 def raises(kind: type[BaseException], call: Callable[[], Any]) -> bool:
-    return bool(told(kind, call))
+    return bool(message_of(kind, call))
 
 
-def told(kind: type[BaseException], call: Callable[[], Any]) -> str:
-    """What an exception says; empty if there is none."""
+def message_of(kind: type[BaseException], call: Callable[[], Any]) -> str:
+    """The message of the exception that a call raises; empty if it raises none."""
     try:
         call()
     except kind as error:

@@ -2,9 +2,9 @@
 
     python measurements/exactness.py [OUTPUT.json]
 
-Each row is a moment; columns are 1 and 2 ranks with 0 and 2 workers. FCOS on 64 px shapes, with an averaged model,
-accumulated gradients, clipping, and a schedule in its warm-up. "equal" means that all curves (every digit of the CSV),
-weights, averages, and optimizer and schedule states are the same.
+Each row of the result is a moment; columns are 1 and 2 ranks with 0 and 2 workers. FCOS on 64 px shapes, with an
+averaged model, accumulated gradients, clipping, and a schedule in its warm-up. "equal" means that all curves (every
+digit of the CSV), weights, averages, and optimizer and schedule states are the same.
 """
 
 import json

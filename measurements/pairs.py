@@ -1,4 +1,4 @@
-"""A detector of ours and torchvision's on the same weights, for the scripts that time them side by side.
+"""Pairs of detectors, ours and torchvision's, with the same weights, for the scripts that compare their time.
 
 Weights are torchvision's, random and seeded, with statistics of batch norm that were measured on noise; its names are
 mapped to ours by the parity tests' own functions, which hold the two equal. The backbone is a ResNet-50 with frozen
@@ -45,8 +45,8 @@ AS_OURS: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
     "faster_rcnn": test_faster_rcnn_torchvision.as_ours,
 }
 IDLE: Any = None
+"""The schedule of a module without a trainer."""
 ONES = (1.0, 1.0, 1.0, 1.0)
-"""The schedule of a module that no trainer drives."""
 
 
 @dataclass
@@ -63,7 +63,7 @@ def torchvision_model(name: str, num_classes: int, size: int, seed: int = 0) -> 
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.no_grad():
-        plain.train()(torch.randn(4, 3, 224, 224))  # statistics that keep the activations of one size
+        plain.train()(torch.randn(4, 3, 224, 224))  # statistics that keep activations at a constant scale
     backbone = resnet50(weights=None, norm_layer=FrozenBatchNorm2d)
     backbone.load_state_dict({k: v for k, v in plain.state_dict().items() if "num_batches" not in k})
     pixels = {"min_size": size, "max_size": round(size * 1333 / 800)}
@@ -74,7 +74,7 @@ def torchvision_model(name: str, num_classes: int, size: int, seed: int = 0) -> 
 
 
 def our_module(name: str, num_classes: int) -> DetectionModule:
-    """With torchvision's settings, and its optimizer's."""
+    """Our module with the settings of torchvision's model and of its reference optimizer."""
     backbone, optimizer = ResNet(50, weights=None), partial(sgd, momentum=0.9, weight_decay=1e-4)
     if name == "faster_rcnn":
         return FasterRCNNModule(
@@ -122,7 +122,7 @@ def make_batch(
 
 
 def as_torchvision(batch: Batch, background: int) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """The same images and boxes in its form; labels begin at `background`."""
+    """The same images and boxes in torchvision's form; labels begin at `background`."""
     targets = [
         {"boxes": boxes[labels >= 0], "labels": labels[labels >= 0] + background}
         for boxes, labels in zip(batch.boxes, batch.labels, strict=True)
@@ -152,7 +152,7 @@ def by_turns(
 
 
 def times_faster(seconds: dict[str, list[float]], ours: str, theirs: str) -> float:
-    """Median over the rounds of their time by ours."""
+    """Median over the rounds of their time divided by ours."""
     return statistics.median(b / a for a, b in zip(seconds[ours], seconds[theirs], strict=True))
 
 

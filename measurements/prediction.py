@@ -1,10 +1,10 @@
-"""How far `load_detector` is from an evaluation of the same checkpoint, on the images of its own test split.
+"""Compare `load_detector` with an evaluation of the same checkpoint on the images of its test split.
 
     python measurements/prediction.py --checkpoint best.ckpt --threads 2
 
 For each precision and number of images in a forward pass: on how many images boxes, scores and labels are equal
-bit for bit, and how far they are apart on the others, paired in the order of their scores within a class. Then what it
-would cost to fill short batches with copies of an image, so that every pass has the same number.
+bit for bit, and how much they differ on the others, paired in the order of their scores within a class. Then the
+cost of filling short batches with copies of an image, so that every pass has the same number of images.
 """
 
 import argparse
@@ -26,7 +26,7 @@ Found = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def evaluated(checkpoint: Path, precision: str, batch_size: int, folder: str) -> tuple[dict[str, Found], float]:
-    """Boxes, scores and labels of each file, by Lightning's own evaluation; and AP."""
+    """Boxes, scores and labels of each file, and AP, by Lightning's own evaluation."""
     contents = read_checkpoint(checkpoint)
     module, data = load_module(contents), dict(contents["boxwright"]["config"]["data"])
     datamodule = instantiate({**data, "eval_batch_size": batch_size, "num_workers": 0, "cache_dir": folder})
@@ -56,7 +56,7 @@ def compared(one: dict[str, Found], other: dict[str, Found]) -> str:
         if len(label) != len(label2) or not np.array_equal(label[order], label2[order2]):
             unpaired += 1
             continue
-        close = np.abs(box[order] - box2[order2]).max(axis=1) < 5  # equal scores may have changed places
+        close = np.abs(box[order] - box2[order2]).max(axis=1) < 5  # boxes of equal scores may be in another order
         unpaired += not close.all()
         boxes = max(boxes, float(np.abs(box[order] - box2[order2])[close].max(initial=0)))
         scores = max(scores, float(np.abs(score[order] - score2[order2]).max(initial=0)))
@@ -68,14 +68,14 @@ def compared(one: dict[str, Found], other: dict[str, Found]) -> str:
 
 def filled(detector: Detector, paths: list[str]) -> str:
     samples = [detector.sample(pixels(path), place) for place, path in enumerate(paths)]
-    samples.sort(key=lambda sample: sample.canvas)  # whose batches are those of an evaluation then
+    samples.sort(key=lambda sample: sample.canvas)  # so that batches are those of an evaluation
     size = detector.batch_size
     short = list(equal_canvases(samples, size))
     full = [(batch * size)[:size] for batch in short]
     seconds = {"short": [], "full": []}
     for _ in range(5):
         for name, batches in (("short", short), ("full", full)):
-            start = time.process_time()  # which other processes do not lengthen
+            start = time.process_time()  # not lengthened by other processes
             for batch in batches:
                 detector.detect(batch)
             seconds[name].append(time.process_time() - start)

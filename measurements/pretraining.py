@@ -1,11 +1,11 @@
-"""Gain from pre-training: FCOS after 200 steps from a pre-trained backbone and from noise, three seeds.
+"""Measure the gain from pre-training: FCOS after 200 steps from a pre-trained and from a random backbone, three seeds.
 
     python measurements/pretraining.py [FOLDER]
 
 Draws a folder of pictures with one of sixteen letters each, in any colour, font and place, trains a classifier on it,
-then FCOS on pictures of several such letters six times, with the same settings but for `model.backbone.weights`. What
-is finished in FOLDER is not done again, and what was interrupted goes on. Exits with 1 unless AP50 is higher from the
-pre-trained backbone with every seed.
+then FCOS on pictures of several such letters six times, with the same settings but for `model.backbone.weights`. Runs
+that are finished in FOLDER are not repeated, and interrupted ones are resumed. Exits with 1 unless AP50 is higher from
+the pre-trained backbone with every seed.
 """
 
 import csv
@@ -103,7 +103,7 @@ def draw_several(root: Path) -> None:
 
 
 def train(folder: Path, name: str, overrides: list[str]) -> Path:
-    """The finished run of this name, made, resumed or found."""
+    """The finished run of this name: found, resumed or trained."""
     runs = sorted((folder / "runs" / name).glob("*"))
     if not (runs and (runs[-1] / "finished.json").exists()):
         command = [f"resume={runs[-1]}"] if runs else [f"name={name}", *overrides]
@@ -112,7 +112,7 @@ def train(folder: Path, name: str, overrides: list[str]) -> Path:
 
 
 def validations(run: Path) -> dict[int, dict[str, float]]:
-    """Scores by step."""
+    """Scores of each validation by step."""
     with (run / "metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["val/loss"]]
     return {int(row["step"]): {k.removeprefix("val/"): float(v) for k, v in row.items() if v} for row in rows}

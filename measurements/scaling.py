@@ -1,12 +1,12 @@
-"""How a training step grows with image size, batch, classes and boxes: times, fitted exponents, one plot.
+"""Measure how the time of a training step grows with image size, batch, classes and boxes; fit exponents and plot.
 
     python measurements/scaling.py [--models fcos retinanet faster_rcnn] [--rounds 3] [--plot FILE] [--json FILE]
     python measurements/scaling.py --device cuda
 
-Each of the four is varied alone, from 320 pixels, two images, 80 classes and ten boxes, on a ResNet-50 in bf16 with
-channels_last as `train.py` has it; the values of one take turns. Time is per image (of batches: of the whole batch);
-the exponent is the slope of a straight line through the logarithms of time and of the input's size, which for images is
-the number of pixels. 1 is growth in proportion, less is a part that does not grow.
+Each of the four is varied alone, starting from 320 pixels, two images, 80 classes and ten boxes, on a ResNet-50 in bf16
+with channels_last as `train.py` has it; the values of one take turns. Time is per image (of batches: of the whole
+batch); the exponent is the slope of a straight line through the logarithms of time and of the input's size, which for
+images is the number of pixels. 1 means growth in proportion; less means that a part of the time does not grow.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""Scoring a validation of COCO val2017's size, as a run does it, against pycocotools on the same arrays.
+"""Compare the scoring of a validation of COCO val2017's size with pycocotools on the same arrays.
 
     python measurements/scoring.py [--json FILE]
 
 5000 images, 36 000 objects of 80 classes with crowds and all three ranges of area, 500 000 detections. "Ours" is what
 `DetectionModule.score` calls: `collect` and `evaluate`, with AP and curve of each class, from the arrays of each image.
 "pycocotools" is its createIndex, loadRes, evaluate, accumulate and summarize, from lists of dicts that are made before
-the clock starts. One process, one thread, by turns: three rounds of ours, pycocotools, ours; a ratio is that of
-neighbours. Ends with status 1 unless all twelve numbers are equal to 1e-6.
+the clock starts. One process, one thread, by turns: three rounds of ours, pycocotools, ours; ratios are of
+consecutive pairs. Ends with status 1 unless all twelve numbers are equal to 1e-6.
 """
 
 import argparse
@@ -36,7 +36,7 @@ ROUNDS = 3
 
 
 def drawn_truth(random: np.random.Generator) -> Truth:
-    """Few classes an image, most objects of a few classes, two fifths of them small, one in eighty a crowd."""
+    """Few classes per image, most objects of a few classes, two fifths of them small, one in eighty a crowd."""
     image_index = np.sort((IMAGES * random.random(OBJECTS) ** 1.5).astype(np.int64))  # crowded and empty images
     random.shuffle(places := np.arange(IMAGES))
     image_index = np.sort(places[image_index])
@@ -61,10 +61,10 @@ def drawn_truth(random: np.random.Generator) -> Truth:
 
 
 def drawn_detections(truth: Truth, random: np.random.Generator) -> list[ImagePredictions]:
-    """A hundred of each image, as a detector gives them: the closer to an object of the class, the higher the score.
+    """A hundred detections per image as of a detector: the closer to an object of the class, the higher the score.
 
-    Four fifths of the objects are found well, then duplicates, wrong places and wrong classes, of which an image calls
-    fifteen to mind, fill the hundred.
+    Four fifths of the objects are found well; duplicates, wrong places and wrong classes, of fifteen classes per image,
+    fill the hundred.
     """
     frequent = np.bincount(truth.labels, minlength=CLASSES) / len(truth.labels)
     starts = np.searchsorted(truth.image_index, np.arange(IMAGES + 1))
@@ -107,7 +107,7 @@ def ours(truth: Truth, entries: list[ImagePredictions]) -> Metrics:
 
 
 def as_json(truth: Truth, entries: list[ImagePredictions]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """An instances file and a results file, read."""
+    """The contents of an instances file and of a results file."""
     ids = truth.image_ids.tolist()
     annotations = [
         {"id": number, "image_id": ids[image], "category_id": label + 1, "bbox": box, "area": area, "iscrowd": crowd}
@@ -157,8 +157,8 @@ def main() -> None:
     for _ in range(ROUNDS):
         for name in ("ours", "pycocotools", "ours"):
             files = as_json(truth, entries) if name == "pycocotools" else None
-            gc.collect()  # what the other has left behind
-            start = time.process_time()  # both are one thread; other processes do not lengthen it
+            gc.collect()  # garbage that the other has left
+            start = time.process_time()  # both use one thread; not lengthened by other processes
             if files:
                 stats = judged(*files)
             else:

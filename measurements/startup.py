@@ -1,10 +1,11 @@
-"""Start-up on annotations of COCO train2017's size: first build, from the cache, four processes at once, and
-the memory of workers.
+"""Measure start-up on annotations of COCO train2017's size: first build, from the cache, four processes at once.
+
+Also measures the memory of workers.
 
     python measurements/startup.py [--out FILE.json]
 
 Writes an instances JSON (118 287 images, 860 001 boxes with polygons) and as many empty image files into a
-temporary folder. "Ready" is from the call of `setup` until both loaders are made and know their first batch.
+temporary folder. "Ready" is from the call of `setup` until both loaders are made and have their first batch.
 """
 
 import argparse
@@ -108,8 +109,8 @@ def proportional_memory(pid: int) -> float:
 
 
 def worker_memory(root: Path, num_workers: int, method: str) -> dict[str, float]:
-    """PSS of the main process and its workers after each worker has read the boxes of 500 images."""
-    # Small pictures, so that batches on their way do not drown the index; the files are empty: "skip".
+    """PSS of the main process and of its workers after each worker has read the boxes of 500 images."""
+    # Small images, so that the index is not lost among the memory of batches; the files are empty, hence "skip".
     data = module(root, num_workers, on_error="skip", resize=64)
     data.setup("fit")
     loader: Any = data.train_dataloader()
@@ -117,7 +118,7 @@ def worker_memory(root: Path, num_workers: int, method: str) -> dict[str, float]
     iterator = iter(loader)
     for _ in range(32 * num_workers):
         next(iterator)
-    time.sleep(2)  # until the workers have read ahead and rest
+    time.sleep(2)  # until the workers have prefetched and are idle
     workers = [process.pid for process in multiprocessing.active_children()]
     assert len(workers) == num_workers
     memory = {

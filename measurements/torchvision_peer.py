@@ -1,12 +1,12 @@
-"""Train torchvision's detector in the place of ours: same command line, data, optimizer, schedule, average, evaluator.
+"""Train torchvision's detector in place of ours: same command line, data, optimizer, schedule, average, evaluator.
 
     python measurements/torchvision_peer.py experiment=small_dataset data.root=.. model.backbone.weights=FILE ..
 
-The recipe's model says which: FCOS, RetinaNet or Faster R-CNN. Of `model`, its rate, `pyramid_channels`, the backbone's
-weights and `frozen_stages` are taken, `num_convs` of the one-stage models, and of Faster R-CNN the width of its head
-and the numbers of proposals and samples; backbone (torchvision's MobileNetV2, frozen batch norm), pyramid (its FPN),
-head, targets, loss and decoder are torchvision's own: of RetinaNet those of its second version, with group norm and
-GIoU. In its favour: channels_last as for ours, losses in float32 also where the rest is bf16, and the decoder's
+The recipe's model decides which one: FCOS, RetinaNet or Faster R-CNN. Of `model`, its rate, `pyramid_channels`, the
+backbone's weights and `frozen_stages` are taken, `num_convs` of the one-stage models, and of Faster R-CNN the width of
+its head and the numbers of proposals and samples; backbone (torchvision's MobileNetV2, frozen batch norm), pyramid (its
+FPN), head, targets, loss and decoder are torchvision's own: of RetinaNet those of its second version, with group norm
+and GIoU. In its favour: channels_last as for ours, losses in float32 also where the rest is bf16, and the decoder's
 threshold at 0.05 in FCOS too, where it is 0.2, with which its AP is lower.
 """
 
@@ -40,7 +40,7 @@ from lit_modules.machine import environment
 
 
 class PeerBackbone(nn.Module):
-    """MobileNetV2's maps of stride 8, 16 and 32 through torchvision's pyramid; of stride 4 too where P6 is pooled."""
+    """MobileNetV2's maps of stride 8, 16 and 32 through torchvision's pyramid; also of stride 4 where P6 is pooled."""
 
     def __init__(self, weights: str | None, channels: int, frozen_stages: int, p6_channels: int | None) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class PeerBackbone(nn.Module):
 
 
 class InFloat:
-    """Losses and decoding in float32 under autocast too."""
+    """Mixin that computes losses and decodes in float32 under autocast too."""
 
     def compute_loss(self, targets: Any, head_outputs: Any, *rest: Any) -> Any:
         with in_full_precision(next(iter(head_outputs.values()))):
@@ -139,7 +139,7 @@ def faster_rcnn(backbone: PeerBackbone, config: DictConfig, sizes: dict[str, Any
 
 
 class TorchvisionPeer(DetectionModule):
-    """The peer behind the two methods that training and evaluation call."""
+    """torchvision's detector behind the two methods that training and evaluation call."""
 
     def __init__(self, config: DictConfig, resize: int) -> None:
         made = hydra.utils.instantiate({"optimizer": config.optimizer, "schedule": config.schedule})
@@ -147,7 +147,7 @@ class TorchvisionPeer(DetectionModule):
         self.background = int(isinstance(self.network, FasterRCNN))  # whose label is 0
 
     def forward_batch(self, batch: Batch) -> Any:
-        """Losses in training, and detections in evaluation, of which torchvision gives no losses."""
+        """Losses in training, detections in evaluation, where torchvision gives no losses."""
         if not self.training:
             return self.network(images_of(batch))
         targets = [
@@ -179,7 +179,7 @@ def images_of(batch: Batch) -> list[Tensor]:
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 @clear_errors
 def main(cfg: DictConfig) -> float:
-    """As train.py, with another module."""
+    """Runs train.py with another module."""
     run = open_run(cfg)
     from boxwright.build import make_datamodule, make_run_trainer
     from boxwright.train.finish import finish

@@ -1,4 +1,4 @@
-"""A training step of each detector beside torchvision's on the same weights, images and boxes.
+"""Compare a training step of each detector with torchvision's on the same weights, images and boxes.
 
     python measurements/training.py [--models retinanet fcos] [--sizes 320 640] [--rounds 5] [--json FILE]
     python measurements/training.py --device cuda --canvas 800x1344 --batch 16 [--compile]
@@ -9,7 +9,7 @@ stages that train; images are noise at their final size. Cases take turns in one
 the rounds of torchvision's time by ours. torchvision runs as its reference scripts have it, in float32 (on a GPU also
 under autocast to fp16, their `--amp`), and in bf16 with channels_last, which is its fastest; ours runs as `train.py`
 does, in channels_last.
-`--memory` prints peak memory, on a CPU that of a process for each case.
+`--memory` prints peak memory; on a CPU each case has a process of its own.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from lit_modules.callbacks.compiled import Compiled
 from lit_modules.detection_module import DetectionModule
 
 RATE = 1e-5
-"""So small that the weights, which are random, stay as they are."""
+"""So low that the random weights hardly change."""
 NO_TRAINER: Any = None
 OURS = {"float32": torch.float32, "bf16": torch.bfloat16}
 THEIRS = {
@@ -137,7 +137,7 @@ def show(row: dict[str, Any]) -> None:
 
 
 def peak_memory(name: str, which: str, size: int, options: argparse.Namespace) -> float:
-    """MiB that steps need beside what there was before the first: on CUDA all that is allocated."""
+    """Peak memory of steps in MiB above that before the first step; on CUDA, all that is allocated."""
     device = torch.device(options.device)
     canvas = canvas_of(size, options)
     batch = make_batch(options.batch, canvas, options.boxes, options.classes, device)
@@ -152,7 +152,7 @@ def peak_memory(name: str, which: str, size: int, options: argparse.Namespace) -
 
 
 def resident(key: str) -> float:
-    """MiB of this process, as Linux tells it."""
+    """Resident memory of this process in MiB, as Linux reports it."""
     lines = dict(
         line.split(":") for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("Vm")
     )
@@ -163,7 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--sizes", nargs="+", type=int, default=[320, 640])
-    parser.add_argument("--canvas", help="HEIGHTxWIDTH in the place of squares")
+    parser.add_argument("--canvas", help="HEIGHTxWIDTH instead of squares")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--boxes", type=int, default=8)
     parser.add_argument("--classes", type=int, default=90)

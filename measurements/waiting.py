@@ -1,14 +1,14 @@
-"""How long one waits for an answer to a wrong command, and for the first training step.
+"""Measure the wait for the answer to a wrong command, and for the first training step.
 
     python measurements/waiting.py --data FOLDER [--rounds 5] [--json FILE]
 
 First `train.py --help` and mistakes in the config, each as a whole process. Then from the command to the end of the
 first step, part by part, on a data set of COCO train2017's size whose index is cached: FCOS with a ResNet-50 at 64 px,
-four images, two workers; with random weights and a CSV file, and with weights from a file and W&B offline besides.
-FOLDER gets the data set, that of startup.py with hard links to a few JPEGs, unless it is there already.
+four images, two workers; with random weights and a CSV file, and with weights from a file and W&B offline.
+The data set, that of startup.py with hard links to a few JPEGs, is written to FOLDER unless it exists.
 
 A part ends where the next begins: this script starts the interpreter, imports the large libraries one after the other
-where `train.py` would, and notes the time around the calls of its `main`; nothing in src/ knows of it.
+where `train.py` would, and notes the time around the calls of its `main`; nothing in src/ depends on it.
 """
 
 import argparse
@@ -52,7 +52,9 @@ COMMON = (
 
 
 def make_data(data: Path) -> None:
-    """That of startup.py, each image a hard link to a picture of its size; weights of a ResNet-50; the cached index."""
+    """Writes the data set of startup.py, each image a hard link to one of its size, weights of a ResNet-50, and the
+    index.
+    """
     import cv2
     import numpy as np
     import startup
@@ -63,7 +65,7 @@ def make_data(data: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (640, 640, 3), np.uint8)
     content = json.loads((data / "annotations" / "instances_train2017.json").read_text())
     for number, image in enumerate(content["images"]):
-        # A file may have only some 65 000 names.
+        # ext4 allows only some 65 000 hard links to a file.
         source = data / f"{image['width']}_{number // 20_000}.jpg"
         if not source.exists():
             cv2.imwrite(str(source), cv2.GaussianBlur(noise[: image["height"], : image["width"]], (0, 0), 5))
@@ -74,18 +76,18 @@ def make_data(data: Path) -> None:
     startup.module(data).setup("fit")
 
 
-# The started process
+# In the started process
 
 
 def traced(times: Path, arguments: list[str]) -> None:
-    """Run train.py up to the end of its first step and write at what time each part ended."""
+    """Runs train.py up to the end of its first step and writes the time at which each part ended."""
     ends: list[tuple[str, float]] = [("interpreter", time.monotonic())]
 
     def ended(part: str) -> None:
         ends.append((part, time.monotonic()))
 
     def noted(owner: Any, name: str, part: str, before: str | None = None) -> None:
-        """Have a function note its end, and what ends where it is first called."""
+        """Wraps a function so that its end is recorded; `before` names the part that ends at its first call."""
         function = getattr(owner, name)
 
         def wrapped(*args: Any, **options: Any) -> Any:
@@ -141,11 +143,11 @@ def traced(times: Path, arguments: list[str]) -> None:
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
-# This one
+# In this process
 
 
 def seconds(arguments: list[str], folder: Path) -> float:
-    """Of the whole command."""
+    """Seconds of the whole command."""
     start = time.perf_counter()
     subprocess.run([sys.executable, str(ROOT / "train.py"), *arguments], cwd=folder, capture_output=True, check=False)
     return time.perf_counter() - start
@@ -184,7 +186,7 @@ def main() -> None:
                 answers[what].append(seconds(line.split(), folder))
             for what, line in RUNS.items():
                 begun[what].append(parts(f"{COMMON} {line}".format(data=data).split(), folder))
-            if round == 0:  # which read the libraries from the disk
+            if round == 0:  # the first round read the libraries from the disk
                 answers, begun = {what: [] for what in ANSWERS}, {what: [] for what in RUNS}
             shutil.rmtree(folder / "runs", ignore_errors=True)
     print("| answered | s, median | slowest |\n|---|---|---|")

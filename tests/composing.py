@@ -54,8 +54,10 @@ def _composed(*overrides: str) -> DictConfig:
 
 
 def beside_training(script: str, *overrides: str) -> tuple[DictConfig, DictConfig]:
-    """The config of `python train.py OVERRIDES` and another script's with the same, whose folder must be its own and
-    whose settings legal."""
+    """The configs of `python train.py OVERRIDES` and of another script with the same overrides.
+
+    Checks that the other script has a folder of its own and legal settings.
+    """
     configs: list[DictConfig] = []
     with _in_hydra():
         for name in ("train", script):
@@ -81,7 +83,7 @@ def built(cfg: DictConfig, device: str = "cpu", seed: int = 0) -> DetectionModul
 def random_batch(
     num_images: int, num_classes: int, size: int = 64, num_boxes: int = 3, seed: int = 0, height: int | None = None
 ) -> Batch:
-    """Noise with boxes of 12 to 48 pixels; `num_boxes=0` gives images without objects."""
+    """A batch of noise with boxes of 12 to 48 pixels; `num_boxes=0` gives images without objects."""
     generator = torch.Generator().manual_seed(seed)
     shape = (height or size, size)
     images = torch.randint(256, (num_images, 3, *shape), generator=generator, dtype=torch.uint8)
@@ -89,7 +91,7 @@ def random_batch(
     extent = torch.randint(12, 49, (num_images, num_boxes, 2), generator=generator)
     boxes = torch.cat((corner, corner + extent), dim=-1).float()
     labels = torch.randint(num_classes, (num_images, num_boxes), generator=generator)
-    if not num_boxes:  # as the loader pads
+    if not num_boxes:  # padded as the loader does
         boxes, labels = torch.zeros(num_images, 1, 4), torch.full((num_images, 1), -1)
     infos = [ImageInfo(i, shape, (1.0, 1.0)) for i in range(num_images)]
     return Batch(images, torch.tensor([shape] * num_images), boxes, labels, infos)

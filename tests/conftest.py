@@ -1,4 +1,4 @@
-"""What many tests share: the recorded originals, the real images, and quiet surroundings."""
+"""Fixtures and settings of all tests: recorded originals, real images, an index cache of their own."""
 
 import importlib.util
 import os
@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for `running`, which the tests of whole runs share
+sys.path.insert(0, str(Path(__file__).parent))  # for the helper modules in this folder
 from running import Runner
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in the background of a shell; some tests send Ctrl-C
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a shell; some tests send Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LEFT_OUT: list[str] = []
-"""Tests that `-m "not slow"` leaves out; see `pytest_terminal_summary`."""
+"""Tests that `-m "not slow"` skips; see `pytest_terminal_summary`."""
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
@@ -29,7 +29,7 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if hasattr(session.config, "workeroutput"):  # in a worker of xdist, which alone collects
+    if hasattr(session.config, "workeroutput"):  # in a worker of xdist, since only workers collect
         session.config.workeroutput["left_out"] = LEFT_OUT
 
 
@@ -39,7 +39,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Names the tests that were left out, of a whole run by file."""
+    """Counts the skipped slow tests, of a whole run by file."""
     if LEFT_OUT:
         files = Counter(test.partition("::")[0] for test in LEFT_OUT)
         terminalreporter.section("left out")
@@ -53,7 +53,7 @@ SHARED = ROOT.parent / "shared"
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Annotation indexes go to a folder of the test run, never to the user's cache."""
+    """Keeps annotation indexes in a folder of the test run, never in the user's cache."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
@@ -82,7 +82,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The setting that gives all runs of a file one data set of shapes."""
+    """The override that gives all runs of a test file one data set of shapes."""
     return f"data.root={tmp_path_factory.mktemp('data') / 'shapes'}"
 
 

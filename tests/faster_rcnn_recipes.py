@@ -1,4 +1,4 @@
-"""What the sources of the Faster R-CNN recipes set; the numbers are sections of reference/SOURCES.md."""
+"""Settings of the sources of the Faster R-CNN recipes; the numbers are sections of reference/SOURCES.md."""
 
 from typing import Any
 
@@ -165,7 +165,7 @@ VGG16_VOC07: dict[str, Any] = {
     "model.train_proposer.min_size": pytest.approx(16 * 600 / 375),
     "model.pooling": "max",
     "model.pooled_size": 7,
-    "model.aligned": True,  # of RoIAlign, which it has not
+    "model.aligned": True,  # of RoIAlign, which it does not have
     # 1.3.3
     "model.anchor_sampler.inside_only": True,
     "model.rpn_loss.smooth_l1_beta": pytest.approx(1 / 9),  # sigma 3
@@ -179,7 +179,7 @@ VGG16_VOC07: dict[str, Any] = {
     "optimizer.bias_decay_factor": 0,
     "schedule._target_": "lit_modules.schedules.constant",
     "schedule.warmup": None,
-    "schedule.warmup_steps": 8000,  # 500 for 16 images; without a warm-up of no use
+    "schedule.warmup_steps": 8000,  # 500 for 16 images; no effect without a warm-up
     "schedule.warmup_factor": pytest.approx(1 / 3),
     "trainer.max_steps": -1,
     "trainer.max_epochs": 14,
@@ -224,7 +224,7 @@ RATES = {
     "faster_rcnn_r50_voc0712": {0: 0.01, 9309: 0.01, 9310: 1e-3, 12412: 1e-3},
     "faster_rcnn_vgg16_voc07": {0: 0.001, 70153: 0.001},
 }
-"""Of the weights at an iteration; the last falls by going back to the best."""
+"""Rates of weights by iteration; in the last recipe `back_to_best` reduces the rate."""
 RULES = {
     "faster_rcnn_r50_1x": "short_side 800 (long side at most 1333)",
     "faster_rcnn_r101_1x": "short_side 800 (long side at most 1333)",

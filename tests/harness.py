@@ -5,7 +5,7 @@
     {"at": "validation_start", "batch": 2}   at the start of the second validation
     {"at": "saving", "number": 2}        while the second checkpoint is being written
 
-With "sig": "SIGXFSZ" no file can grow over a megabyte from then on, as if little was left on the disk.
+With "sig": "SIGXFSZ" no file can grow over a megabyte from then on, as on a disk that is nearly full.
 
 `python tests/harness.py --serve` imports everything once, then forks for each run that it is asked for on
 standard input, since most of a small run's time is its imports.
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def kill() -> None:
-    """End every process of the run at once, as a machine that fails does."""
+    """Ends every process of the run at once, as a machine failure does."""
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
@@ -44,7 +44,7 @@ class Kill(pl.Callback):
                 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
             else:
                 whom = -os.getpgid(0) if self.group else os.getpid()
-                subprocess.run(["sh", "-c", f"kill -s {self.sig.removeprefix('SIG')} -- {whom}"])  # as from outside
+                subprocess.run(["sh", "-c", f"kill -s {self.sig.removeprefix('SIG')} -- {whom}"])  # from outside
 
     def on_train_batch_end(self, *_) -> None:
         if self.at == "batch_end":
@@ -64,7 +64,7 @@ class Kill(pl.Callback):
 
 
 def main(arguments: list[str], script: str = "train.py") -> None:
-    """Run train.py in this process, set up to be killed, or another script of the root."""
+    """Runs train.py or another root script in this process, with a kill set up."""
     from boxwright import build
 
     spec = json.loads(os.environ.get("KILL", "null"))
@@ -75,7 +75,7 @@ def main(arguments: list[str], script: str = "train.py") -> None:
 
         def make_killed_trainer(cfg, run):
             trainer = make_trainer(cfg, run)
-            trainer.callbacks.insert(0, Kill(**spec))  # before what saves
+            trainer.callbacks.insert(0, Kill(**spec))  # before callbacks that save
             return trainer
 
         build.make_run_trainer = make_killed_trainer
@@ -99,7 +99,9 @@ def kill_while_saving(number: int) -> None:
 
 
 def serve() -> None:
-    """Requests are lines of JSON: script, overrides, folder, env, log. Answers are exit codes, one a line."""
+    """Reads requests as lines of JSON (script, overrides, folder, env, log) and answers each with a line, its exit
+    code.
+    """
     import wandb  # noqa: F401
 
     for line in sys.stdin:
@@ -112,7 +114,7 @@ def serve() -> None:
 
 
 def run(request: dict) -> None:
-    """In the forked process: become a run of its own, and never return."""
+    """Runs a request in the forked process; never returns."""
     os.setsid()
     os.chdir(request["folder"])
     os.environ.update(request["env"])

@@ -1,4 +1,4 @@
-"""Checks that hold for every page, whatever it shows: well formed, self-contained, with unique ids."""
+"""Checks that hold for every page: well formed, self-contained, unique ids."""
 
 import base64
 import re
@@ -9,7 +9,7 @@ LOADING = ("src", "href", "xlink:href", "srcset", "action", "data", "poster")
 
 
 class Page(HTMLParser):
-    """Goes through a page once and refuses what a browser would have to repair."""
+    """Parses a page and refuses what a browser would have to repair."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open, f"</{tag}> closes nothing"
-        assert self.open[-1] == tag, f"</{tag}> where </{self.open[-1]}> was due"
+        assert self.open[-1] == tag, f"</{tag}> where </{self.open[-1]}> was expected"
         self.open.pop()
 
     def handle_data(self, data: str) -> None:
@@ -63,16 +63,16 @@ class Page(HTMLParser):
 
 
 def checked(html: str) -> Page:
-    """A page that is well formed, with unique ids, and every reference inside the page or data."""
+    """Parses a page and asserts that it is well formed, ids are unique, and references are inside the page or data."""
     page = Page(html)
     for figure in page.with_class("plot"):
-        plot = Page(svg(figure))  # an image of its own, which may load nothing either
+        plot = Page(svg(figure))  # the figure's image may not load anything either
         assert all(link.strip("\"' ").startswith(("#", "data:image/")) for link in plot.links)
     assert len(page.ids) == len(set(page.ids)), sorted(name for name in page.ids if page.ids.count(name) > 1)
     for link in page.links:
         link = link.strip("\"' ")
         assert link.startswith(("#", "data:image/")), f"loads {link[:80]}"
-        assert not link.startswith("#") or link[1:] in page.ids, f"{link} is nowhere"
+        assert not link.startswith("#") or link[1:] in page.ids, f"{link} is not on the page"
     return page
 
 

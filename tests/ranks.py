@@ -1,7 +1,7 @@
 """Evaluations on one rank and on two: python tests/ranks.py FOLDER writes FOLDER/{1,2}_{RANK}.json.
 
 A process imports everything once and forks for each rank, since most of the time would go into imports.
-Each file maps a case to what that rank was told; `test_evaluation_ranks` compares them.
+Each file maps a case to the results of that rank; `test_evaluation_ranks` compares them.
 """
 
 import json
@@ -43,12 +43,12 @@ BATCH = 2
 
 
 def of_rank_one(number: int) -> list[int]:
-    """Rows that the second of two ranks gets of equal canvases; the only row if there is no more."""
+    """Rows that rank 1 of two evaluates where all canvases are equal; the only row if there is just one."""
     return [row for row in range(number) if row // BATCH % 2] or [0]
 
 
 UNREADABLE = {1: [], 3: [2], 7: [1, 2, 3]}
-"""Rows, by the number of images; rows 2 and 3 are a whole batch, which is the second rank's."""
+"""Rows by the number of images; rows 2 and 3 are a whole batch, that of the second rank."""
 
 
 def image_id(row: int) -> int:
@@ -112,7 +112,7 @@ def trainer(ranks: int) -> pl.Trainer:
 
 
 def evaluated(ranks: int, datamodule: CocoDataModule, blind: set[int]) -> dict[str, Any]:
-    """All that a rank knows after an evaluation."""
+    """The results of an evaluation as this rank has them."""
     module, ours = Detector(blind), trainer(ranks)
     ours.validate(module, datamodule, verbose=False)
     last = module.last
@@ -130,7 +130,7 @@ def evaluated(ranks: int, datamodule: CocoDataModule, blind: set[int]) -> dict[s
 
 
 def classified(ranks: int, root: Path) -> dict[str, Any]:
-    """What a rank knows after the evaluation of a classifier with random weights, one image of which is unreadable."""
+    """The results of a classifier's evaluation as this rank has them; one image is unreadable."""
     torch.manual_seed(0)
     module = ClassifierModule(
         MobileNetV2(weights=None, norm="gn", frozen_stages=0), 7, partial(sgd), partial(constant)
@@ -148,7 +148,7 @@ def classified(ranks: int, root: Path) -> dict[str, Any]:
 
 
 def proposed(ranks: int, root: Path) -> dict[str, Any]:
-    """What a rank knows after the evaluation of a two-stage detector with random weights."""
+    """The results of a two-stage detector's evaluation, with random weights, as this rank has them."""
     torch.manual_seed(0)
     module = FasterRCNNModule(
         MobileNetV2(weights=None, norm="gn", frozen_stages=0), 2, partial(sgd), partial(constant),
@@ -156,7 +156,7 @@ def proposed(ranks: int, root: Path) -> dict[str, Any]:
         region_sampler=RegionSampler(num_samples=64), decoder=RegionDecoder(score_threshold=0.0),
     )  # fmt: skip
     network = cast(FasterRCNN, module.network)
-    for layer in (network.rpn.logits, network.logits):  # something of everything is said
+    for layer in (network.rpn.logits, network.logits):  # so that every class is predicted
         torch.nn.init.normal_(layer.weight, std=1.0)
     torch.nn.init.zeros_(network.rpn.deltas.weight)  # proposals are anchors, some of which fit
     datamodule = coco(root, resize=64, eval_batch_size=BATCH, cache_dir=str(root.parent / "cache"))
@@ -183,7 +183,7 @@ def all_cases(folder: Path, ranks: int) -> dict[str, Any]:
     def fail(*_: object) -> None:
         raise ValueError("no score today")
 
-    detection_module.evaluate = fail  # of which only rank 0 makes use
+    detection_module.evaluate = fail  # only rank 0 calls it
     try:
         evaluated(ranks, coco(folder / "plain_3", resize=64, cache_dir=str(folder / "cache")), set())
     except ValueError as error:
@@ -203,7 +203,7 @@ def main(folder: Path) -> None:
         if child := os.fork():
             children.append(child)
             continue
-        signal.alarm(120)  # ends a rank that waits for ever
+        signal.alarm(120)  # ends a rank that waits forever
         if ranks > 1:
             os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank), NODE_RANK="0")
         (folder / f"{ranks}_{rank}.json").write_text(json.dumps(all_cases(folder, ranks)))

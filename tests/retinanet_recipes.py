@@ -1,4 +1,4 @@
-"""What the sources of the RetinaNet recipes set; the numbers are sections of reference/SOURCES.md."""
+"""Settings of the sources of the RetinaNet recipes; the numbers are sections of reference/SOURCES.md."""
 
 import pytest
 
@@ -227,7 +227,7 @@ RATES = {
     "retinanet_voc257": {0: 0.01, 100_000: 0.01},
     "retinanet_voc641": _STEPS | {20689: 0.01, 20690: 1e-3, 27576: 1e-3, 27577: 1e-4, 31019: 1e-4},
 }
-"""Of the weights at an iteration; the plateau recipes have theirs in test_schedules."""
+"""Rates of weights by iteration; those of the plateau recipes are in test_schedules."""
 RULES = {
     "retinanet_r50_1x": "short_side 800 (long side at most 1333)",
     "retinanet_r101_1x": "short_side 800 (long side at most 1333)",

@@ -23,7 +23,7 @@ TINY = [
     "callbacks.checkpoints.every_steps=2", "callbacks.pictures.num_fixed=0", "callbacks.pictures.num_worst=0",
     "~callbacks.report",
 ]  # fmt: skip
-"""FCOS on 64 px shapes: 6 steps an epoch, a second to run; without a report."""
+"""FCOS on 64 px shapes without a report: 6 steps an epoch, about a second per run."""
 
 REPORTED = [override for override in TINY if override != "~callbacks.report"]
 
@@ -34,7 +34,7 @@ FULL = [
     "trainer.accumulate_grad_batches=2",
     "trainer.gradient_clip_val=5",
 ]
-"""With everything that has a state: an average, a schedule in its warm-up, accumulated gradients."""
+"""The same with everything that has a state: an average, a schedule in its warm-up, accumulated gradients."""
 
 FASTER_RCNN = [
     "model=faster_rcnn", "model.head_channels=64", "model.anchor_sampler.num_samples=64",
@@ -45,7 +45,7 @@ FASTER_RCNN = [
 
 
 def with_faster_rcnn(overrides: list[str]) -> list[str]:
-    """The same of Faster R-CNN, small too."""
+    """The overrides of a small Faster R-CNN in place of FCOS."""
     return [override for override in overrides if override != "model.num_convs=1"] + FASTER_RCNN
 
 
@@ -62,7 +62,7 @@ MOMENTS: dict[str, dict[str, Any]] = {
 
 
 class Runner:
-    """Runs `train.py`, or another script of the root, for real, through the harness's server."""
+    """Runs `train.py`, or another root script, through the harness's server."""
 
     def __init__(self) -> None:
         env = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
@@ -83,7 +83,7 @@ class Runner:
         script: str = "train.py",
         path: Path | None = None,
     ) -> str:
-        """Run to the end, or to the kill, and return what was printed; `path`: what PYTHONPATH is to hold."""
+        """Runs to the end, or to the kill, and returns what was printed; `path` is the value of PYTHONPATH."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         log = folder / "printed.txt"
@@ -115,7 +115,7 @@ def only_run(folder: Path, name: str = "t") -> Path:
 
 
 def curves(run: Path) -> list[dict[str, str]]:
-    """Rows of metrics.csv without what depends on the clock."""
+    """Rows of metrics.csv without the columns that depend on the clock."""
     with (run / "metrics.csv").open(newline="") as file:
         return [
             {k: v for k, v in row.items() if v and not k.startswith(("time/", "images_per_s", "memory_mb"))}
@@ -128,7 +128,7 @@ def last_checkpoint(run: Path) -> Path:
 
 
 def state(run: Path) -> dict[str, Any]:
-    """The last checkpoint without what may differ between equal runs."""
+    """The last checkpoint without entries that may differ between equal runs."""
     contents = torch.load(last_checkpoint(run), weights_only=True)
     return {key: contents[key] for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step")} | {
         key: contents[key] for key in ("current_model_state", "averaging_state") if key in contents
@@ -156,7 +156,7 @@ def tensorboard_files(folder: Path) -> list[Path]:
 
 
 def events(*files: Path) -> Iterator[Any]:
-    """Events of TensorBoard's files, all that stand there, in their order."""
+    """All events in TensorBoard's files, in order."""
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
     for file in files:
@@ -191,7 +191,7 @@ def wandb_records(file: Path) -> Iterator[Any]:
 
 
 def wandb_rows(file: Path) -> list[dict[str, Any]]:
-    """What an offline W&B run has logged: a mapping for each call, in which media are mappings too."""
+    """What an offline W&B run has logged: a mapping for each call; media are nested mappings."""
     rows = []
     for record in wandb_records(file):
         if record.WhichOneof("record_type") == "history":

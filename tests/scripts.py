@@ -1,4 +1,4 @@
-"""Helper of the tests that run a script of the project's root in their own process."""
+"""Runs a root script inside the test's own process."""
 
 import logging
 import runpy
@@ -20,7 +20,7 @@ class Ended(NamedTuple):
 
 
 class Script:
-    """`script(overrides)` runs it in the test's own folder."""
+    """Runs a script: `script(overrides)` in the test's own folder."""
 
     def __init__(
         self, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

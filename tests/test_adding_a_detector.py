@@ -1,4 +1,4 @@
-"""docs/adding_a_detector.md: its four files, as they stand there, in a folder of their own, and nothing edited."""
+"""docs/adding_a_detector.md: its four files, in a folder outside this project, work without edits elsewhere."""
 
 import importlib
 import json
@@ -26,7 +26,7 @@ SMALL = [
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The four files, where the page puts them."""
+    """A folder with the four files, where the page puts them."""
     monkeypatch.setattr(trusted, "_trusted", set())
     for name, content in FILES.items():
         file = tmp_path / name

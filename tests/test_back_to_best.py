@@ -1,4 +1,4 @@
-"""A run goes back to its best weights once, at another rate, and can be killed before and after like any other."""
+"""A run returns to its best weights once, at another rate, and resumes exactly when killed before or after."""
 
 import math
 import re
@@ -12,7 +12,7 @@ from tiers import slow_but
 from lit_modules.callbacks.back_to_best import BackToBest
 
 BACK = ["callbacks.back_to_best.at=0.85", "callbacks.back_to_best.factor=0.1", "callbacks.checkpoints.keep=-1"]
-"""Of 10 steps: after the validations at steps 4 and 8, before that at the end."""
+"""In a run of 10 steps: after the validations at steps 4 and 8, before the one at the end."""
 WORST = ["model.decoder.score_threshold=0.99"]
 """Makes the first validation the best one: nothing is ever detected, so that each AP is 0."""
 
@@ -27,13 +27,13 @@ def saved(run: Path, step: int) -> dict:
 
 @pytest.fixture(scope="module")
 def whole(train, shapes, tmp_path_factory) -> tuple[Path, str]:
-    """A run and what it printed, with an average and accumulated gradients."""
+    """An uninterrupted run and its output, with averaging and accumulated gradients."""
     folder = tmp_path_factory.mktemp("whole")
     printed = train([*FULL, *BACK, *WORST, shapes], folder)
     return only_run(folder), printed
 
 
-def test_it_says_where_it_goes_and_at_which_rate(whole):
+def test_the_log_names_the_checkpoint_and_the_rate(whole):
     run, printed = whole
     (line,) = [line for line in printed.splitlines() if "back to the weights" in line]
     score = saved(run, 10)["callbacks"]["Checkpoints"]["best_score"]
@@ -53,7 +53,7 @@ def test_the_rate_falls_at_its_step_and_stays_there(whole):
 
 @pytest.mark.parametrize("averaged", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_weights_and_average_are_those_of_the_best_checkpoint(averaged, train, shapes, tmp_path):
-    """With a rate of next to nothing, the steps after it leave them there."""
+    """The rate is so small that the following steps do not change them."""
     overrides = [*TINY, *BACK, *WORST, shapes, "callbacks.back_to_best.factor=1.0e-12", "model.backbone.norm=gn"]
     train([*overrides, *(["callbacks.averaging.decay=0.9"] if averaged else [])], tmp_path)
     best, end, before = (saved(only_run(tmp_path), step) for step in (4, 10, 8))
@@ -63,7 +63,7 @@ def test_weights_and_average_are_those_of_the_best_checkpoint(averaged, train, s
         for name in moved:
             if part == "current_model_state" or not averaged:
                 torch.testing.assert_close(end[part][name], best[part][name], rtol=1e-5, atol=1e-7)
-            else:  # two more steps of the average, towards the weights
+            else:  # the average took two more steps towards the weights
                 weights = best["current_model_state"][name]
                 expected = best[part][name].lerp(weights, 1 - 5 / 14).lerp(weights, 1 - 6 / 15)
                 torch.testing.assert_close(end[part][name], expected, rtol=1e-4, atol=1e-6)
@@ -77,7 +77,7 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", slow_but("before it is saved", of=MOMENTS.keys()))
-def test_a_run_killed_around_it_goes_on_bit_for_bit(moment, train, shapes, whole, tmp_path):
+def test_a_run_killed_around_it_resumes_bit_for_bit(moment, train, shapes, whole, tmp_path):
     train([*FULL, *BACK, *WORST, shapes], tmp_path, kill=MOMENTS[moment])
     printed = train(["resume=last", "name=t"], tmp_path)
     assert ("back to the weights" in printed) == (moment != "after it")  # once
@@ -87,7 +87,7 @@ def test_a_run_killed_around_it_goes_on_bit_for_bit(moment, train, shapes, whole
 
 
 @pytest.mark.slow
-def test_every_rank_goes_back_and_a_killed_pair_too(train, shapes, tmp_path):
+def test_every_rank_returns_to_the_best_also_after_a_kill(train, shapes, tmp_path):
     overrides = [*FULL, *BACK, *WORST, shapes, "trainer.devices=2", "data.batch_size=8", "trainer.max_steps=6",
                  "callbacks.back_to_best.at=5"]  # fmt: skip
     runs = []
@@ -114,7 +114,7 @@ def test_without_a_validation_the_rate_alone_changes(train, shapes, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_plateaus_own_fall_comes_on_top(train, shapes, tmp_path):
+def test_a_plateaus_own_reduction_is_applied_too(train, shapes, tmp_path):
     falling = ["schedule=plateau", "schedule.patience=0", "schedule.threshold=0.9", "schedule.factor=0.5"]
     train([*TINY, *BACK, *falling, shapes], tmp_path)
     run = only_run(tmp_path)
@@ -123,7 +123,7 @@ def test_a_plateaus_own_fall_comes_on_top(train, shapes, tmp_path):
     assert math.isclose(saved(run, 10)["lr_schedulers"][0]["scale"], 0.25)
 
 
-def test_a_best_checkpoint_that_is_gone_is_named(train, shapes, tmp_path):
+def test_a_missing_best_checkpoint_is_named(train, shapes, tmp_path):
     train([*FULL, *BACK, *WORST, shapes], tmp_path, kill=MOMENTS["in the validation before it"])
     (only_run(tmp_path) / "checkpoints/step_0000004.ckpt").unlink()
     printed = train(["resume=last", "name=t"], tmp_path, expect=1)
@@ -132,11 +132,11 @@ def test_a_best_checkpoint_that_is_gone_is_named(train, shapes, tmp_path):
 
 
 @pytest.mark.parametrize("at", [0, -3, 0.0, 1.0, 1.5, 9000.5])
-def test_a_moment_outside_of_the_run_is_refused(at):
+def test_a_step_outside_the_run_is_refused(at):
     with pytest.raises(ValueError, match=r"callbacks\.back_to_best\.at=.*fraction"):
         BackToBest(at)
 
 
-def test_a_factor_of_nothing_is_refused():
+def test_a_factor_of_zero_is_refused():
     with pytest.raises(ValueError, match=r"callbacks\.back_to_best\.factor=0"):
         BackToBest(0.5, factor=0)

@@ -1,4 +1,4 @@
-"""`python benchmark.py`: every model, in figures that go together; a checkpoint's run; what is refused."""
+"""`python benchmark.py`: consistent figures for every model; the run of a checkpoint; mistakes that are refused."""
 
 import json
 import multiprocessing
@@ -44,7 +44,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def of_model(model: str, root: Path) -> list[str]:
-    """The smallest of it on small data."""
+    """Overrides of the smallest version of a model on small data."""
     has = OmegaConf.load(CONF / "model" / f"{model}.yaml")
     small = [f"model.{key}={value}" for key, value in SMALL.items() if key in has]
     if model == "classifier":
@@ -61,7 +61,7 @@ def figures(folder: str = "out") -> dict[str, Any]:
 
 
 def parts(part: dict[str, Any], names: tuple[str, ...]) -> None:
-    """Hold one part's figures against each other."""
+    """Checks that the figures of each part are consistent."""
     for name in names:
         times = part[f"{name}_ms"]
         assert 0 < times["median"] <= times["p95"]
@@ -72,9 +72,9 @@ def parts(part: dict[str, Any], names: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("model", slow_but("fcos", "classifier", of=MODELS))
-def test_every_model_has_figures_that_go_together(benchmark: Script, root: Path, model: str) -> None:
+def test_every_model_has_consistent_figures(benchmark: Script, root: Path, model: str) -> None:
     overrides = of_model(model, root)
-    if model == "rpn":  # which knows one class
+    if model == "rpn":  # it has one class
         benchmark(*of_model("fcos", root), "parts=[data]")  # draws the data set
         keep = [line for line in overrides if line not in SHAPES]
         overrides = [*keep, "data=coco", "data.classes=[disc]", "data.train_split=train", "data.val_split=val"]
@@ -96,7 +96,7 @@ def test_every_model_has_figures_that_go_together(benchmark: Script, root: Path,
     assert step["total_gflops"] == pytest.approx(step["forward_gflops"] + step["backward_gflops"])
     assert step["backward_gflops"] > step["forward_gflops"]
     of_an_image = found["network"]["gflops_per_image"]
-    if model != "faster_rcnn":  # whose regions are as many as were proposed
+    if model != "faster_rcnn":  # its regions depend on the number of proposals
         assert step["forward_gflops"] == pytest.approx(2 * of_an_image)
     assert [way["batch"] for way in inference] == [2, 1]
     for way in inference:
@@ -112,7 +112,7 @@ def test_every_model_has_figures_that_go_together(benchmark: Script, root: Path,
 
 
 @pytest.mark.slow
-def test_parts_alone_and_no_worker_stays(benchmark: Script, root: Path) -> None:
+def test_single_parts_run_and_no_worker_remains(benchmark: Script, root: Path) -> None:
     ended = benchmark(*of_model("fcos", root), "parts=[data]", "data.num_workers=1")
     assert ended.status == 0, ended.said
     assert multiprocessing.active_children() == []
@@ -138,7 +138,7 @@ def test_settings_of_training_are_those_of_the_step(benchmark: Script, root: Pat
 CHECKPOINT = [*SHAPES[1:], "data.num_workers=0", "data.batch_size=2", "scale_schedule=false"]
 
 
-def test_a_checkpoint_is_its_run_with_what_the_command_changes(benchmark: Script, root: Path) -> None:
+def test_a_checkpoints_settings_are_used_with_the_commands_changes(benchmark: Script, root: Path) -> None:
     file = write_checkpoint(root / "best.ckpt", *CHECKPOINT, f"data.root={root / 'of_checkpoint'}")
     ended = benchmark(
         f"checkpoint={file}", "rounds=5", "warmup=0", "parts=[step,inference]", "data.resize=64", "optimizer=adamw",
@@ -156,7 +156,7 @@ def test_a_checkpoint_is_its_run_with_what_the_command_changes(benchmark: Script
     assert "report" not in config["callbacks"]
     (way,) = found["inference"]
     assert way["batch"] == 1
-    assert way["detections_per_image"] == 7  # it finds something everywhere
+    assert way["detections_per_image"] == 7  # the random network always finds boxes
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_a_checkpoint_is_its_run_with_what_the_command_changes(benchmark: Script
         (["init_from=none.ckpt"], "init_from=none.ckpt"),
     ],
 )
-def test_what_is_refused_leaves_no_trace(
+def test_a_refused_command_leaves_no_files(
     benchmark: Script, tmp_path: Path, root: Path, overrides: list[str], message: str
 ) -> None:
     if not any(line.startswith("trainer.accelerator") for line in overrides):
@@ -209,14 +209,14 @@ def test_a_checkpoint_of_several_devices_is_measured_on_one(benchmark: Script, r
     assert figures()["data"]["batch_images"] == 2
 
 
-def test_a_checkpoint_that_is_not_there_is_named(benchmark: Script) -> None:
+def test_a_missing_checkpoint_is_named(benchmark: Script) -> None:
     ended = benchmark("checkpoint=none.ckpt")
     assert (ended.status, ended.said.partition(" (from")[0]) == (2, "checkpoint none.ckpt does not exist")
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_takes_the_command_line_of_a_training_run(recipe: str) -> None:
-    """What is measured is what would be trained."""
+    """The benchmark measures what the same command line would train."""
     train, ours = beside_training("benchmark", f"experiment={recipe}", "data.root=somewhere", "init_from=some.ckpt")
     own = {"checkpoint", "parts", "rounds", "warmup", "seconds", "output"}
     assert train == {key: value for key, value in ours.items() if key not in own}

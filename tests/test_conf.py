@@ -1,4 +1,4 @@
-"""Every file of conf/: it composes, passes the check, and fits the signature that it feeds."""
+"""Every file of conf/ composes, passes the check, and fits the signature of its target."""
 
 import copy
 import dataclasses
@@ -31,7 +31,7 @@ GROUPS = sorted(
 
 @pytest.fixture(autouse=True)
 def _in_hydra(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As inside `hydra.main`; what only group choices decide is composed once."""
+    """Sets up the state inside `hydra.main`; composes once what depends only on group choices."""
     register_resolvers()
     cached = functools.cache(lambda name, overrides: compose(name, list(overrides)))
     monkeypatch.setattr(command_line, "compose", lambda name, overrides: cached(name, tuple(overrides)))
@@ -62,7 +62,7 @@ def recipe(name: str) -> DictConfig:
 
 
 def leaves(name: str) -> list[str]:
-    """Dotted keys that a recipe's file sets, without those of transforms, which are albumentations' own."""
+    """Dotted keys that a recipe's file sets, without those of transforms, which belong to albumentations."""
     content = OmegaConf.to_container(OmegaConf.load(CONF / "experiment" / f"{name}.yaml"))
     content.pop("defaults", None)
     every = list(keys(content))
@@ -76,7 +76,7 @@ def test_every_recipe_passes_the_check(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_says_its_command_in_its_head(name: str) -> None:
+def test_the_head_of_a_recipe_has_its_command(name: str) -> None:
     head = (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()
     assert head[0] == "# @package _global_"
     assert any(f"python train.py experiment={name}" in line for line in head if line.startswith("#"))
@@ -84,7 +84,7 @@ def test_a_recipe_says_its_command_in_its_head(name: str) -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_key_of_a_recipe_misspelt_is_refused_by_name(name: str) -> None:
-    """All at once: each is named beside the others."""
+    """All keys are misspelt at once: each must be named."""
     wrong = recipe(name)
     for key in leaves(name):
         parent, _, last = key.rpartition(".")
@@ -115,7 +115,7 @@ def test_every_value_of_a_recipe_of_another_type_is_refused_by_name(name: str) -
 
 
 def test_a_single_mistake_is_refused_as_well() -> None:
-    """With all else right."""
+    """Only one key is wrong."""
     for key in leaves("fcos_r50_1x"):
         wrong = recipe("fcos_r50_1x")
         OmegaConf.update(wrong, key, {"a": 1})
@@ -175,9 +175,10 @@ def test_a_group_file_names_the_parameters_of_what_it_feeds_with_their_defaults(
 
 
 def targets(node: DictConfig, made: Any = None) -> Iterator[tuple[DictConfig, Any]]:
-    """What a group's file instantiates; `backbone` is a group of its own.
+    """The node that a group's file instantiates and its nested nodes; `backbone` is a group of its own.
 
-    With each node comes what its parent's constructor takes without it: a loss or a decoder of its own settings.
+    With each node comes the default that its parent's constructor has for it: a loss or a decoder with its own
+    settings.
     """
     defaults: dict[str, Any] = {}
     if "_target_" in node:
@@ -207,7 +208,7 @@ def plain(value: Any) -> Any:
 
 @pytest.mark.parametrize("model", options("model"))
 def test_a_model_of_a_config_is_that_of_a_constructor_without_arguments(model: str) -> None:
-    """Losses, samplers and decoders are equal, whichever way they were made."""
+    """Losses, samplers and decoders are equal, whichever way they are made."""
     cfg = composed(f"model={model}", "data=shapes", "data.num_classes=1")
     module, _, name = cfg.model._target_.rpartition(".")
     parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters

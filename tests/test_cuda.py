@@ -1,4 +1,4 @@
-"""What holds on a GPU: the losses of the CPU, runs that train, and one-stage steps that never wait for it."""
+"""Tests on a GPU: the losses equal those on the CPU, runs train, and steps of one-stage detectors never wait for it."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ ALL_SAMPLES = {
         "region_sampler.positive_fraction": 1.0,
     },
 }  # fmt: skip
-"""So that it does not matter what is drawn: random numbers are those of the device."""
+"""Samples everything, since random numbers differ between devices."""
 
 
 def small_module(model: str) -> DetectionModule:
@@ -39,7 +39,7 @@ def on_cuda(batch: Batch) -> Batch:
 
 @pytest.mark.parametrize("model", DETECTORS)
 def test_losses_and_gradients_are_those_of_the_cpu(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In float32 without TF32."""
+    """Compares in float32 without TF32."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     module, batch = small_module(model), random_batch(2, 1)
     seen: list[dict[str, float]] = []
@@ -58,7 +58,7 @@ def test_losses_and_gradients_are_those_of_the_cpu(model: str, monkeypatch: pyte
 
 @pytest.mark.parametrize("model", ONE_STAGE)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_a_training_step_of_one_stage_waits_nowhere(model: str, layout: torch.memory_format) -> None:
+def test_a_training_step_of_a_one_stage_detector_never_waits(model: str, layout: torch.memory_format) -> None:
     module = small_module(model).cuda()
     module.network.to(memory_format=layout)
     optimizer = module.make_optimizer(module.network, 1e-4)
@@ -97,7 +97,7 @@ make_trainer = build.make_run_trainer
 
 def make_watched_trainer(cfg, run):
     trainer = make_trainer(cfg, run)
-    trainer.callbacks.insert(0, Watch())  # before what reads values
+    trainer.callbacks.insert(0, Watch())  # before callbacks that read values
     return trainer
 
 build.make_run_trainer = make_watched_trainer

@@ -1,4 +1,4 @@
-"""What W&B shows of a run that was killed and resumed, one run, and of a sweep, as many as it has jobs."""
+"""W&B shows a killed and resumed run as one run, and a sweep as one run per job."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ PICTURES = ["callbacks.pictures.num_fixed=3", "callbacks.pictures.num_worst=1", 
 
 @pytest.fixture(scope="module")
 def overrides(tmp_path_factory) -> list[str]:
-    """60 steps with three validations."""
+    """Overrides of a run of 60 steps with three validations."""
     return [*TINY, f"data.root={tmp_path_factory.mktemp('data') / 'shapes'}", "trainer.max_steps=60",
             "trainer.val_check_interval=20", "callbacks.checkpoints.every_steps=5"]  # fmt: skip
 
@@ -34,7 +34,7 @@ def overrides(tmp_path_factory) -> list[str]:
 def resumed(train, overrides, tmp_path_factory) -> Path:
     """The folder of a run with W&B and pictures that was killed after 56 steps and resumed.
 
-    W&B writes its file in blocks of 32 KiB, so the run is killed late enough to leave one behind.
+    W&B writes its file in blocks of 32 KiB, so the kill comes late enough for a block to be on the disk.
     """
     folder = tmp_path_factory.mktemp("resumed")
     train([*overrides, "logger=wandb", *PICTURES], folder, kill={"at": "batch_end", "batch": 56})
@@ -52,9 +52,9 @@ def test_a_killed_and_resumed_run_is_one_run_on_the_dashboard(resumed):
     before, after = files(resumed)
     assert ids(before) == ids(after) == {(resumed / "wandb_id").read_text()}
     first, second = steps(before), steps(after)
-    assert first == list(range(1, len(first) + 1))  # what was on the disk when the run was killed,
-    assert 1 <= len(first) <= 55  # without what the resumed one computes again
-    assert second == list(range(56, 61))  # on from the last checkpoint
+    assert first == list(range(1, len(first) + 1))  # on the disk when the run was killed, without
+    assert 1 <= len(first) <= 55  # steps that the resumed run repeats
+    assert second == list(range(56, 61))  # from the last checkpoint on
     assert wandb_config(after)["overrides"]["trainer/max_steps"] == 60  # of the first command
     assert {record.run.resume for record in wandb_records(after) if record.run.run_id} == {True}  # for `wandb sync`
 
@@ -81,7 +81,7 @@ def test_a_run_with_pictures_and_dashboard_trains_as_one_without(train, override
 
 
 @pytest.mark.parametrize("model", slow_but("fcos", of=["fcos", "faster_rcnn"]))
-def test_fixed_images_are_drawn_every_few_steps_and_training_does_not_notice(model, train, overrides, tmp_path):
+def test_fixed_images_are_drawn_every_few_steps_without_affecting_training(model, train, overrides, tmp_path):
     seen = {}
     for name, every in (("with", 3), ("without", "null")):
         (tmp_path / name).mkdir()
@@ -129,7 +129,7 @@ def ids(file: Path) -> set[str]:
 
 
 def steps(file: Path) -> list[int]:
-    """Optimizer steps that a training loss was logged for, in the order of the file."""
+    """Optimizer steps for which a training loss was logged, in the order of the file."""
     rows = [{"/".join(i.nested_key) or i.key: i.value_json for i in record.history.item}
             for record in wandb_records(file)]  # fmt: skip
     return [int(row["trainer/global_step"]) for row in rows if "train/loss" in row]

@@ -1,4 +1,4 @@
-"""Commands, settings and files that README, docs, heads of scripts and comments in conf/ name: each exists."""
+"""Commands, settings and files named in README, docs, heads of scripts and comments of conf/ exist."""
 
 import functools
 import re
@@ -24,7 +24,7 @@ MEANT_WRONG = {"data.resiez", "model.center_samplin", "trainer.max_step"}
 
 @pytest.fixture(autouse=True)
 def _composed_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What only choices of groups decide is composed once for all commands."""
+    """Composes once for all commands what depends only on group choices."""
     register_resolvers()
     cached = functools.cache(lambda name, overrides: compose(name, list(overrides)))
     monkeypatch.setattr(command_line, "compose", lambda name, overrides, **_: cached(name, tuple(overrides)))
@@ -33,7 +33,7 @@ def _composed_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def documented() -> dict[str, tuple[str, list[str]]]:
-    """Script and arguments of each command, by its file and text."""
+    """Script and arguments of each documented command, by its file and text."""
     found: dict[str, tuple[str, list[str]]] = {}
     for file in [*TEXTS, *sorted(CONF.rglob("*.yaml")), *(TREE / f"{script}.py" for script in SCRIPTS)]:
         text = re.sub(r" *\\\n[# ]*", " ", file.read_text())  # continued lines
@@ -57,7 +57,7 @@ def test_a_documented_command_names_settings_that_exist(command: str) -> None:
     if any(word.startswith("--config-dir") for word in words):
         pytest.skip("of a folder of the user's: test_your_own_code.py and test_adding_a_detector.py make and use them")
     if script == "evaluate" and not any(word.startswith("data=") for word in words):
-        words = [*words, "data=coco"]  # which the checkpoint would add
+        words = [*words, "data=coco"]  # a checkpoint would give the data set
     words = [word for word in words if not word.startswith("resume=")]  # no such run is there
     assert command_line_problems(script, words) == []
 
@@ -66,7 +66,7 @@ def test_a_documented_command_names_settings_that_exist(command: str) -> None:
     ("words", "nearest"),
     [(["data=coco", "data.batchsize=8"], "data.batch_size"), (["experiment=fcos_r50"], "fcos_r50_1x")],
 )
-def test_a_misspelt_one_would_be_found(words: list[str], nearest: str) -> None:
+def test_a_misspelt_command_would_be_found(words: list[str], nearest: str) -> None:
     (problem,) = command_line_problems("train", words)
     assert f"nearest is {nearest}" in problem
 
@@ -94,7 +94,7 @@ def test_scripts_that_a_page_names_exist(page: Path) -> None:
 
 
 def test_files_that_the_architecture_names_exist() -> None:
-    """Each with its folder, or behind one that was named on its line."""
+    """A file is named with its folder, or after one that was named on the same line."""
     page = (TREE / "docs" / "architecture.md").read_text()
     named = re.findall(r"`((?:\w+/)*\w+\.(?:py|yaml))`", page)
     assert len(named) > 25

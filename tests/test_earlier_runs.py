@@ -1,7 +1,7 @@
-"""Runs of an earlier version stay readable: resumed, repeated, scored, started from and compared as by that version.
+"""Runs of an earlier version can be resumed, repeated, scored, started from and compared as by that version.
 
-`earlier_runs/README.md` says which runs they are. What is compared: names, steps and kept rows exactly, numbers that
-are computed anew within what another processor or version of a library rounds.
+`earlier_runs/README.md` describes the runs. Names, steps and kept rows are compared exactly, recomputed numbers
+within the rounding of another processor or library version.
 """
 
 import gzip
@@ -37,8 +37,8 @@ def test_the_stored_runs_are_small_and_name_no_place_on_a_machine():
         assert not re.search(rb"/(home|root|tmp|usr|opt|Users)/", contents), file
 
 
-def test_the_expected_outcomes_are_of_runs_that_went_on():
-    """Else the comparison would say little."""
+def test_the_expected_outcomes_are_of_runs_that_continued():
+    """Otherwise the comparison would show little."""
     kept = {name: (of["kept"], len(of["rows"])) for name, of in EXPECTED.items() if "kept" in of}
     assert kept.pop("started_from")[0] == 0
     assert len(kept) == 7
@@ -53,7 +53,7 @@ def test_the_expected_outcomes_are_of_runs_that_went_on():
 
 def assert_matches(seen: Any, expected: Any, where: str = "") -> None:
     if isinstance(expected, dict):
-        if "kept" in expected:  # of rows that were on the disk each digit counts
+        if "kept" in expected:  # rows that were on the disk are kept to the last digit
             assert seen["rows"][: expected["kept"]] == expected["rows"][: expected["kept"]], where
         assert seen.keys() == expected.keys(), where
         for key, value in expected.items():

@@ -1,4 +1,4 @@
-"""`callbacks.early_stopping.patience`: a run ends when it gets no better, also after a kill, and says why."""
+"""`callbacks.early_stopping.patience`: a run ends when it stops improving, also after a kill, and says why."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from running import FULL, assert_equal_bits, curves, only_run, state
 from tiers import slow_but
 
 PATIENT = ["callbacks.early_stopping.patience=2", "callbacks.early_stopping.min_delta=1"]
-"""No AP is better by 1 than that of the first validation."""
+"""With a minimum improvement of 1 no AP is better than that of the first validation."""
 
 
 def validations(run: Path) -> list[int]:
@@ -23,7 +23,7 @@ def ended(train, shapes, tmp_path_factory) -> Path:
     return only_run(folder)
 
 
-def test_a_run_ends_after_so_many_validations_without_a_better_one(ended: Path) -> None:
+def test_a_run_ends_after_patience_validations_without_improvement(ended: Path) -> None:
     assert validations(ended) == [2, 4, 6]
     finished = json.loads((ended / "finished.json").read_text())
     assert finished["step"] == 6
@@ -50,6 +50,6 @@ def test_a_larger_patience_trains_on(train, shapes, tmp_path) -> None:
     assert validations(run) == [2, 4, 6, 8]
 
 
-def test_a_patience_of_nothing_is_refused(train, shapes, tmp_path) -> None:
+def test_a_patience_of_zero_is_refused(train, shapes, tmp_path) -> None:
     printed = train([*FULL, shapes, "callbacks.early_stopping.patience=0"], tmp_path, expect=2)
     assert "callbacks.early_stopping.patience=0: expected 1 or more validations, or null" in printed

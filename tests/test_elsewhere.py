@@ -14,7 +14,7 @@ def test_the_script_runs_exactly_the_rows_of_the_page() -> None:
     assert sorted(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)) == sorted(rows)
 
 
-def test_every_test_that_the_script_leaves_a_claim_to_exists() -> None:
+def test_every_test_that_the_script_refers_to_exists() -> None:
     named = re.findall(r'tested\(\s*"([\w/]+\.py)", "(\w+)"', SCRIPT)
     assert len(named) == SCRIPT.count("tested(") - 1
     for file, name in named:

@@ -1,4 +1,4 @@
-"""`python evaluate.py`: which data it scores, what it prints and writes, what it leaves where it is refused."""
+"""`python evaluate.py`: which data it scores, what it prints and writes, and what remains where it refuses."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def evaluate(tmp_path, monkeypatch, capfd):
 
 
 def write_set(root: Path) -> Path:
-    """Splits `a` and `b` of two and three images in a layout of their own; nothing that `star` could be found in."""
+    """Writes splits `a` and `b` of two and three images in an unusual layout, without objects of class `star`."""
     for split, number in (("a", 2), ("b", 3)):
         (root / "pics" / split).mkdir(parents=True)
         (root / "labels").mkdir(exist_ok=True)
@@ -44,7 +44,7 @@ def write_set(root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """A folder with `first`, which `best.ckpt` was trained on, and `second`, laid out alike."""
+    """A folder with data sets `first`, on which `best.ckpt` was trained, and `second` of the same layout."""
     folder = tmp_path_factory.mktemp("trained")
     write_set(folder / "first")
     write_set(folder / "second")
@@ -53,7 +53,7 @@ def trained(tmp_path_factory) -> Path:
 
 
 def test_a_root_alone_is_the_checkpoints_data_set_at_another_place(evaluate, trained, tmp_path):
-    """Its patterns, splits and classes hold there, and its scores are those of the same images at home."""
+    """The checkpoint's patterns, splits and classes hold there; equal images have equal scores in both places."""
     checkpoint = f"checkpoint={trained / 'best.ckpt'}"
     first = evaluate(checkpoint, "output=first")
     second = evaluate(checkpoint, f"data.root={trained / 'second'}", "output=second", "data.num_workers=0")
@@ -80,7 +80,7 @@ def test_a_setting_alone_changes_that_setting_of_the_checkpoints_data_set(evalua
     assert "test split (a): 2 images" in ended.said
 
 
-def test_what_validation_scores_is_not_called_a_test(evaluate, trained):
+def test_the_validation_split_is_not_called_a_test(evaluate, trained):
     held_out = ["data.train_split=b", "data.val_fraction=0.34", "data.num_workers=0"]
     for number, setting, scored, said, unsaid in (
         (1, "data.test_split=null", "val split (0.34 of b): 1 image,", " val: AP ", " test: AP "),
@@ -93,7 +93,7 @@ def test_what_validation_scores_is_not_called_a_test(evaluate, trained):
         assert unsaid not in ended.said
 
 
-def test_a_results_file_with_corners_is_asked_about(evaluate, trained, tmp_path):
+def test_a_results_file_with_corners_gives_a_warning(evaluate, trained, tmp_path):
     found = [{"image_id": row, "category_id": 3, "bbox": [15, 15, 40, 35], "score": 0.9} for row in range(3)]
     (tmp_path / "found.json").write_text(json.dumps(found))
     ended = evaluate("predictions=found.json", *PATTERNS, f"data.root={trained / 'first'}", "output=out")
@@ -102,7 +102,7 @@ def test_a_results_file_with_corners_is_asked_about(evaluate, trained, tmp_path)
 
 
 def test_metrics_json_holds_fractions_and_null_where_there_is_nothing_to_find(evaluate, tmp_path):
-    """VOC's numbers have no value for a class without an object, and JSON no nan."""
+    """VOC's metrics are undefined for a class without objects, and JSON has no nan."""
     root = tmp_path / "voc"
     for name in ("Annotations", "ImageSets/Main", "JPEGImages"):
         (root / name).mkdir(parents=True)
@@ -155,7 +155,7 @@ def test_metrics_json_holds_fractions_and_null_where_there_is_nothing_to_find(ev
         ),
     ],
 )
-def test_what_is_refused_leaves_no_trace(evaluate, trained, tmp_path, overrides, status, message):
+def test_a_refused_command_leaves_no_files(evaluate, trained, tmp_path, overrides, status, message):
     (tmp_path / "bad.json").write_text("{")
     places = {
         "checkpoint=BEST": f"checkpoint={trained / 'best.ckpt'}",
@@ -169,7 +169,7 @@ def test_what_is_refused_leaves_no_trace(evaluate, trained, tmp_path, overrides,
     assert left <= {"runs", "runs/evaluate"}
 
 
-def test_a_folder_that_holds_results_stays_as_it_is_where_the_next_command_is_refused(evaluate, trained, tmp_path):
+def test_a_folder_with_results_is_unchanged_when_the_next_command_is_refused(evaluate, trained, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "metrics.json").write_text("{}")
     ended = evaluate(f"checkpoint={trained / 'best.ckpt'}", "data.root=nowhere", "output=out")

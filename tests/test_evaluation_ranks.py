@@ -1,4 +1,4 @@
-"""Evaluation gives the same digits on two ranks as on one, whatever a rank has to contribute."""
+"""Evaluation gives the same digits on two ranks as on one, whatever images each rank has."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from ranks import CASES, SIZES, UNREADABLE, image_id, of_rank_one
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory) -> dict[str, dict]:
-    """What each rank was told: "1_0" is rank 0 of one, "2_1" is rank 1 of two."""
+    """The results of each rank: "1_0" is rank 0 of one, "2_1" is rank 1 of two."""
     folder = tmp_path_factory.mktemp("ranks")
     script = Path(__file__).with_name("ranks.py")
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -49,7 +49,7 @@ def test_two_ranks_score_a_classifier_as_one_to_the_last_digit(answers):
 
 @pytest.mark.parametrize("number", SIZES)
 def test_two_ranks_count_confusions_and_score_proposals_as_one_to_the_last_digit(answers, number):
-    """Of one image the second rank has a copy, which counts for nothing."""
+    """The second rank has a copy of one image, which does not count."""
     one, two, other = (answers[name][f"two stages {number}"] for name in ("1_0", "2_0", "2_1"))
     assert two == other == one
     assert np.sum(one["confusions"]["rpn"]) == 64 * number
@@ -60,12 +60,12 @@ def test_two_ranks_count_confusions_and_score_proposals_as_one_to_the_last_digit
 
 
 @pytest.mark.parametrize("number", SIZES)
-def test_each_image_is_scored_once_however_it_was_dealt(answers, number):
+def test_each_image_is_scored_once_whichever_rank_has_it(answers, number):
     one, two, other = (answers[name][f"plain {number}"] for name in ("1_0", "2_0", "2_1"))
     expected = [image_id(row) for row in range(number)]
     assert two["scored"] == one["scored"] == expected
     assert sorted(one["seen"]) == expected
-    # a rank that would go without gets a copy, which is the only one
+    # a rank without an image gets a copy; no other image is seen twice
     assert sorted(two["seen"] + other["seen"]) == ([10, 10] if number == 1 else expected)
     index = two["predictions"][0]
     assert set(index) == set(range(number))
@@ -82,8 +82,8 @@ def test_unreadable_images_are_listed_and_not_scored(answers, number):
     assert not set(unread) & set(two["seen"] + other["seen"])
 
 
-def test_the_compared_numbers_are_worth_comparing(answers):
-    """There is something to find, it is found in part, and every case has a score of its own."""
+def test_the_compared_numbers_are_not_trivial(answers):
+    """The truth has objects, some of them are detected, and every case has a score of its own."""
     scores = {
         case: answers["1_0"][case]["scalars"]["AP50"] for case in answers["1_0"] if case not in ("error", "classifier")
     }
@@ -97,7 +97,7 @@ def test_the_compared_numbers_are_worth_comparing(answers):
 
 @pytest.mark.parametrize("number", [3, 7])
 @pytest.mark.parametrize("kind", ["one rank finds nothing", "one rank has no objects"])
-def test_the_rank_without_is_really_one_rank(answers, kind, number):
+def test_the_images_without_objects_or_detections_are_on_one_rank(answers, kind, number):
     ids = [image_id(row) for row in of_rank_one(number)]
     assert answers["2_1"][f"{kind} {number}"]["seen"] == ids
     if kind == "one rank finds nothing":

@@ -1,4 +1,4 @@
-"""A run that is killed goes on as if it had not been; two ranks train and score as one.
+"""A killed run continues exactly when it is resumed; two ranks train and score as one.
 
 `measurements/exactness.py` goes through every moment, worker count and rank count; these are a few of them.
 """
@@ -63,11 +63,11 @@ SIGNALS = {
 
 
 @pytest.mark.parametrize(("signal", "group", "code"), slow_but("SIGTERM to all", of=SIGNALS))
-def test_a_run_told_to_end_saves_at_once_and_goes_on(signal, group, code, train, shapes, uninterrupted, tmp_path):
+def test_a_run_saves_at_once_on_sigterm_and_resumes(signal, group, code, train, shapes, uninterrupted, tmp_path):
     kill = {"at": "batch_start", "batch": 5, "sig": signal, "group": group}
     printed = train([*FULL, shapes, *(["data.num_workers=2"] if group else [])], tmp_path, kill=kill, expect=code)
     assert "continue with resume=" in printed
-    assert state(only_run(tmp_path))["global_step"] == 3  # the accumulated step in flight was finished
+    assert state(only_run(tmp_path))["global_step"] == 3  # the step that was being accumulated was finished
     train(["resume=last", "name=t"], tmp_path)
     assert curves(only_run(tmp_path)) == curves(uninterrupted)
     assert_equal_bits(state(only_run(tmp_path)), state(uninterrupted))
@@ -83,11 +83,11 @@ RANKS = {"fcos": ("frozen", "fcos"), "sync_bn": ("synchronised", "fcos"), "faste
 
 @pytest.mark.parametrize(("norm", "model"), slow_but("fcos", of=RANKS))
 def test_two_ranks_train_as_one(norm, model, train, shapes, shared_data, tmp_path):
-    """At gentle rates, and with statistics over enough values: where training is unstable, rounding grows tenfold
-    every few steps, between any two ways of adding up the same numbers.
+    """Rates are low and statistics are over many values: where training is unstable, the rounding between two orders of
+    summation grows tenfold every few steps.
 
-    Faster R-CNN trains on all of its regions: sooner or later rounding lets one proposal in and another out. Its
-    anchors are drawn as ever.
+    Faster R-CNN trains on all of its regions, because rounding can let one proposal replace another. Its anchors are
+    sampled as usual.
     """
     weights = f"model.backbone.weights={shared_data / 'weights/mobilenet_v2_imagenet.pth'}"
     setting = [*FROZEN, weights, shapes] if norm == "frozen" else [*SYNCHRONISED, f"data.root={tmp_path / 'shapes'}"]
@@ -108,7 +108,7 @@ def test_two_ranks_train_as_one(norm, model, train, shapes, shared_data, tmp_pat
 
 
 def whole_and_resumed(train: Runner, overrides: list[str], folder: Path) -> tuple[Path, Path]:
-    """The same run twice: left alone, and killed after seven micro-batches and resumed."""
+    """Two runs of the same command: one uninterrupted, one killed after seven micro-batches and resumed."""
     whole, cut = folder / "whole", folder / "cut"
     whole.mkdir()
     cut.mkdir()
@@ -137,9 +137,9 @@ def test_a_killed_run_that_samples_proposals_resumes_bit_for_bit(train, shapes, 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_run_resumes_bit_for_bit(train, shapes, tmp_path):
-    """On two canvases, the first of which after the resumption is not the first of the run."""
+    """There are two canvases; the first after the resumption differs from the first of the run."""
     full = [override for override in FULL if not override.startswith(("model/backbone", "data.batch_size"))]
-    few = ["model/backbone=resnet18", "model.backbone.norm=frozen_bn", "model.head_norm=null"]  # kernels
+    few = ["model/backbone=resnet18", "model.backbone.norm=frozen_bn", "model.head_norm=null"]  # few kernels to compile
     sizes = ["data.resize=128", "data.multi_scale=[0.25,1.0]", "data.batch_size=2"]
     overrides = [*full, shapes, *few, *sizes, "compile=true"]
     whole, cut = whole_and_resumed(train, overrides, tmp_path)
@@ -152,7 +152,7 @@ def test_a_compiled_run_resumes_bit_for_bit(train, shapes, tmp_path):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the gradient scaler of 16-mixed exists on CUDA only")
-def test_the_gradient_scaler_goes_on_where_it_was(train, shapes, tmp_path):
+def test_the_gradient_scaler_resumes_where_it_was(train, shapes, tmp_path):
     overrides = [*TINY, shapes, "trainer.accelerator=gpu", "trainer.precision=16-mixed"]
     whole, cut = whole_and_resumed(train, overrides, tmp_path)
     scalers = [torch.load(last_checkpoint(run), weights_only=True)["MixedPrecision"] for run in (whole, cut)]

@@ -1,4 +1,4 @@
-"""A disk that fills while a file is written: the file before stays, the error names it, and a run can go on."""
+"""When the disk fills while a file is written, the earlier file remains, the error names it, and a run can continue."""
 
 import csv
 import logging
@@ -25,7 +25,7 @@ from reports.html import write_page
 
 @contextmanager
 def full_disk(size: int = 0) -> Iterator[None]:
-    """No file of this process can grow beyond so many bytes: what the system says then is treated as a full disk."""
+    """Limits the size of files that this process can write; the system's error is handled like that of a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
@@ -82,7 +82,7 @@ WRITERS: dict[str, Callable[[Path, int], Path]] = {
 
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 @pytest.mark.parametrize("room", [0, 5000], ids=["at once", "half-way"])
-def test_a_file_that_cannot_be_written_stays_as_it_was_and_is_named(
+def test_a_file_that_cannot_be_written_is_unchanged_and_named(
     tmp_path: Path, write: Callable[[Path, int], Path], room: int
 ) -> None:
     file = write(tmp_path, 1)
@@ -100,15 +100,15 @@ def rows(file: Path) -> list[str]:
         return [f"{row['step']}: {row['loss']}" for row in csv.DictReader(stream)]
 
 
-def test_curves_on_a_full_disk_cost_one_warning_and_are_whole_again_later(tmp_path, caplog):
+def test_curves_on_a_full_disk_give_one_warning_and_are_complete_later(tmp_path, caplog):
     logger = CSVLogger(str(tmp_path))
     for step in (1, 2):
         logger.log_metrics({"loss": step / 2}, step)
     before = logger.file.read_bytes()
-    with caplog.at_level(logging.WARNING), full_disk(len(before) + 3):  # half of the next row finds room
+    with caplog.at_level(logging.WARNING), full_disk(len(before) + 3):  # there is room for half of the next row
         for step in (3, 4):
             logger.log_metrics({"loss": step / 2}, step)
-        logger.log_metrics({"loss": 2.0, "AP": 0.5}, 4)  # a new column, for which all is written anew
+        logger.log_metrics({"loss": 2.0, "AP": 0.5}, 4)  # a new column, for which the whole file is rewritten
     (told,) = caplog.messages
     assert f"can't write {logger.file} (File too large); the run continues" in told
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
@@ -117,7 +117,7 @@ def test_curves_on_a_full_disk_cost_one_warning_and_are_whole_again_later(tmp_pa
     assert rows(logger.file) == ["1: 0.5", "2: 1.0", "3: 1.5", "4: 2.0", "4: 2.0", "5: 2.5"]
 
 
-def test_curves_that_were_behind_are_written_when_the_run_ends(tmp_path):
+def test_pending_rows_of_curves_are_written_when_the_run_ends(tmp_path):
     logger = CSVLogger(str(tmp_path))
     with full_disk():
         logger.log_metrics({"loss": 0.5}, 1)
@@ -147,7 +147,7 @@ def test_curves_that_were_behind_are_written_when_the_run_ends(tmp_path):
         "empty",
     ],
 )
-def test_damaged_curves_do_not_keep_a_run_from_going_on(tmp_path, caplog, damage, left):
+def test_damaged_curves_do_not_prevent_a_resume(tmp_path, caplog, damage, left):
     logger = CSVLogger(str(tmp_path))
     for step in (1, 2, 3):
         logger.log_metrics({"loss": step / 2}, step)
@@ -159,10 +159,10 @@ def test_damaged_curves_do_not_keep_a_run_from_going_on(tmp_path, caplog, damage
     assert f"metrics.csv is damaged: {len(left)} of its rows" in caplog.text
 
 
-def test_a_log_that_cannot_be_written_is_told_of_once(tmp_path, capsys):
+def test_a_log_that_cannot_be_written_gives_one_warning(tmp_path, capsys):
     handler = LogFile(str(tmp_path / "log.txt"))
     log = logging.getLogger("full")
-    log.propagate = False  # half a character can't travel between pytest's processes
+    log.propagate = False  # pytest-xdist cannot transfer half a character
     log.addHandler(handler)
     try:
         log.warning("犬 and half a character: \ud800")
@@ -176,7 +176,7 @@ def test_a_log_that_cannot_be_written_is_told_of_once(tmp_path, capsys):
     assert (tmp_path / "log.txt").read_text(encoding="utf-8").startswith("犬 and half a character: \\ud800\n")
 
 
-def test_a_run_whose_disk_fills_ends_clearly_and_goes_on_as_if_it_had_not(train, tmp_path_factory):
+def test_a_run_whose_disk_fills_ends_with_a_clear_error_and_resumes_exactly(train, tmp_path_factory):
     data = f"data.root={tmp_path_factory.mktemp('data') / 'shapes'}"
     whole, broken = (tmp_path_factory.mktemp(name) for name in ("whole", "broken"))
     train([*TINY, data], whole)

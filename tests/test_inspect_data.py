@@ -1,4 +1,4 @@
-"""`inspect_data.py` as it is called: exit codes, the folder, and the command line of train.py."""
+"""`inspect_data.py` as a command: exit codes, the folder, and the command line of train.py."""
 
 import json
 import subprocess
@@ -49,7 +49,7 @@ runpy.run_path({script!r}, run_name="__main__")
 
 
 @pytest.mark.parametrize(("problems", "mode", "code"), [(0, [], 0), (3, [], 1), (3, ["-m", "data.resize=64,96"], 0)])
-def test_exit_code_is_0_without_problems_and_in_sweeps_which_go_on(
+def test_exit_code_is_0_without_problems_and_in_sweeps(
     tmp_path: Path, problems: int, mode: list[str], code: int
 ) -> None:
     script = STUBBED.format(problems=problems, arguments=[*mode, *SHAPES], script=str(SCRIPT))
@@ -77,6 +77,6 @@ def test_exit_code_is_2_for_a_wrong_config_and_no_folder_is_left(
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_takes_the_command_line_of_a_training_run(recipe: str) -> None:
-    """A recipe's data settings are the ones that are inspected."""
+    """The data settings of a recipe are the ones that are inspected."""
     train, ours = beside_training("inspect_data", f"experiment={recipe}", "data.root=somewhere", "trainer.devices=8")
     assert train.data == ours.data

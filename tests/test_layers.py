@@ -1,4 +1,4 @@
-"""Imports run one way, so that each package can be read without the ones above it."""
+"""Imports run in one direction, so that each package can be read without the ones above it."""
 
 import ast
 import subprocess
@@ -34,11 +34,11 @@ NEVER = {
 }
 
 LIGHT = ("boxwright.config", "boxwright.runs", "boxwright.frame", "boxwright.predict.sources")
-"""Imported before a config has been answered for, so they must not take seconds."""
+"""Modules that are imported before a config is checked, so they must import fast."""
 
 
 def imports(file: Path) -> set[str]:
-    """Modules that a file imports anywhere in it: at its top, in functions, and for type checking alone."""
+    """Modules that a file imports: at its top, in functions, and for type checking alone."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -108,7 +108,7 @@ def test_folders_of_scripts_never_import_one_another(file):
 
 
 def built_on(detector):
-    """The other detectors whose networks its own extends, as the two halves of one paper do."""
+    """The other detectors whose networks a detector extends, as the two stages of one paper do."""
     module = import_module(f"detectors.{detector}")
     own = [x for x in vars(module).values() if isinstance(x, type) and x.__module__ == module.__name__]
     return {
@@ -117,7 +117,7 @@ def built_on(detector):
 
 
 @pytest.mark.parametrize("file", [f for f in MODULES if f.stem in DETECTORS], ids=name)
-def test_detectors_never_import_one_another_but_what_they_are_built_on(file):
+def test_detectors_never_import_one_another_except_those_that_they_extend(file):
     for module in imports(file):
         parts = module.split(".")
         if parts[0] in ("detectors", "lit_modules") and len(parts) > 1:

@@ -1,4 +1,4 @@
-"""Modules and data modules under a Trainer of one's own, as docs/library.md has it."""
+"""Modules and data modules under the user's own Trainer, as docs/library.md shows."""
 
 import csv
 import math
@@ -26,7 +26,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "library.md"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the page's script has run."""
+    """The folder in which the page's script was run."""
     folder = tmp_path_factory.mktemp("library")
     (script,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     (folder / "script.py").write_text(script)
@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def script(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Its functions, in its folder."""
+    """The functions of the page's script, in its folder."""
     monkeypatch.chdir(folder)
     return runpy.run_path("script.py", run_name="script")
 
@@ -69,15 +69,13 @@ def test_validate_and_test_return_the_numbers(script: dict[str, Any], folder: Pa
     (val,) = quiet().validate(module, data, verbose=False)
     (test,) = quiet().test(module, data, verbose=False)
     assert {"val/AP", "val/AP50", "val/loss", "val/loss_cls", "val/AP_class/disc"} <= val.keys()
-    assert test["test/AP"] == pytest.approx(val["val/AP"])  # the data set has no other list
+    assert test["test/AP"] == pytest.approx(val["val/AP"])  # the data set has no separate test split
     assert 0 <= val["val/AP"] <= val["val/AP50"] <= 1
     stored = torch.load(checkpoints(folder)[-1], weights_only=True)["boxwright"]["metrics"]
     assert val["val/AP"] == pytest.approx(stored["AP"])
 
 
-def test_a_resumed_training_equals_one_that_was_left_alone(
-    script: dict[str, Any], folder: Path, tmp_path: Path
-) -> None:
+def test_a_resumed_training_equals_an_uninterrupted_one(script: dict[str, Any], folder: Path, tmp_path: Path) -> None:
     half, whole = checkpoints(folder)
     pl.seed_everything(1)
     trainer = script["make_trainer"](ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1))
@@ -102,7 +100,7 @@ def test_predictions_are_those_of_the_detector(script: dict[str, Any], folder: P
     assert torch.as_tensor(found[image_id].scores).tolist() == pytest.approx(alone.scores[0].tolist(), abs=1e-5)
 
 
-def test_loaders_alone_train_and_score(script: dict[str, Any]) -> None:
+def test_loaders_without_a_data_module_train_and_score(script: dict[str, Any]) -> None:
     data = script["make_data"]()
     data.setup("fit")
     trainer = quiet(max_epochs=1, limit_val_batches=1, enable_checkpointing=False)
@@ -116,7 +114,7 @@ def batches_of(label: int) -> DataLoader[Any]:
     return DataLoader([batch], batch_size=None)  # pyright: ignore[reportArgumentType]
 
 
-def test_a_users_loader_trains_and_can_not_be_scored_without_its_data(script: dict[str, Any]) -> None:
+def test_a_users_loader_trains_and_cannot_be_scored_without_its_data(script: dict[str, Any]) -> None:
     quiet(max_steps=1, enable_checkpointing=False).fit(script["make_module"](), batches_of(0))
     with pytest.raises(ValueError, match=r"class names and true boxes are not known .*loader\.data = data"):
         quiet().validate(script["make_module"](), batches_of(0))
@@ -135,13 +133,13 @@ def test_another_number_of_classes_is_refused(script: dict[str, Any]) -> None:
         quiet(max_steps=1).fit(other, script["make_data"]())
 
 
-def test_what_a_checkpoint_can_not_store_is_asked_for(script: dict[str, Any], folder: Path, tmp_path: Path) -> None:
+def test_what_a_checkpoint_cannot_store_must_be_given(script: dict[str, Any], folder: Path, tmp_path: Path) -> None:
     module = FCOSModule.load_from_checkpoint(
         checkpoints(folder)[0], optimizer=lambda network, lr: torch.optim.SGD(network.parameters(), lr)
     )
     trainer = quiet(max_steps=1, limit_val_batches=0, callbacks=[ModelCheckpoint(tmp_path, filename="own")])
     trainer.fit(module, script["make_data"]())
-    assert load_detector(tmp_path / "own.ckpt").class_names  # which needs no optimizer
+    assert load_detector(tmp_path / "own.ckpt").class_names  # prediction needs no optimizer
     again = FCOSModule.load_from_checkpoint(tmp_path / "own.ckpt", schedule=partial(constant))
     with pytest.raises(ValueError, match=r"optimizer.* to load_from_checkpoint"):
         quiet(max_steps=1).fit(again, script["make_data"]())

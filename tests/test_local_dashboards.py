@@ -1,4 +1,4 @@
-"""`logger=tensorboard`, `logger=mlflow`, several at once: what they have written is read back, also after a kill."""
+"""`logger=tensorboard`, `logger=mlflow` and several loggers at once: their files are read back, also after a kill."""
 
 import json
 import re
@@ -15,7 +15,7 @@ LOGGERS = ["logger=[tensorboard,mlflow]", "trainer.log_every_n_steps=1"]
 
 @pytest.fixture(scope="module")
 def folder(train, shapes, tmp_path_factory) -> Path:
-    """Of a run that was killed after a step whose row it had logged, and resumed from the checkpoint before it."""
+    """The folder of a run that was killed after a logged step and resumed from the checkpoint before it."""
     folder = tmp_path_factory.mktemp("run")
     pictures = [
         *(o for o in TINY if not o.startswith(("logger=", "callbacks.pictures."))),
@@ -76,7 +76,7 @@ def test_mlflow_has_one_run_with_each_row_once_and_the_config(folder: Path) -> N
 
 
 @pytest.mark.slow
-def test_the_log_of_the_run_has_no_word_of_theirs(folder: Path) -> None:
+def test_the_log_of_the_run_has_no_output_of_loggers(folder: Path) -> None:
     text = (only_run(folder) / "log.txt").read_text()
     assert "val at step 12" in text
     assert not re.search("alembic|database|tfevents|continues without", text + (folder / "printed.txt").read_text())

@@ -1,9 +1,9 @@
-"""Every model of conf/model: it learns, images without objects train, a batch changes nothing, and no number drifts.
+"""Every model of conf/model learns, trains on images without objects, is independent of batching, and keeps its losses.
 
-The classifier, which has one label an image, learns images of its own; it knows none without.
+The classifier, which has one label per image, learns a data set of its own; all of its images have a label.
 
-`python tests/test_models.py [MODEL...]` records the traces of tests/golden_traces anew, after a change that is meant to
-change the numbers; a refactor is not.
+`python tests/test_models.py [MODEL...]` records the traces of tests/golden_traces again, after a change that is meant
+to change the numbers, which a refactoring is not.
 """
 
 import json
@@ -33,13 +33,13 @@ from lit_modules.training_module import TrainingModule
 
 TRACES = Path(__file__).with_name("golden_traces")
 CLASSES = {"rpn": 1}
-"""Of models that do not take any number of them, such as NUM_CLASSES."""
+"""Number of classes of models that have a fixed number, in place of NUM_CLASSES."""
 NUM_CLASSES = 5
 MEASURES = {"classifier": "top1", "rpn": "AR100"}
-"""Of what is not judged by AP50: proposals are there to be recalled, and many of a box count as false in AP."""
+"""Metrics of models that are not scored by AP50: AP counts all proposals of an object but one as false positives."""
 TRACED = {"classifier": 10}
-"""Steps of a trace where rounding does not stay rounding: the classifier's grows from 1e-7 to 1e-5 in ten steps, and
-to 2e-4 in twenty, on a processor without AVX-512."""
+"""Steps of a trace where rounding errors grow: for the classifier from 1e-7 to 1e-5 in ten steps, and to 2e-4 in
+twenty, on a processor without AVX-512."""
 DETECTORS = [model for model in MODELS if model != "classifier"]
 
 SMALL = {
@@ -51,12 +51,12 @@ EAGER = {
     "loss.center_sampling": 1.5, "normalize_targets": True, "centerness_on_box": True, "loss.box_loss": "giou",
     "anchor_sizes": [8.0, 16.0, 32.0, 64.0, 128.0],
 }  # fmt: skip
-"""Knobs that let a model learn in fewer steps, for the models that have them."""
+"""Settings with which a model learns in fewer steps, for the models that have them."""
 ORDERLESS = {
     "train_proposer.candidates_per_level": 1000, "train_proposer.max_proposals": 2000, "proposer.nms_threshold": 1.0,
     "region_sampler.num_samples": 2000, "region_sampler.positive_fraction": 1.0,
 }  # fmt: skip
-"""Every anchor becomes a region that the head is trained on: rounding decides on none."""
+"""Trains the head on every anchor as a region, so that rounding changes no selection."""
 
 
 def num_classes(model: str) -> int:
@@ -66,7 +66,7 @@ def num_classes(model: str) -> int:
 def small_module(
     model: str, backbone: str, lr: float, optimizer: str = "adamw", knobs: Mapping[str, Any] = SMALL
 ) -> TrainingModule:
-    """With random weights, everything trained, and normalisation that looks at one image alone."""
+    """A module with random weights, every layer trained, and norms that work on single images."""
     overrides = [
         f"model={model}", f"model/backbone={backbone}", "model.backbone.norm=gn", "model.backbone.frozen_stages=0",
         "data=shapes", f"data.num_classes={num_classes(model)}", f"optimizer={optimizer}", "schedule=constant",
@@ -91,7 +91,7 @@ def total(losses: dict[str, Tensor]) -> Tensor:
 
 
 def train(module: TrainingModule, batch: Batch, steps: int) -> list[dict[str, float]]:
-    """Take steps on one batch as the Trainer would, and return their losses."""
+    """Takes steps on one batch as the Trainer would, and returns their losses."""
     optimizer = module.make_optimizer(module.network, module.lr)
     schedule = module.make_schedule(optimizer, steps)
     trace = []
@@ -110,7 +110,7 @@ def train(module: TrainingModule, batch: Batch, steps: int) -> list[dict[str, fl
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> ShapesDataModule:
-    """Four images of 64 px with 27 objects, the same in training and in the score."""
+    """Four images of 64 px with 27 objects, the same in training and validation."""
     datamodule = ShapesDataModule(
         root=str(tmp_path_factory.mktemp("data") / "shapes"), train_images=4, val_images=1, image_size=64, resize=64,
         batch_size=4, flip=0.0, num_workers=0,
@@ -121,7 +121,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> ShapesDataModule:
 
 @pytest.fixture(scope="module")
 def things(shapes) -> CocoDataModule:
-    """The same, all of one class."""
+    """The same images, all objects of one class."""
     root = Path(shapes.root)
     content = json.loads((root / "annotations/instances_train.json").read_text())
     content["categories"] = [{"id": 1, "name": "thing"}]
@@ -138,7 +138,7 @@ def things(shapes) -> CocoDataModule:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> ImageFolderDataModule:
-    """Two pictures of 64 px in each of five classes, which have nothing in common; validation has the same."""
+    """Two very different images of 64 px in each of five classes; the same in training and validation."""
     root = tmp_path_factory.mktemp("data") / "folder"
     for i in range(2 * NUM_CLASSES):
         (root / "train" / f"class{i % NUM_CLASSES}").mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> ImageFolderDataModule:
 
 @pytest.fixture(scope="module", params=slow_but("fcos", "classifier", of=MODELS))
 def overfitted(request, smallest_backbone, shapes, things, folder) -> tuple[TrainingModule, Batch, Callable[[], float]]:
-    """A module with a batch that it was trained on for some steps, and a function that scores it on that batch."""
+    """A module, a batch on which it was trained for some steps, and a function that scores it on that batch."""
     module = small_module(request.param, smallest_backbone, lr=0.002, knobs=SMALL | EAGER)
     detects = isinstance(module, DetectionModule)
     data: DetectionDataModule = (things if request.param in CLASSES else shapes) if detects else folder
@@ -172,13 +172,13 @@ def overfitted(request, smallest_backbone, shapes, things, folder) -> tuple[Trai
     return module, batch, score
 
 
-def test_a_few_images_are_learnt_by_heart(overfitted):
+def test_a_few_images_can_be_overfitted(overfitted):
     module, batch, score = overfitted
     assert (batch.labels >= 0).sum() > 20 or not isinstance(module, DetectionModule)
     assert score() > (0.7 if isinstance(module, DetectionModule) else 0.99)
 
 
-def test_answers_on_a_batch_are_those_on_its_images(overfitted):
+def test_outputs_of_a_batch_equal_those_of_its_single_images(overfitted):
     module, batch, _ = overfitted
     module.eval()
     together = answers(module, batch)
@@ -211,7 +211,7 @@ def test_images_without_objects_train(model, smallest_backbone):
     without = [n for n, p in module.network.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert not without
     first, *_, last = [sum(losses.values()) for losses in train(module, batch, steps=5)]
-    assert 0 < last < first  # what is seen where nothing is, is unlearnt
+    assert 0 < last < first  # detections of background are unlearnt
 
 
 ONE_MAP = [
@@ -223,7 +223,7 @@ ONE_MAP = [
 @pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet18", "vgg16"])
 @pytest.mark.parametrize("model", ["faster_rcnn", "rpn"])
 def test_over_one_map_every_trained_parameter_has_a_gradient(model, backbone):
-    """Others would make several ranks fail."""
+    """A parameter without gradient would make training on several ranks fail."""
     overrides = [*ONE_MAP, f"model={model}", f"model/backbone={backbone}", f"data.num_classes={num_classes(model)}"]
     if model == "faster_rcnn":
         overrides += ["model.train_proposer.max_proposals=8", "model.region_sampler.num_samples=8"]
@@ -235,15 +235,15 @@ def test_over_one_map_every_trained_parameter_has_a_gradient(model, backbone):
 
 
 @pytest.mark.parametrize("model", DETECTORS)
-def test_layers_of_vgg16_that_would_lie_idle_are_refused(model):
+def test_unused_layers_of_vgg16_are_refused(model):
     idle = ["model/backbone=vgg16", "model.backbone.fully_connected=true", f"data.num_classes={num_classes(model)}"]
     with pytest.raises(InstantiationException, match="fully_connected=true: fc6 and fc7 are of use to"):
         built(composed(f"model={model}", "data=shapes", *idle), device="meta")
 
 
 @pytest.mark.parametrize("model", DETECTORS)
-def test_a_batch_of_which_nothing_could_be_read_counts_in_no_normaliser(model, smallest_backbone, monkeypatch):
-    """The black image that stands in has no sample: another rank's mean over samples must not see it."""
+def test_an_unreadable_batch_counts_in_no_normaliser(model, smallest_backbone, monkeypatch):
+    """The black replacement image has no sample, so that means over ranks must not count it."""
     counted = []
 
     def mean_over_ranks(x):
@@ -261,12 +261,12 @@ def test_a_batch_of_which_nothing_could_be_read_counts_in_no_normaliser(model, s
 
 
 def trace(model: str, steps: int = 20) -> dict[str, list[float]]:
-    """Losses of so many steps in float32.
+    """Losses of the first steps in float32.
 
-    ResNet-18 and SGD at a small rate, because rounding stays rounding there: threads, memory layout and instruction
-    set change the trace by 1e-6, a pixel mean that is a tenth off by 1e-3. MobileNetV2 with random weights, AdamW, or
-    ten times the rate make 5e-5 to 1e-3 of it. So does a proposal that comes or goes, by a score that rounding moves
-    over the border; where every anchor is one it is 1e-6 again.
+    With ResNet-18 and SGD at a low rate rounding errors do not grow: threads, memory layout and instruction set change
+    the trace by 1e-6, a pixel mean that is a tenth off by 1e-3. With MobileNetV2 of random weights, AdamW, or ten times
+    the rate they grow to between 5e-5 and 1e-3. So they do where rounding moves a score across a threshold, so that a
+    proposal appears or disappears; where every anchor is a proposal they stay at 1e-6.
     """
     module = small_module(model, "resnet18", lr=1e-4, optimizer="sgd", knobs=SMALL | ORDERLESS)
     losses = train(module, random_batch(4, num_classes(model)), steps)

@@ -1,4 +1,4 @@
-"""`python predict.py checkpoint=... source=...`: what it reads, what it writes, and what it says."""
+"""`python predict.py checkpoint=... source=...`: what it reads, writes and prints."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def photo(height: int, width: int, seed: int = 0) -> Image.Image:
 
 @pytest.fixture
 def photos(tmp_path) -> Path:
-    """A folder with all that a folder may hold; its pictures in natural order are in `ORDER`."""
+    """A folder with every kind of file that a folder may hold; its images in natural order are in `ORDER`."""
     folder = tmp_path / "photos"
     (folder / "sub" / "deep").mkdir(parents=True)
     (folder / ".hidden").mkdir()
@@ -128,7 +128,7 @@ def test_the_json_holds_what_load_detector_finds(predict, checkpoint, photos):
     assert 0 < total < 700
 
 
-def test_without_stored_thresholds_the_score_is_said(predict, photos, tmp_path):
+def test_without_stored_thresholds_the_used_score_is_logged(predict, photos, tmp_path):
     path = write_checkpoint(tmp_path / "early.ckpt")
     ended = predict(f"checkpoint={path}", "source=photos/a.jpg", "draw=false")
     assert "score_threshold=0.3, since the checkpoint has no best_f1" in ended.said
@@ -140,7 +140,7 @@ def test_without_stored_thresholds_the_score_is_said(predict, photos, tmp_path):
     assert not Path("x").exists()
 
 
-def test_where_nothing_is_found_thresholds_and_the_highest_score_are_said(predict, checkpoint, photos):
+def test_without_detections_thresholds_and_the_highest_score_are_logged(predict, checkpoint, photos):
     assert "the highest is" not in predict(checkpoint, "source=photos/a.jpg", "draw=false", "score_threshold=0").said
     ended = predict(checkpoint, "source=photos", "draw=false", "score_threshold=0.999", "output=none")
     assert ended.status == 0
@@ -156,19 +156,19 @@ def test_where_nothing_is_found_thresholds_and_the_highest_score_are_said(predic
     assert dict(zip(CATEGORY_IDS, CLASSES, strict=True))[best["category_id"]] == name
 
 
-def test_thresholds_of_the_classes_are_said_as_a_range(predict, photos, tmp_path):
+def test_thresholds_of_the_classes_are_logged_as_a_range(predict, photos, tmp_path):
     path = write_checkpoint(tmp_path / "high.ckpt", thresholds={**dict.fromkeys(CLASSES, 1.0), "disc": 0.99})
     ended = predict(f"checkpoint={path}", "source=photos/a.jpg", "draw=false")
     assert "no score reaches its threshold (0.99 to 1, depending on the class)" in ended.said
 
 
-def test_classes_that_can_never_be_seen_are_named(predict, tmp_path, photos):
+def test_classes_that_can_never_be_shown_are_named(predict, tmp_path, photos):
     path = write_checkpoint(tmp_path / "one.ckpt", thresholds={**BEST, "star": 1.0})
     ended = predict(f"checkpoint={path}", "source=photos/a.jpg", "draw=false")
     assert "nothing passes the threshold of 1 class, since validation found none of them right: star" in ended.said
 
 
-def test_nothing_readable_is_status_1_and_an_older_result_stays(predict, checkpoint, photos):
+def test_an_unreadable_source_exits_with_1_and_keeps_an_older_result(predict, checkpoint, photos):
     assert predict(checkpoint, "source=photos/a.jpg", "output=found").status == 0
     before = Path("found/predictions.json").read_bytes()
     for source in ("photos/bad.jpg", "photos/clip.mp4", "photos/notes.txt"):
@@ -198,7 +198,7 @@ def test_nothing_readable_is_status_1_and_an_older_result_stays(predict, checkpo
         ([], r"source is missing; give source=\.\.\. \(a picture, a folder of pictures, or a video\)"),
     ],
 )
-def test_mistakes_are_said_and_leave_no_trace(predict, checkpoint, photos, overrides, message, tmp_path):
+def test_mistakes_are_reported_and_leave_no_files(predict, checkpoint, photos, overrides, message, tmp_path):
     for name in ("empty", "texts"):
         (tmp_path / name).mkdir()
     for name in ("b.txt", "a.txt"):
@@ -250,7 +250,7 @@ def test_a_video_becomes_a_drawn_video_of_the_same_size_and_rate(predict, checkp
     assert [image["id"] for image in content["images"]] == list(range(13))
     assert content["images"][12] == {"id": 12, "file_name": "clip.mp4#12", "width": 96, "height": 64}
     detector = load_detector(checkpoint.removeprefix("checkpoint="), "cpu", score_threshold=0.3)
-    last = detector([np.ascontiguousarray(frame[..., ::-1]) for frame in plain[8:12]])  # as they lay in their batch
+    last = detector([np.ascontiguousarray(frame[..., ::-1]) for frame in plain[8:12]])  # the frames that shared a batch
     for number, detections in enumerate(last, 8):
         scores = [one["score"] for one in content["annotations"] if one["image_id"] == number]
         np.testing.assert_allclose(scores, detections.scores[0], atol=1e-4)
@@ -258,7 +258,7 @@ def test_a_video_becomes_a_drawn_video_of_the_same_size_and_rate(predict, checkp
     assert "states" not in ended.said
 
 
-def test_a_video_is_turned_as_its_metadata_says(predict, checkpoint, tmp_path):
+def test_a_video_is_rotated_as_its_metadata_says(predict, checkpoint, tmp_path):
     data = write_video(tmp_path / "clip.mp4", frames=3).read_bytes()
     matrix = data.index(b"tkhd") + 44  # after version, times, track, duration, layer and volume
     upright = np.array([1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30], ">i4").tobytes()
@@ -271,7 +271,7 @@ def test_a_video_is_turned_as_its_metadata_says(predict, checkpoint, tmp_path):
     assert json.loads(Path("found/predictions.json").read_text())["images"][0]["width"] == 64
 
 
-def test_a_drawn_video_lacks_no_frame_of_an_odd_or_changing_size(tmp_path):
+def test_a_drawn_video_has_every_frame_also_of_odd_or_changing_size(tmp_path):
     write_video(tmp_path / "clip.mp4", frames=2)
     film = Film(Source(tmp_path, ("clip.mp4",), is_video=True), tmp_path / "drawn")
     for number, size in enumerate([(65, 97), (65, 97), (120, 80)]):
@@ -284,7 +284,7 @@ def test_a_drawn_video_lacks_no_frame_of_an_odd_or_changing_size(tmp_path):
     assert [round(frame.mean(), -1) for frame in frames] == [0, 90, 180]
 
 
-def test_of_a_truncated_video_what_can_be_read_is_written_and_said(predict, checkpoint, tmp_path):
+def test_the_readable_part_of_a_truncated_video_is_written_with_a_warning(predict, checkpoint, tmp_path):
     data = write_video(tmp_path / "whole.avi", frames=12, codec="MJPG").read_bytes()
     (tmp_path / "cut.avi").write_bytes(data[: len(data) // 2])
     ended = predict(checkpoint, "source=cut.avi", "output=found")
@@ -295,14 +295,14 @@ def test_of_a_truncated_video_what_can_be_read_is_written_and_said(predict, chec
     assert ended.status == 0
 
 
-def test_a_video_that_cannot_be_written_is_an_error_and_leaves_the_older_one(tmp_path):
+def test_a_video_that_cannot_be_written_is_an_error_and_keeps_the_older_one(tmp_path):
     write_video(tmp_path / "clip.mp4", frames=2)
     (tmp_path / "drawn").mkdir()
     (tmp_path / "drawn/clip.mp4").write_bytes(b"older")
     film = Film(Source(tmp_path, ("clip.mp4",), is_video=True), tmp_path / "drawn")
     read = next(film.readings())()
     film.write(read, read.pixels)
-    film._partial.unlink()  # as good as a disk that is full: the writer does not say
+    film._partial.unlink()  # has the effect of a full disk, which OpenCV's writer does not report
     with pytest.raises(OSError, match=r"can't write \S+drawn/clip\.mp4; free some space on its disk"):
         film.close()
     film.discard()
@@ -310,7 +310,7 @@ def test_a_video_that_cannot_be_written_is_an_error_and_leaves_the_older_one(tmp
     assert len(list((tmp_path / "drawn").iterdir())) == 1
 
 
-def test_the_json_file_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_the_json_file_is_complete_or_absent(tmp_path, monkeypatch):
     path = tmp_path / "predictions.json"
     path.write_text("older")
     one = ImagePredictions(5, np.array([[1.0, 2.0, 4.0, 8.0]]), np.array([0.5]), np.array([1]))
@@ -335,13 +335,13 @@ def test_the_json_file_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_names_sort_as_people_count():
+def test_names_sort_in_natural_order():
     names = ["b", "a10.jpg", "a9.jpg", "A11.jpg", "a/z.jpg", "a1/b2.jpg", "a1/b10.jpg", "01.jpg", "1.jpg"]
     ordered = sorted(names, key=natural)
     assert ordered == ["01.jpg", "1.jpg", "a/z.jpg", "a1/b2.jpg", "a1/b10.jpg", "a9.jpg", "a10.jpg", "A11.jpg", "b"]
 
 
-def test_drawn_names_never_meet():
+def test_names_of_drawn_files_never_collide():
     names = ("a.gif", "a.gif.png", "A.GIF", "b.jpg", "b.png", "s/b.jpg", "é" * 124 + ".bmp", "é" * 124 + ".gif")
     drawn = drawn_names(names)
     assert len({name.casefold() for name in drawn}) == len(names)

@@ -1,4 +1,4 @@
-"""A classifier is trained like any model, and a detector starts from it: whole runs."""
+"""Whole runs of a classifier, and of a detector that starts from its backbone."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ FULL = [
 
 
 def write_folder(root: Path, train: int = 8, val: int = 3) -> Path:
-    """Noise in the colour of its class."""
+    """Writes images of noise in the colour of their class."""
     random = np.random.default_rng(0)
     for split, number in (("train", train), ("val", val)):
         for channel, name in enumerate(CLASSES):
@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def whole(train: Runner, folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was left alone, with W&B offline."""
+    """An uninterrupted run with W&B offline."""
     where = tmp_path_factory.mktemp("whole")
     printed = train([*FULL, folder, "logger=wandb"], where)
     (where / "said.txt").write_text(printed)
@@ -72,8 +72,8 @@ def test_a_killed_run_resumes_bit_for_bit(moment, workers, train, folder, whole,
 
 @pytest.mark.slow
 def test_two_ranks_train_as_one(train, folder, tmp_path):
-    """With norms that look at one image alone, and at a rate at which no rounding moves an activation over the kink of
-    its ReLU, which gives a gradient another thousandth; at twice the rate losses differ by a thousandth.
+    """Norms work on single images, and the rate is so low that rounding moves no activation across zero of its ReLU,
+    which changes a gradient by a thousandth; at twice the rate losses differ by a thousandth.
     """
     overrides = [*CLASSIFIER, folder, "model.backbone.norm=gn", "model.lr=1.0e-5", "trainer.max_steps=8",
                  "trainer.val_check_interval=8"]  # fmt: skip
@@ -90,7 +90,7 @@ def test_two_ranks_train_as_one(train, folder, tmp_path):
                 assert float(b[name]) == pytest.approx(float(a[name]), rel=1e-5), name
 
 
-def test_a_run_tells_of_accuracy_and_leaves_boxes_out(whole):
+def test_a_run_reports_accuracy_and_no_boxes(whole):
     rows = curves(whole)
     validated = [row for row in rows if "val/top1" in row]
     assert [row["step"] for row in validated] == ["4", "8", "10"]
@@ -137,7 +137,7 @@ def test_prediction_refuses_a_classifier(whole):
         load_detector(whole / "checkpoints" / "best.ckpt")
 
 
-def test_what_can_not_be_read_is_skipped_and_listed(train, folder, tmp_path):
+def test_unreadable_images_are_skipped_and_listed(train, folder, tmp_path):
     root = shutil.copytree(folder.removeprefix("data.root="), tmp_path / "colours")
     (root / "train" / "green" / "2.jpg").write_bytes(b"")
     overrides = [*CLASSIFIER, f"data.root={root}", "trainer.precision=bf16-mixed"]
@@ -148,10 +148,10 @@ def test_what_can_not_be_read_is_skipped_and_listed(train, folder, tmp_path):
     assert [len(skipped[split]) for split in ("train", "val")] == [1, 1]
     assert "green/2.jpg is empty" in skipped["train"]["10"]
     finished = json.loads((only_run(tmp_path, "c") / "finished.json").read_text())
-    assert (finished["val"]["top1"] * 8).is_integer()  # of nine images one is left out
+    assert (finished["val"]["top1"] * 8).is_integer()  # one of nine images is skipped
 
 
-# A detector that starts from it
+# A detector that starts from the classifier
 
 
 def backbone_of(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -167,7 +167,7 @@ def pretrained(whole: Path) -> Path:
 
 @pytest.mark.parametrize("norm", ["bn", "frozen_bn"])
 @pytest.mark.parametrize("model", [model for model in MODELS if model != "classifier"])
-def test_its_tensors_arrive_in_a_detector_unchanged(model, norm, pretrained, caplog):
+def test_the_classifiers_backbone_is_loaded_into_a_detector_unchanged(model, norm, pretrained, caplog):
     cfg = composed(
         f"model={model}", "model/backbone=mobilenet_v2", f"model.backbone.norm={norm}", "data=shapes",
         f"model.backbone.weights={pretrained}", "data.num_classes=1",
@@ -185,7 +185,7 @@ def test_its_tensors_arrive_in_a_detector_unchanged(model, norm, pretrained, cap
     assert "skipped: network.linear.weight, network.linear.bias" in line
 
 
-def test_of_an_averaged_run_the_average_is_taken(pretrained):
+def test_the_average_of_an_averaged_run_is_loaded(pretrained):
     contents = torch.load(pretrained, weights_only=True)
     raw = contents["current_model_state"]["network.backbone.features.0.0.weight"]
     assert not torch.equal(backbone_of(pretrained)["features.0.0.weight"], raw)
@@ -216,7 +216,7 @@ def test_frozen_bn_keeps_every_statistic_while_convolutions_train(train, shapes,
     assert changed == convolutions
 
 
-def test_a_detector_trained_from_it_provides_its_backbone_too(train, shapes, pretrained, tmp_path):
+def test_the_backbone_of_a_detector_can_be_loaded_too(train, shapes, pretrained, tmp_path):
     frozen = ("model.backbone.norm=frozen_bn", "model.backbone.frozen_stages=5")
     run = detector_run(train, shapes, tmp_path, pretrained, *frozen)
     cfg = composed(

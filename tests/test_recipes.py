@@ -1,4 +1,4 @@
-"""Every recipe of conf/experiment: it trains, and is what its source says it is."""
+"""Every recipe of conf/experiment trains, and has the settings of its source."""
 
 import re
 import shlex
@@ -118,7 +118,7 @@ AP = {
 
 
 def _rates(first: int, second: int, end: int) -> dict[int, float]:
-    """A third of the rate for 500 iterations, the whole of it to the first milestone, then a tenth, a hundredth."""
+    """A third of the rate for 500 iterations, the full rate to the first milestone, then a tenth, then a hundredth."""
     return {
         0: 0.01 / 3, 499: 0.01 / 3, 500: 0.01, first - 1: 0.01, first: 1e-3, second - 1: 1e-3, second: 1e-4,
         end - 1: 1e-4,
@@ -138,14 +138,14 @@ RULES = dict.fromkeys(PUBLISHED, "short_side 800 (long side at most 1333)") | re
 
 
 def head(recipe: str) -> str:
-    """The comment at the top of a recipe's file, as one line without its marks."""
+    """The comment at the top of a recipe's file, as one line without comment marks."""
     lines = (CONF / "experiment" / f"{recipe}.yaml").read_text().splitlines()
     length = next(i for i, line in enumerate(lines) if not line.startswith("#"))
     return " ".join(line.lstrip("# ") for line in lines[:length])
 
 
 def published_ap(recipe: str) -> float | None:
-    """What a recipe's head claims somebody else to have reached."""
+    """The AP that a recipe's head says somebody else has reached."""
     found = re.search(r"\bm?AP (\d+\.\d+) on (?:COCO|VOC)", head(recipe))
     return float(found[1]) if found else None
 
@@ -196,7 +196,7 @@ def test_the_command_in_a_recipes_head_is_its_own(recipe):
 @pytest.mark.parametrize(
     "recipe", slow_but("fcos_mobilenetv2_1x", "fcos_imprv_r50_1x", "retinanet_r50_1x", "faster_rcnn_r50_1x", of=RECIPES)
 )
-def test_a_recipe_takes_a_real_step(recipe):
+def test_a_recipe_takes_a_training_step(recipe):
     cfg = composed(f"experiment={recipe}")
     assert sum(parameter.numel() for parameter in built(cfg, device="meta").network.parameters()) > 1e6
     if "region_sampler" in cfg.model:

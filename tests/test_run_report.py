@@ -1,4 +1,4 @@
-"""report.html of real runs, however they end."""
+"""report.html of whole runs, however they end."""
 
 import json
 import os
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def folder(train, shapes, tmp_path_factory) -> Path:
-    """Where a run of ten steps was made."""
+    """The folder of a run of ten steps."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "printed").write_text(train([*REPORTED, shapes, "callbacks.averaging.decay=0.9"], folder))
     return folder
@@ -55,7 +55,7 @@ def test_the_report_of_a_finished_run_is_complete(folder):
     assert "resume=" not in found.text
 
 
-def test_a_report_changes_nothing_of_the_run(train, shapes, folder, tmp_path):
+def test_a_report_does_not_affect_the_run(train, shapes, folder, tmp_path):
     train([*TINY, shapes, "callbacks.averaging.decay=0.9"], tmp_path)
     without, run = only_run(tmp_path), only_run(folder)
     assert not (without / "report.html").exists()
@@ -67,7 +67,7 @@ SIGNALS = {"SIGTERM": ("SIGTERM", 75, "SIGTERM"), "SIGINT": ("SIGINT", 130, "Ctr
 
 
 @pytest.mark.parametrize(("sig", "code", "reason"), slow_but("SIGTERM", of=SIGNALS))
-def test_a_run_that_was_told_to_end_has_a_report_that_says_how_to_go_on(train, shapes, tmp_path, sig, code, reason):
+def test_a_run_ended_by_sigterm_has_a_report_with_the_command_to_continue(train, shapes, tmp_path, sig, code, reason):
     kill = {"at": "batch_end", "batch": 7, "sig": sig}
     printed = train([*REPORTED, shapes, "trainer.max_steps=40"], tmp_path, kill=kill, expect=code)
     run = only_run(tmp_path)
@@ -93,12 +93,12 @@ def test_a_run_that_fails_has_a_report_with_the_reason(train, shapes, tmp_path):
     assert "Lower model.lr" in found.text
 
 
-def test_time_that_is_up_is_a_way_to_finish(train, shapes, tmp_path):
+def test_a_run_that_reaches_max_time_is_finished(train, shapes, tmp_path):
     train([*REPORTED, shapes, "trainer.max_steps=100000", "trainer.max_time=00:00:00:02"], tmp_path)
     assert re.search(r"state finished step [\d,]+ of 100,000 \(trainer.max_time\)", page(only_run(tmp_path)).text)
 
 
-def test_a_killed_run_has_the_report_of_a_validation_and_goes_on_to_one_of_the_whole(train, shapes, tmp_path):
+def test_a_killed_run_has_a_report_of_its_last_validation_and_a_resumed_one_of_the_whole(train, shapes, tmp_path):
     train([*REPORTED, shapes], tmp_path, kill={"at": "batch_end", "batch": 7})
     run = only_run(tmp_path)
     found = page(run)
@@ -106,7 +106,7 @@ def test_a_killed_run_has_the_report_of_a_validation_and_goes_on_to_one_of_the_w
     assert "val split, 6 images, step 4" in found.text
     before = (run / "report.html").read_bytes()
 
-    # killed again before the next validation: what was known of the last one stays
+    # ended again before the next validation: the report of the last one stays
     train(["resume=last", "name=t"], tmp_path, kill={"at": "batch_end", "batch": 1, "sig": "SIGTERM"}, expect=75)
     assert (run / "report.html").read_bytes() == before
 
@@ -156,13 +156,13 @@ def test_a_report_that_cannot_be_written_is_a_warning_with_the_reason(tmp_path, 
     problem = report.write(tmp_path / "gone" / "report.html", about, lambda: None, read)
     assert "FileNotFoundError" in problem
     assert str(tmp_path / "gone") in problem
-    monkeypatch.setitem(sys.modules, "reports.html", None)  # as if its imports failed
+    monkeypatch.setitem(sys.modules, "reports.html", None)  # as if its import failed
     assert "reports.html" in report.write(tmp_path / "report.html", about, lambda: None, read)
     assert not list(tmp_path.iterdir())
 
 
-def test_reports_take_two_per_cent_of_the_time_at_most(monkeypatch):
-    """One that takes 3 s comes at most every 150 s."""
+def test_reports_take_at_most_two_percent_of_the_time(monkeypatch):
+    """A report that takes 3 s is written at most every 150 s."""
     clock, written = [0.0], []
 
     def write(*_: object) -> str:
@@ -194,7 +194,7 @@ def test_reports_take_two_per_cent_of_the_time_at_most(monkeypatch):
     assert written[-1] == clock[0] - 3
 
 
-def test_the_same_problem_is_told_once(monkeypatch, caplog):
+def test_the_same_problem_is_reported_once(monkeypatch, caplog):
     monkeypatch.setattr(report, "write", lambda *_: "no room")
     trainer = SimpleNamespace(global_step=0, is_global_zero=True, datamodule=SimpleNamespace())
     callback = Report()

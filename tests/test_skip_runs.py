@@ -1,4 +1,4 @@
-"""Whole runs on a data set with broken files: `data.on_error=skip` goes through, lists them, and scores the rest."""
+"""Whole runs on a data set with broken files: `data.on_error=skip` completes, lists them, and scores the rest."""
 
 import json
 import shutil
@@ -16,12 +16,12 @@ BROKEN = {
     "train": {2: "is empty", 5: "a truncated JPEG", 11: "can't be decoded", 20: "is empty"},
     "val": {3: "is empty"},
 }
-"""By split, rows and what must be said of them."""
+"""Broken rows by split, and the expected message."""
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory) -> tuple[Path, dict[str, dict[str, str]]]:
-    """The data set of `TINY` with five broken images and one broken annotation; and what to say of which image id."""
+    """The data set of `TINY` with five broken images and a broken annotation, and the expected message per image id."""
     root = tmp_path_factory.mktemp("data") / "shapes"
     ShapesDataModule(root=str(root), train_images=24, val_images=6, image_size=64).prepare_data()
     says: dict[str, dict[str, str]] = {}
@@ -60,7 +60,7 @@ def test_a_run_skips_lists_and_counts_what_is_broken_also_when_it_was_killed(tra
     assert skipped["annotation_counts"] == {"the box has a negative width or height": 1}
     assert "bbox [1" in skipped["annotations"][0]
     assert first.count("1 image of val could not be read and count for nothing") == 1
-    assert "1 image of val could not be read, left" not in second  # though it was validated again
+    assert "1 image of val could not be read, left" not in second  # though the split was validated again
     assert "skipped (data.on_error=skip): 4 images of train could not be read; 1 image of val could not" in second
     assert "1 problem in the annotations (the box has a negative width or height: 1)" in second
     finished = json.loads((folder / "finished.json").read_text())
@@ -70,12 +70,12 @@ def test_a_run_skips_lists_and_counts_what_is_broken_also_when_it_was_killed(tra
     scored = subprocess.run(
         [*command, f"output={tmp_path / 'scored'}"], cwd=tmp_path, check=True, capture_output=True, text=True
     )
-    assert "1 image of test could not be read" in scored.stdout  # which is val here
+    assert "1 image of test could not be read" in scored.stdout  # the test split is val here
     assert json.loads((tmp_path / "scored" / "metrics.json").read_text())["scalars"] == finished["val"]
 
 
 def test_without_skip_the_run_ends_with_one_clear_line(train, drawn, tmp_path):
-    root = shutil.copytree(drawn[0], tmp_path / "shapes")  # whose annotations are sound
+    root = shutil.copytree(drawn[0], tmp_path / "shapes")  # the copy's annotations are valid
     file = root / "annotations" / "instances_train.json"
     content = json.loads(file.read_text())
     content["annotations"][0]["bbox"] = [1, 1, 5, 4]
@@ -89,7 +89,9 @@ def test_without_skip_the_run_ends_with_one_clear_line(train, drawn, tmp_path):
 
 
 def test_two_ranks_skip_as_one(train, drawn, tmp_path):
-    """One image a rank: a broken one leaves its rank with nothing. At a gentle rate, so that rounding stays small."""
+    """Each rank has one image, so that a broken one leaves its rank with none. The rate is low, so that rounding stays
+    small.
+    """
     overrides = ["data.on_error=skip", "data.batch_size=2", "model.lr=2e-5", "trainer.max_steps=12",
                  "trainer.val_check_interval=12"]  # fmt: skip
     one, two = (

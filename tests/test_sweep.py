@@ -1,4 +1,4 @@
-"""Sweeps, as a user types them: folders, failures, repetitions, and the table at the end."""
+"""Sweeps as commands: folders, failures, repetitions, and the table at the end."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ TWO_RANKS = ["trainer.devices=2", "trainer.max_steps=4", "schedule.warmup=null"]
 
 @pytest.fixture(scope="module")
 def swept(train, shapes, tmp_path_factory) -> Path:
-    """Where a sweep of two jobs on two ranks was run, of which the first failed; `printed` has what it said."""
+    """The folder of a sweep of two jobs on two ranks, of which the first failed; `printed` has its output."""
     folder = tmp_path_factory.mktemp("swept")
     printed = train(["-m", *TINY, shapes, *TWO_RANKS, "model.lr=1e30,0.01"], folder, expect=1)
     (folder / "printed").write_text(printed)
@@ -27,7 +27,7 @@ def swept(train, shapes, tmp_path_factory) -> Path:
 
 
 def again(folder: Path, *overrides: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """A sweep in a process of its own, none of whose jobs should train."""
+    """Runs a sweep in a process of its own, in which no job should train."""
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *options, str(TRAIN), "-m", *TINY, *TWO_RANKS, *overrides]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
@@ -78,11 +78,11 @@ def test_a_repeated_sweep_skips_what_is_finished_without_importing_torch(swept, 
 def test_a_folder_with_another_config_is_refused(swept, shapes):
     done = again(swept, shapes, "model.lr=0.01,1e30", "data.flip=0")
     assert done.returncode == 1
-    assert done.stdout.count("contains a run with another config (data.flip: 0.5 there, 0 now)") == 4  # met, and listed
+    assert done.stdout.count("contains a run with another config (data.flip: 0.5 there, 0 now)") == 4  # two per job
     assert "name=NAME" in done.stdout
 
 
-def test_sigterm_ends_a_sweep_and_the_same_command_goes_on(train, shapes, tmp_path):
+def test_sigterm_ends_a_sweep_and_the_same_command_continues(train, shapes, tmp_path):
     command = ["-m", *TINY, shapes, "trainer.max_steps=20", "data.resize=64,wrong"]
     run = tmp_path / "runs/sweeps/t/data.resize=64"
     with (tmp_path / "printed").open("w") as file:

@@ -1,4 +1,4 @@
-"""The commands, as a user types them."""
+"""train.py and evaluate.py as commands."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def folder(train, shapes, tmp_path_factory) -> Path:
-    """Where a run of twenty steps was made, with W&B offline and the test at the end."""
+    """The folder of a run of twenty steps, with W&B offline and the test at the end."""
     folder = tmp_path_factory.mktemp("run")
     overrides = [o for o in TINY if not o.startswith(("logger=", "test=", "trainer.max_steps="))]
     (folder / "printed").write_text(
@@ -36,31 +36,31 @@ def test_a_run_leaves_a_complete_folder(folder):
     names = {path.name for path in (run / "checkpoints").iterdir()}
     assert {"best.ckpt", "last.ckpt"} <= names
     assert (run / "checkpoints" / "last.ckpt").resolve().name == "step_0000020.ckpt"
-    # all that a run writes is in its folder: nothing of W&B lies beside it
+    # a run writes only into its folder: W&B writes nothing beside it
     assert {path.name for path in folder.iterdir()} == {"runs", "printed", "printed.txt"}
 
 
-def test_the_log_says_what_one_wants_to_know_later(folder):
+def test_the_log_has_environment_model_and_results(folder):
     printed = (folder / "printed").read_text()
     for words in ("environment: ", "commit", "GFLOPs", "M parameters", "devices: 1", "data.resize=64", "AP50", "eta",
                   "images/s", "centerness", "trained 20 steps", "s/step", "offline"):  # fmt: skip
         assert words in printed, words
 
 
-def test_the_terminal_says_what_was_chosen_and_log_txt_has_the_whole_config(folder):
+def test_the_terminal_shows_the_chosen_settings_and_log_txt_the_whole_config(folder):
     printed, log = (folder / "printed").read_text(), (only_run(folder) / "log.txt").read_text()
     told = printed.partition("config (all of it is in config.yaml):\n")[2].partition(" environment:")[0].split()
     assert {"model=fcos", "model/backbone=mobilenet_v2", "data=shapes", "~callbacks.report"} <= set(told)
     assert {"model.num_convs=1", "trainer.gradient_clip_val=5", "scale_schedule=false"} <= set(told)
     assert not any(line.startswith(("data.eval_batch_size", "model.num_classes", "model.optimizer")) for line in told)
     assert "_target_" not in printed
-    assert log.count("_target_: lit_modules.optimizers.sgd") == 1  # for what stands below `model` refers to it
+    assert log.count("_target_: lit_modules.optimizers.sgd") == 1  # `model.optimizer` is an interpolation of it
     assert "optimizer: ${optimizer}" in log
     assert "eval_batch_size: 4" in log
     assert set(printed.splitlines()) <= set(log.splitlines())
 
 
-def test_a_line_of_figures_fits_a_terminal_and_stands_below_its_headings(folder):
+def test_a_line_of_figures_fits_a_terminal_and_is_below_its_headings(folder):
     lines = (folder / "printed").read_text().splitlines()
     headings = [line for line in lines if " step " in line and "loss (mean)" in line]
     assert len(headings) == 5  # at the start, and after each validation but the last
@@ -165,17 +165,17 @@ def test_a_start_that_fails_leaves_no_folder(train, shapes, tmp_path):
     assert not list((tmp_path / "runs").glob("*"))
 
 
-def test_a_run_that_cannot_go_on_keeps_its_folder(train, shapes, tmp_path):
+def test_a_run_that_cannot_be_resumed_keeps_its_folder(train, shapes, tmp_path):
     train([*TINY, shapes], tmp_path, kill={"at": "batch_end", "batch": 1})
     printed = train(["resume=last", "name=t", f"data.root={tmp_path}"], tmp_path, expect=1)
     assert "holds other files" in printed
     printed = train(["resume=last", "name=t", shapes], tmp_path)
-    assert "config" not in printed  # which is that of the run
+    assert "config" not in printed  # only a new run prints its config
     assert f"resumed with a difference: data.root {tmp_path} -> " in printed
     assert "trained 10 steps" in printed
 
 
-def test_resuming_nothing_is_an_error(train, tmp_path):
+def test_resuming_a_missing_run_is_an_error(train, tmp_path):
     assert "no unfinished run" in train(["resume=last", "name=nothing"], tmp_path, expect=2)
     assert "no config.yaml" in train([f"resume={tmp_path}"], tmp_path, expect=2)
 
@@ -193,7 +193,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_it(train, shapes, tmp
         assert all(value.isfinite().all() for value in weights.values() if value.is_floating_point())
 
 
-def test_a_part_of_the_validation_images_is_not_told_as_the_test(train, shapes, tmp_path):
+def test_a_part_of_the_validation_images_is_not_reported_as_the_test(train, shapes, tmp_path):
     overrides = [o for o in TINY if not o.startswith("test=")]
     printed = train([*overrides, shapes, "trainer.max_steps=4", "trainer.limit_val_batches=1"], tmp_path)
     assert "test is the validation" not in printed

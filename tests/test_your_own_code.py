@@ -1,4 +1,4 @@
-"""docs/your_own_code.md: a detector, loss, backbone, data set and logger in a folder of the user's; nothing edited."""
+"""docs/your_own_code.md: a detector, loss, backbone, data set and logger in the user's folder, without edits here."""
 
 import re
 from pathlib import Path
@@ -23,7 +23,7 @@ TRUSTED = "trusted_packages=[my_parts]"
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """The files of the page, as it names them."""
+    """A folder with the files of the page, as it names them."""
     for name, fence in re.findall(r"`([\w./]+\.(?:py|yaml))`[^\n]*:\n\n```\w+\n(.*?)```", PAGE.read_text(), re.DOTALL):
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def test_it_trains_is_killed_resumed_scored_and_used(own: Path, train, monkeypat
     assert detector.module.factor == 2.0
 
 
-def test_a_loss_of_the_users_is_a_file_of_theirs(own: Path, train, monkeypatch) -> None:
+def test_a_users_loss_is_one_file_of_theirs(own: Path, train, monkeypatch) -> None:
     loss = ["--config-dir=mine", "model=louder_loss", "data=shapes", "model.loss.box_loss=giou", "model.loss.factor=3"]
     given = [*loss, *SMALL, "logger=csv", "model/backbone=mobilenet_v2", "data.root=shapes"]
     train([*given, TRUSTED, "trainer.max_steps=2", "trainer.val_check_interval=2"], own, path=own)
@@ -97,7 +97,7 @@ def test_mistakes_are_named_before_anything_runs(own: Path, train, lines: list[s
     assert says in train([*lines, *SMALL, "data.root=shapes"], own, path=own, expect=2)
 
 
-def test_a_mistake_in_a_file_of_the_users_is_blamed_on_it(own: Path, train) -> None:
+def test_a_mistake_in_a_users_file_names_that_file(own: Path, train) -> None:
     (own / "mine/experiment").mkdir()
     (own / "mine/experiment/r.yaml").write_text("# @package _global_\nmodel:\n  lrr: 1\n")
     printed = train([*OWN, TRUSTED, "experiment=r"], own, path=own, expect=2)

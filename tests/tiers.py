@@ -1,4 +1,4 @@
-"""Which cases `make test` runs of a test that has many; `make test-all` runs them all."""
+"""Marks the slow cases of a parametrized test: `make test` skips them, `make test-all` runs them."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 
 def slow_but(*fast: str, of: Iterable[Any] | Mapping[str, Any]) -> list[Any]:
-    """The cases of a parametrization by name (of a mapping, its values), all but those of `fast` marked slow."""
+    """All cases of a parametrization by name (of a mapping, its values); all except `fast` are marked slow."""
     named = dict(of) if isinstance(of, Mapping) else {case: case for case in of}
     unknown = set(fast) - named.keys()
     assert not unknown, f"no such cases: {unknown}"

@@ -1,4 +1,4 @@
-"""A checkpoint to predict with: a small FCOS with random weights, which finds a hundred boxes on anything."""
+"""A checkpoint to predict with: a small FCOS with random weights that gives a hundred boxes for any image."""
 
 from pathlib import Path
 

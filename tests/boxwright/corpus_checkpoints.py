@@ -1,5 +1,5 @@
-"""Changes to a sound checkpoint (FCOS on MobileNetV2, five classes, a pyramid of 32 channels) that make it unsound or
-hostile, and what must be said of each.
+"""Changes to a sound checkpoint (FCOS on MobileNetV2, five classes, a pyramid of 32 channels) that make it invalid or
+hostile, and the message that each must give.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def at(contents: Contents, path: str) -> tuple[Any, Any]:
 
 
 def put(path: str, value: Any) -> Callable[[Contents], None]:
-    """Change an entry of `boxwright`, or take it out where the value is "absent"."""
+    """Changes an entry of `boxwright`, or removes it where the value is "absent"."""
 
     def change(contents: Contents) -> None:
         node, last = at(contents, path)
@@ -45,7 +45,7 @@ def without(name: str) -> Callable[[Contents], None]:
 
 
 def wide(contents: Contents) -> None:
-    """A pyramid of ten million channels, and weights of that shape that are a single number each."""
+    """A pyramid of ten million channels, and weights of that shape that store a single number each."""
     contents["boxwright"]["config"]["model"]["pyramid_channels"] = 10**7
     for name, tensor in contents["state_dict"].items():
         if "backbone" not in name and 32 in tensor.shape:
@@ -126,7 +126,7 @@ CHANGES: dict[str, tuple[Callable[[Contents], Any], str]] = {
     ),
     "no tensor": (weight(BIAS, lambda w: w.tolist()), f"1 entries of its state_dict are not tensors: {BIAS}"),
     "a state that is a list": (lambda c: c.update(state_dict=[1]), "its state_dict is not a mapping"),
-    # What is said of them
+    # Expected messages
     "no mapping": (lambda c: c.update(boxwright="FCOS"), "its boxwright is not a mapping"),
     "without config": (put("config", "absent"), "its config is not a mapping"),
     "without model": (put(MODEL, "absent"), "its model is not a mapping"),
@@ -144,4 +144,4 @@ CHANGES: dict[str, tuple[Callable[[Contents], Any], str]] = {
     ),
     "a format that is no number": (put("format", [1]), r"it has format \[1\]"),
 }  # fmt: skip
-"""Changes to a sound checkpoint's contents, and what must be said of them."""
+"""Changes to a valid checkpoint's contents, and the expected message."""

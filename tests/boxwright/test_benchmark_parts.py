@@ -1,4 +1,4 @@
-"""The parts of a benchmark: what each counts as its time, what it leaves out, how operations are counted."""
+"""The parts of a benchmark: what each counts as its time, what it excludes, how operations are counted."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ LONG = 1e9
 
 
 class Time:
-    """A clock that goes on only where it is told to."""
+    """A clock that advances only when it is told to."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -59,7 +59,7 @@ def test_a_part_ends_after_its_rounds_or_its_seconds_but_not_before_five_rounds(
 
 
 class Loader:
-    """Two batches an epoch, each two seconds after the one before, the first of all after nine."""
+    """Two batches an epoch: the first after nine seconds, each other two seconds after the one before."""
 
     def __init__(self, time: Time, batches: list[Batch]) -> None:
         self.time, self.batches, self.epochs = time, batches, list[int]()
@@ -75,7 +75,7 @@ class Loader:
             yield batch
 
 
-def test_the_loader_s_rate_leaves_out_its_start_and_goes_on_over_epochs(time: Time) -> None:
+def test_the_loaders_rate_excludes_its_start_and_continues_over_epochs(time: Time) -> None:
     loader = Loader(time, [random_batch(3, 5), random_batch(1, 5)])
     figures, kept = measure_data(loader, warmup=0, limit=Limit(6, LONG))
     assert figures["first_batch_ms"] == 9000
@@ -98,7 +98,7 @@ def test_a_step_is_measured_on_batches_that_could_be_read(time: Time) -> None:
 
 
 class Toy(pl.LightningModule):
-    """Its forward pass takes 3 seconds, its backward pass 5, its optimizer 2."""
+    """A module whose forward pass takes 3 seconds, its backward pass 5, its optimizer 2."""
 
     def __init__(self, time: Time) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ def measured_step(toy: Toy, warmup: int, limit: Limit, accumulate: int = 1, batc
     return measure_step(toy, trainer, timer, [random_batch(4, 5, seed=n) for n in range(batches)])  # pyright: ignore[reportArgumentType]
 
 
-def test_a_step_has_its_parts_and_not_the_way_to_the_device(time: Time) -> None:
+def test_a_step_has_its_parts_without_the_transfer_to_the_device(time: Time) -> None:
     toy = Toy(time)
     figures = measured_step(toy, warmup=1, limit=Limit(6, LONG))
     parts = ("forward", "backward", "optimizer", "total")
@@ -143,8 +143,8 @@ def test_a_step_has_its_parts_and_not_the_way_to_the_device(time: Time) -> None:
         {"median": ms, "p95": ms, "n": 6} for ms in (3000, 5000, 2000, 10000)
     ]
     assert figures["images_per_s"] == pytest.approx(4 / 10)
-    assert toy.passes == 2 + 6  # each batch once before
-    # 4 rows through a layer of 2 x 2; no gradient of the input is asked for
+    assert toy.passes == 2 + 6  # each batch once to warm up
+    # 4 rows through a layer of 2 x 2; the gradient of the input is not needed
     assert [figures[f"{part}_gflops"] for part in ("forward", "backward", "total")] == pytest.approx(
         [32e-9, 32e-9, 64e-9]
     )
@@ -176,7 +176,7 @@ def test_measuring_steps_changes_no_weight_and_no_average(time: Time) -> None:
 
 
 class Slow(nn.Conv2d):
-    """Takes a second for an image of 8 rows."""
+    """A network that takes a second for an image of 8 rows."""
 
     def __init__(self, time: Time) -> None:
         super().__init__(3, 2, 1)
@@ -191,7 +191,7 @@ class Slow(nn.Conv2d):
 
 
 class Finder(nn.Module):
-    """What comes behind its network takes a tenth of the network's time, half of it within `forward_batch`."""
+    """A module whose decoding takes a tenth of the network's time, half of it within `forward_batch`."""
 
     def __init__(self, time: Time) -> None:
         super().__init__()
@@ -207,7 +207,7 @@ class Finder(nn.Module):
         self.time.seconds += len(batch.images) * batch.images.shape[2] / 160
 
 
-def test_network_and_decoding_are_apart_and_of_one_image(time: Time) -> None:
+def test_network_and_decoding_are_timed_separately_for_one_image(time: Time) -> None:
     finder = Finder(time)
     trainer: Any = SimpleNamespace(
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
@@ -238,7 +238,9 @@ def test_network_and_decoding_are_apart_and_of_one_image(time: Time) -> None:
         (nn.ConvTranspose2d(8, 16, 2, stride=2), 2 * 100 * 8 * 16 * 4),
     ],
 )
-def test_each_gradient_of_a_convolution_takes_as_many_operations_as_it_does(conv: nn.Module, forward: int) -> None:
+def test_each_gradient_of_a_convolution_takes_as_many_operations_as_the_convolution(
+    conv: nn.Module, forward: int
+) -> None:
     for wanted in (1, 2):  # gradients: of the weight, and of the input
         x = torch.randn(1, 8, 10, 10, requires_grad=wanted == 2)
         with counter() as counted:
@@ -248,7 +250,7 @@ def test_each_gradient_of_a_convolution_takes_as_many_operations_as_it_does(conv
         assert counted.get_total_flops() == forward * (1 + wanted)
 
 
-def test_a_network_without_groups_has_torch_s_own_count() -> None:
+def test_a_network_without_groups_has_torchs_own_count() -> None:
     module = built(composed("model=retinanet", "model/backbone=resnet18", "data=shapes"))
     batch, totals = random_batch(1, 5), []
     for counted in (counter(), FlopCounterMode(display=False)):
@@ -258,7 +260,7 @@ def test_a_network_without_groups_has_torch_s_own_count() -> None:
     assert totals[0] == totals[1] > 0
 
 
-# The rest
+# Other parts
 
 
 @pytest.mark.parametrize(
@@ -280,7 +282,7 @@ def test_the_matrix_rate_is_taken_in_the_type_of_the_precision(
     assert rate == {"gflops_per_s": pytest.approx(2 * 2048**3 / 2e6), "side": 2048, "dtype": dtype, "best_of": 10}
 
 
-def test_a_backbone_with_set_norms_keeps_its_activations_where_a_random_one_doubles_them() -> None:
+def test_set_norms_keep_the_scale_of_activations_which_random_norms_double() -> None:
     module = built(composed("model=retinanet", "model/backbone=resnet101", "data=shapes"))
     pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 

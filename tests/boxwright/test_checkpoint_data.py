@@ -1,4 +1,4 @@
-"""On which data set a checkpoint is scored: what of it is the checkpoint's, and what the command line says."""
+"""The data set on which a checkpoint is scored: settings from the checkpoint, and settings from the command line."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from boxwright.evaluate.data import data_config, refuse_incomplete
 
 
 def given(*overrides: str) -> DictConfig:
-    """The config of `python evaluate.py OVERRIDES`, inside of Hydra's main."""
+    """The config of `python evaluate.py OVERRIDES`, inside Hydra's main."""
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("evaluate", list(overrides), return_hydra_config=True)
@@ -46,7 +46,7 @@ def stored(kind: str, **changes: Any) -> dict[str, Any]:
 COCO = {"annotations": "labels/{split}.json", "images": "pics/{split}", "val_split": "v", "test_split": "t"}
 
 
-def test_of_the_same_kind_all_that_is_not_given_is_the_checkpoints() -> None:
+def test_for_the_same_kind_of_data_settings_not_given_come_from_the_checkpoint() -> None:
     trained = stored(
         "coco", **COCO, resize=320, rule="square", eval_batch_size=3, classes=["cat", "dog"], num_classes=2, seed=5,
         on_error="skip", flip=0.1, augmentations={"a": {"_target_": "albumentations.Blur"}},
@@ -60,13 +60,13 @@ def test_of_the_same_kind_all_that_is_not_given_is_the_checkpoints() -> None:
     assert taken == {key: trained[key] for key in (*told, "val_split")}
 
 
-def test_what_is_given_counts_though_it_is_the_default() -> None:
+def test_a_given_setting_is_used_even_if_it_equals_the_default() -> None:
     data, taken = data_config(given("data=coco", "data.root=/here", "data.resize=800"), stored("coco", resize=320))
     assert data["resize"] == 800
     assert taken == {}
 
 
-def test_of_another_kind_only_sizes_and_batches_are_the_checkpoints() -> None:
+def test_for_another_kind_of_data_only_sizes_and_batches_come_from_the_checkpoint() -> None:
     trained = stored(
         "voc",
         resize=320,
@@ -82,12 +82,12 @@ def test_of_another_kind_only_sizes_and_batches_are_the_checkpoints() -> None:
     assert data == {**stored("coco", root="/here", num_workers=2, cache_dir=None, seed=0), **taken}
 
 
-def test_without_a_data_set_it_is_the_checkpoints_own() -> None:
+def test_without_a_data_set_the_checkpoints_is_scored() -> None:
     trained = stored("voc", resize=320, augmentations={"a": {"_target_": "albumentations.Blur"}})
     assert data_config(given(), trained) == ({**trained, "augmentations": None}, {})
 
 
-def test_the_number_of_classes_follows_from_classes_that_are_given() -> None:
+def test_the_number_of_classes_follows_from_given_classes() -> None:
     trained = stored("coco", classes=["cat", "dog"], num_classes=2)
     data, _ = data_config(given("data=coco", "data.root=/here", "data.classes=[a,b,c]"), trained)
     assert (data["classes"], data["num_classes"]) == (["a", "b", "c"], 3)
@@ -105,14 +105,14 @@ def test_the_number_of_classes_follows_from_classes_that_are_given() -> None:
         (["split=test", "data.val_split=v", "data.val_fraction=0.2"], 0.2),
     ],
 )
-def test_a_split_that_is_given_is_scored_and_not_what_was_held_out_in_its_place(overrides, fraction) -> None:
+def test_a_given_split_is_scored_instead_of_the_held_out_part(overrides, fraction) -> None:
     trained = stored("coco", val_fraction=0.1, seed=5)
     data, _ = data_config(given("data=coco", "data.root=/here", *overrides), trained)
     assert (data["val_fraction"], data["seed"]) == (fraction, 5)
     assert data_config(given("data=coco", "data.root=/here", "seed=7"), trained)[0]["seed"] == 7
 
 
-def test_settings_alone_mean_the_checkpoints_data_set(tmp_path: Path) -> None:
+def test_settings_without_a_data_set_apply_to_the_checkpoints(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "it's.ckpt", 'data.root="a place, it\'s here"')
     checkpoint = f'checkpoint="{path}"'
     argv = data_set([checkpoint, "data.resize=64"])
@@ -153,7 +153,7 @@ def test_a_checkpoint_of_a_data_set_without_a_file_in_conf_is_named(tmp_path: Pa
         (["checkpoint=."], "checkpoint=. is a folder; give a file, such as RUN/checkpoints/best.ckpt"),
     ],
 )
-def test_what_is_missing_to_score_something_is_said(overrides, message) -> None:
+def test_missing_arguments_are_named(overrides, message) -> None:
     with pytest.raises(ConfigError) as raised:
         refuse_incomplete(given(*overrides))
     assert message in str(raised.value)

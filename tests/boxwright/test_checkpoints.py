@@ -1,4 +1,4 @@
-"""A checkpoint is read without running anything in it; links and numbers of the files are right at any moment."""
+"""Checkpoints: reading one runs nothing in it; its links, best score and step are right at any moment."""
 
 import os
 from pathlib import Path
@@ -27,7 +27,7 @@ from lit_modules.stored import without_weights
 
 
 class Hostile:
-    """Makes a file when it is unpickled."""
+    """An object that makes a file when it is unpickled."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -43,7 +43,7 @@ def test_a_hostile_checkpoint_is_refused_and_runs_nothing(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_truncated_a_foreign_and_a_missing_checkpoint_are_named(tmp_path):
+def test_truncated_foreign_and_missing_checkpoints_are_named(tmp_path):
     torch.save({"state_dict": {"w": torch.zeros(1000)}, "boxwright": {}}, tmp_path / "whole.ckpt")
     data = (tmp_path / "whole.ckpt").read_bytes()
     (tmp_path / "short.ckpt").write_bytes(data[: len(data) // 2])
@@ -59,7 +59,7 @@ def test_a_truncated_a_foreign_and_a_missing_checkpoint_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["model._target_", "model.backbone._target_", "model.blocks[1]._target_"])
-def test_a_checkpoint_can_name_no_foreign_class(place):
+def test_a_checkpoint_cannot_name_a_foreign_class(place):
     config = {
         "_target_": "lit_modules.fcos.FCOSModule",
         "backbone": {"_target_": "detectors.backbones.ResNet"},
@@ -72,7 +72,7 @@ def test_a_checkpoint_can_name_no_foreign_class(place):
     assert str(error.value).startswith(place)
 
 
-def test_a_rebuilt_module_looks_for_no_pretrained_weights():
+def test_a_rebuilt_module_does_not_load_pretrained_weights():
     config = {"lr": 1, "backbone": {"weights": "imagenet", "depth": 50}}
     assert without_weights(config) == {"lr": 1, "backbone": {"weights": None, "depth": 50}}
     assert config["backbone"]["weights"] == "imagenet"
@@ -108,7 +108,7 @@ def test_a_run_keeps_a_checkpoint_to_resume_from(keep):
         Checkpoints(keep=keep)
 
 
-def test_the_best_score_of_another_metric_does_not_count():
+def test_the_best_score_of_another_metric_is_ignored():
     of_ap = Checkpoints(monitor="val/AP")
     of_ap.best_score, of_ap.best_step = 0.4, 20
     same, other = Checkpoints(monitor="val/AP"), Checkpoints(monitor="val/loss", mode="min")
@@ -119,7 +119,7 @@ def test_the_best_score_of_another_metric_does_not_count():
 
 
 class Trainer(SimpleNamespace):
-    """Of a fit, with the metrics of one validation after another."""
+    """A stand-in for the trainer of a fit, with the metrics of one validation after another."""
 
     def __init__(self, checkpoints: Checkpoints) -> None:
         super().__init__(
@@ -136,14 +136,14 @@ class Trainer(SimpleNamespace):
 
 @pytest.fixture
 def large(monkeypatch) -> Checkpoints:
-    """Monitors AP_large, and saves nothing."""
+    """A `Checkpoints` that monitors AP_large and saves nothing."""
     checkpoints = Checkpoints(monitor="val/AP_large")
     monkeypatch.setattr(checkpoints, "_save", lambda trainer: None)
     monkeypatch.setattr(checkpoints, "_stop_if_asked", lambda trainer, module: None)
     return checkpoints
 
 
-def test_without_large_objects_the_best_is_that_of_ap_and_it_is_said_once(large, caplog):
+def test_without_large_objects_ap_chooses_the_best_with_one_warning(large, caplog):
     trainer = Trainer(large)
     for ap in (0.1, 0.3, 0.2):
         trainer.validate(large, AP=ap, AP_large=-1.0)
@@ -152,21 +152,21 @@ def test_without_large_objects_the_best_is_that_of_ap_and_it_is_said_once(large,
     assert "monitor=val/AP_large: this validation has no such number" in caplog.text
 
 
-def test_without_any_object_the_newest_is_best_and_has_a_dash(large):
+def test_without_any_object_the_newest_is_best_and_its_value_a_dash(large):
     trainer = Trainer(large)
     for _ in range(2):
         trainer.validate(large, AP=-1.0, AP_large=-1.0)
     assert (large.best_step, large.best_text) == (20, "val/AP_large -")
 
 
-def test_what_stood_in_is_resumed(large):
+def test_the_replacement_metric_is_kept_on_resume(large):
     Trainer(large).validate(large, AP=0.3, AP_large=-1.0)
     resumed = Checkpoints(monitor="val/AP_large")
     resumed.load_state_dict(large.state_dict())
     assert (resumed.best_step, resumed.best_text) == (10, "val/AP 30.00 %")
 
 
-def test_a_best_of_nothing_of_an_earlier_version_is_judged_again(large):
+def test_an_undefined_best_score_of_an_earlier_version_is_computed_again(large):
     earlier = large.state_dict() | {"best_score": -1.0, "best_step": 10, "best_metrics": {"AP": 0.3, "AP_large": -1.0}}
     del earlier["best_of"]
     large.load_state_dict(earlier)
@@ -174,7 +174,7 @@ def test_a_best_of_nothing_of_an_earlier_version_is_judged_again(large):
     assert (large.best_step, large.best_text) == (10, "val/AP 30.00 %")
 
 
-def test_early_stopping_goes_by_what_stands_in(large):
+def test_early_stopping_follows_the_replacement_metric(large):
     trainer, stopping = Trainer(large), EarlyStopping(patience=2)
     stopping.setup(trainer, None, "fit")
     for ap in (0.1, 0.2, 0.3, 0.2):
@@ -188,7 +188,7 @@ def test_early_stopping_goes_by_what_stands_in(large):
 
 
 @pytest.mark.parametrize("nothing", [-1.0, float("nan")])
-def test_a_split_without_objects_ends_no_run_early(large, nothing):
+def test_a_split_without_objects_does_not_stop_a_run_early(large, nothing):
     trainer, stopping = Trainer(large), EarlyStopping(patience=1)
     for _ in range(4):
         trainer.validate(stopping, AP=nothing, AP_large=nothing)
@@ -196,7 +196,7 @@ def test_a_split_without_objects_ends_no_run_early(large, nothing):
     assert not trainer.should_stop
 
 
-def test_early_stopping_counts_on_from_an_earlier_versions_count():
+def test_early_stopping_continues_an_earlier_versions_count():
     checkpoints = Checkpoints(monitor="val/loss", mode="min")
     trainer, stopping = Trainer(checkpoints), EarlyStopping(patience=3)
     stopping.setup(trainer, None, "fit")
@@ -213,7 +213,7 @@ def test_early_stopping_counts_on_from_an_earlier_versions_count():
 
 
 def test_the_average_is_the_one_worked_out_by_hand():
-    """d = (1 + n) / (10 + n) at update n, at most `decay`; the first update takes the weights as they are."""
+    """The decay at update n is (1 + n) / (10 + n), at most `decay`; the first update copies the weights."""
     module = pl.LightningModule()
     module.layer = nn.Linear(1, 1, bias=False)
     callback = Averaging(decay=0.2)
@@ -246,7 +246,7 @@ def test_a_checkpoint_is_verified_once_for_a_resume(tmp_path: Path, verified: li
     resumed = AtomicCheckpointIO().load_checkpoint(file)
     assert resumed["global_step"] == 4
     assert verified == [file]
-    AtomicCheckpointIO().load_checkpoint(file)  # of what was given away nothing is kept
+    AtomicCheckpointIO().load_checkpoint(file)  # the first load has emptied the cache
     assert verified == [file, file]
 
 

@@ -21,7 +21,7 @@ from boxwright.runs.folder import Run, is_untouched
 
 @contextmanager
 def elsewhere(do: Callable[[], object]) -> Iterator[int]:
-    """Another process that does something, and then waits to be ended; it ends with the block at the latest."""
+    """Runs a function in another process, which then waits; it is killed at the end of the block at the latest."""
     read, write = os.pipe()
     process = os.fork()
     if process == 0:
@@ -101,11 +101,11 @@ def test_a_run_on_another_host_is_known_by_its_heartbeat(tmp_path, no_locks, qui
 
     with elsewhere(there) as process, pytest.raises(InUseError, match=f"process {process} on far, since") as refused:
         Claim(tmp_path)
-    assert "kill" not in str(refused.value)  # not from here
+    assert "kill" not in str(refused.value)  # a process of another host cannot be killed from this one
     assert f"was left by process {process} on far: looking for" in capsys.readouterr().err
 
 
-def test_what_died_on_another_host_needs_no_hands(tmp_path, no_locks, quick, monkeypatch):
+def test_a_lock_of_a_dead_run_on_another_host_is_removed_by_itself(tmp_path, no_locks, quick, monkeypatch):
     def there() -> Claim:
         on("far", monkeypatch)
         return Claim(tmp_path)
@@ -117,11 +117,11 @@ def test_what_died_on_another_host_needs_no_hands(tmp_path, no_locks, quick, mon
     mine.release()
     (tmp_path / FILE).write_text(json.dumps({"host": "far", "process": 1, "since": "yesterday"}))
     os.utime(tmp_path / FILE, (1, 1))
-    monkeypatch.setattr(claim, "_WATCH", 1e9)  # so long ago needs no watching
+    monkeypatch.setattr(claim, "_WATCH", 1e9)  # a heartbeat this old is not watched any longer
     Claim(tmp_path).release()
 
 
-def test_without_locks_a_process_of_this_host_is_known_by_its_life(tmp_path, no_locks, quick):
+def test_without_locks_a_process_of_this_host_is_checked_to_be_alive(tmp_path, no_locks, quick):
     with elsewhere(lambda: Claim(tmp_path)), pytest.raises(InUseError):
         Claim(tmp_path)
     began = time.monotonic()
@@ -129,14 +129,14 @@ def test_without_locks_a_process_of_this_host_is_known_by_its_life(tmp_path, no_
     assert time.monotonic() - began < claim._WATCH
 
 
-def test_of_two_that_take_it_for_dead_at_once_one_gives_way(tmp_path, no_locks, quick, monkeypatch):
+def test_of_two_processes_that_take_over_a_dead_lock_at_once_one_is_refused(tmp_path, no_locks, quick, monkeypatch):
     pause, other = time.sleep, {"host": "other", "process": 1, "since": "now"}
     monkeypatch.setattr(time, "sleep", lambda s: (pause(s), (tmp_path / FILE).write_text(json.dumps(other))))
     with pytest.raises(InUseError, match="process 1 on other"):
         Claim(tmp_path)
 
 
-def test_a_lock_that_its_holder_removed_right_then_is_nobodys(tmp_path, monkeypatch):
+def test_a_lock_that_its_holder_removes_meanwhile_is_free(tmp_path, monkeypatch):
     gone, take = Claim(tmp_path), Claim._take
 
     def released(self: Claim, descriptor: int) -> None:
@@ -153,17 +153,17 @@ def test_a_lock_that_its_holder_removed_right_then_is_nobodys(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"host": "a"}', "nonsense"])
-def test_a_lock_that_a_crash_has_cut_is_nobodys(tmp_path, content):
+def test_a_lock_that_a_crash_has_truncated_is_free(tmp_path, content):
     (tmp_path / FILE).write_text(content)
     Claim(tmp_path).release()
 
 
 def test_a_folder_that_cannot_be_written_is_not_claimed(tmp_path):
-    (tmp_path / FILE).mkdir()  # as root one can write to any folder
+    (tmp_path / FILE).mkdir()  # root can write to any folder, so the lock's file is a folder here
     Claim(tmp_path).release()
 
 
-def test_a_lock_alone_makes_no_run(tmp_path):
+def test_a_folder_with_only_a_lock_is_not_a_run(tmp_path):
     held = Claim(tmp_path)
     assert is_untouched(tmp_path)
     held.release()
@@ -196,7 +196,7 @@ def test_starts_of_one_second_get_folders_of_their_own(tmp_path, monkeypatch):
     assert make_own("runs/evaluate/now") == "runs/evaluate/now"
 
 
-def test_a_folder_that_was_given_is_taken_as_it_is(tmp_path, monkeypatch):
+def test_a_given_folder_is_used_as_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     for folder in (names.run_folder("t", None, "now"), "runs/t/before", names.output_folder("evaluate", "out", "now")):

@@ -1,4 +1,4 @@
-"""What is read from the folders of runs, at whatever stage they are."""
+"""Reading the folders of runs at any stage, and the table of `compare.py`."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ CURVES = """step,train/loss,val/AP,val/AP50,val/AP_class/a,val/loss,val/loss_cls
 15,,0.1,0.2,0.1,1.1,0.5
 17,1.0,,,,,
 1"""
-"""The last row is cut."""
+"""metrics.csv with a truncated last row."""
 
 
 def make_run(folder: Path, curves: str = CURVES, resize: int = 400, **ended: Any) -> Path:
@@ -47,7 +47,7 @@ FINISHED = {
 }  # fmt: skip
 
 
-def test_the_best_so_far_of_a_metric_that_the_split_cant_have_is_that_of_ap(tmp_path, monkeypatch):
+def test_where_the_split_cannot_have_the_metric_ap_chooses_the_best_so_far(tmp_path, monkeypatch):
     monkeypatch.setitem(CONFIG["callbacks"]["checkpoints"], "monitor", "val/AP_large")
     curves = "step,val/AP,val/AP_large,val/loss\n5,0.2,-1.0,1.5\n10,0.3,-1.0,1.2\n15,0.1,-1.0,1.1\n"
     found = compare.read(make_run(tmp_path / "a", curves), tmp_path)
@@ -68,7 +68,7 @@ def test_a_finished_run_has_the_figures_of_its_best_step(tmp_path):
     assert found.setting("model.lr") == 0.01
 
 
-def test_a_test_split_that_is_the_validated_one_is_told_once(tmp_path):
+def test_a_test_split_equal_to_the_validated_one_is_reported_once(tmp_path):
     found = compare.read(make_run(tmp_path / "a", finished={**FINISHED, "test": FINISHED["val"]}), tmp_path)
     assert found is not None
     assert not any(name.startswith("test/") for name in found.figures)
@@ -91,7 +91,7 @@ def test_a_failed_run_has_its_reason_until_it_is_finished(tmp_path):
     assert finished.state == "finished"
 
 
-def test_a_run_without_overrides_and_curves_is_read_all_the_same(tmp_path):
+def test_a_run_without_overrides_and_curves_is_read(tmp_path):
     folder = make_run(tmp_path / "a")
     (folder / "overrides.json").unlink()
     (folder / "metrics.csv").unlink()
@@ -100,7 +100,7 @@ def test_a_run_without_overrides_and_curves_is_read_all_the_same(tmp_path):
     assert (found.state, found.step, found.overridden) == ("unfinished", 0, frozenset())
 
 
-def test_runs_are_found_at_any_depth_and_what_lies_in_a_run_is_none(tmp_path):
+def test_runs_are_found_at_any_depth_but_not_inside_another_run(tmp_path):
     make_run(tmp_path / "sweeps" / "a" / "data.resize=400")
     make_run(tmp_path / "t" / "now")
     (tmp_path / "t" / "now" / "wandb").mkdir()
@@ -109,7 +109,7 @@ def test_runs_are_found_at_any_depth_and_what_lies_in_a_run_is_none(tmp_path):
     assert found == [tmp_path / "sweeps/a/data.resize=400", tmp_path / "t/now"]
 
 
-def test_another_programs_config_is_no_run(tmp_path):
+def test_another_programs_config_is_not_a_run(tmp_path):
     (tmp_path / "config.yaml").write_text("a: 1")
     assert compare.read(tmp_path, tmp_path) is None
 
@@ -129,7 +129,7 @@ def test_the_command_prints_a_table_and_writes_three_files(tmp_path):
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"a", "b"}
 
 
-def test_no_folder_and_no_run_are_said_in_a_line(tmp_path):
+def test_a_missing_folder_and_a_folder_without_runs_are_reported_in_one_line(tmp_path):
     for folder, words in ((tmp_path / "none", "is not a folder"), (tmp_path, "no run in")):
         done = compared(folder)
         assert done.returncode == 2

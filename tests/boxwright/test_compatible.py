@@ -1,4 +1,4 @@
-"""What a config learns of a data set from its class, which is read and not imported."""
+"""What the check of a config reads from the source of a data module without importing it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What is wrong with a command line or a config is said at once, by name, with what would be right."""
+"""Mistakes in a command line or a config are reported at once, by name, with what was expected."""
 
 import copy
 import os
@@ -33,7 +33,7 @@ def _clean_hydra() -> Iterator[None]:
 
 
 def problems_of(*overrides: str, config_name: str = "train", needed: tuple[str, ...] = ("data.root=x",)) -> str:
-    """What the check says of a composed config, as inside `hydra.main`; empty when it passes."""
+    """The message of the check for a composed config, as inside `hydra.main`; empty when it passes."""
     with initialize_config_dir(str(files.CONF), version_base="1.3"):
         cfg = compose(config_name, [*needed, *overrides], return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)
@@ -146,7 +146,7 @@ def test_a_mistake_is_named_with_its_origin_and_what_was_expected(override: str,
         "model=classifier data=imagefolder callbacks.checkpoints.monitor=val/top5",
     ],
 )
-def test_what_is_legal_passes(override: str) -> None:
+def test_legal_overrides_pass(override: str) -> None:
     assert problems_of(*override.split(" ")) == ""
 
 
@@ -163,7 +163,7 @@ def test_all_mistakes_are_listed_at_once() -> None:
     ]
 
 
-def test_a_missing_value_is_asked_for_with_the_words_of_its_file() -> None:
+def test_a_missing_value_is_reported_with_the_comment_of_its_file() -> None:
     assert "data.root is missing; give data.root=... (folder that" in problems_of(needed=())
 
 
@@ -248,12 +248,12 @@ def test_a_mistake_in_the_recipe_that_a_recipe_starts_from_names_that_one(conf: 
     assert "data.resiez (conf/experiment/base.yaml)" in problems_of("experiment=mine")
 
 
-def test_a_recipe_without_its_first_line_is_told_to_have_it(conf: Path) -> None:
+def test_a_recipe_without_its_package_line_is_refused_with_the_remedy(conf: Path) -> None:
     (conf / "experiment/mine.yaml").write_text("data:\n  flip: 0.1\n")
     assert "must begin with the line `# @package _global_`" in problems_of("experiment=mine")
 
 
-def test_a_group_file_of_ones_own_is_held_against_the_signature(conf: Path) -> None:
+def test_a_users_group_file_is_checked_against_the_signature(conf: Path) -> None:
     text = (conf / "data/voc.yaml").read_text()
     (conf / "data/mine.yaml").write_text(
         f"{text}use_dificult: true\nother_classes: keep\n".replace("other_classes: raise", "")
@@ -314,7 +314,7 @@ def test_a_target_that_does_not_exist_is_refused(conf: Path) -> None:
         ("-sc install=cmd", "expected one of install=SHELL"),
     ],
 )
-def test_a_wrong_word_on_the_command_line_is_named_with_the_nearest(line: str, says: str) -> None:
+def test_a_wrong_argument_is_named_with_the_nearest_valid_one(line: str, says: str) -> None:
     problems = command_line_problems("train", line.split())
     assert len(problems) == 1
     assert says in problems[0]
@@ -337,7 +337,7 @@ def test_a_wrong_word_on_the_command_line_is_named_with_the_nearest(line: str, s
         "logger=all ~logger.wandb ~callbacks.pictures",
     ],
 )
-def test_what_is_right_or_another_program_s_matter_passes(line: str) -> None:
+def test_valid_arguments_and_those_of_hydra_pass(line: str) -> None:
     assert command_line_problems("train", line.split()) == []
 
 
@@ -355,11 +355,11 @@ def test_what_is_right_or_another_program_s_matter_passes(line: str) -> None:
         ("seed=2024", "seed=2024"),
     ],
 )
-def test_a_name_is_a_text_whatever_it_looks_like(line: str, read_as: str) -> None:
+def test_a_name_is_text_even_if_it_looks_like_a_number(line: str, read_as: str) -> None:
     assert with_quotes(line) == read_as
 
 
-def test_settings_of_data_that_was_not_chosen_say_what_to_choose() -> None:
+def test_a_setting_of_data_that_is_not_chosen_names_the_choices() -> None:
     (problem,) = command_line_problems("evaluate", ["data.resize=3"])
     assert "it belongs to data=coco, data=imagefolder, data=shapes, data=voc" in problem
 
@@ -368,7 +368,7 @@ def test_settings_of_data_that_was_not_chosen_say_what_to_choose() -> None:
     ("resume", "says"),
     [("last", "no unfinished run in"), ("elsewhere", "not a run's folder: it has no config.yaml")],
 )
-def test_a_run_that_cannot_be_resumed_is_told_from_the_start(
+def test_a_run_that_cannot_be_resumed_is_reported_at_once(
     resume: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -457,7 +457,7 @@ def test_a_line_that_hydra_cannot_read_is_named_with_the_quotes_it_needs(line: s
         ("defaults:\n  - override /model/backbone: resnet18\n", None),
     ],
 )
-def test_mistakes_in_a_recipe_are_told_with_its_file(text, said, tmp_path, monkeypatch):
+def test_mistakes_in_a_recipe_are_reported_with_its_file(text, said, tmp_path, monkeypatch):
     conf = shutil.copytree(files.CONF, tmp_path / "conf")
     (conf / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}")
     for module in (files, command_line):

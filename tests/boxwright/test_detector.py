@@ -1,4 +1,4 @@
-"""`load_detector(checkpoint)(picture)` finds what validation found, in whatever form the picture comes."""
+"""`load_detector(checkpoint)(image)` gives the detections of a validation, in whatever form the image comes."""
 
 import json
 import threading
@@ -50,7 +50,7 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """Seven photos of four sizes as a COCO data set: one is grey, one turned by its EXIF, one a PNG."""
+    """Seven photos of four sizes as a COCO data set: one is grey, one turned by its EXIF orientation, one a PNG."""
     root = tmp_path_factory.mktemp("data")
     (root / "val").mkdir()
     images, boxes = [], []
@@ -73,7 +73,7 @@ def files(data: Path) -> list[Path]:
 
 
 def evaluated(data: Path, checkpoint: Path, batch_size: int, precision: str) -> list[tuple[np.ndarray, ...]]:
-    """Boxes, scores and labels of each image, by Lightning's own evaluation."""
+    """Boxes, scores and labels of each image from Lightning's own evaluation."""
     datamodule = CocoDataModule(
         root=str(data), annotations="{split}.json", train_split="val", val_split="val", test_split="val",
         classes=CLASSES, num_classes=5, resize=96, eval_batch_size=batch_size, num_workers=0,
@@ -105,7 +105,7 @@ def assert_same_bits(found, expected):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_detections_are_those_of_an_evaluation_bit_for_bit(data, checkpoint, precision):
-    """The number of images in a forward pass is what may change bits: with the same number none does."""
+    """Only the number of images in a forward pass may change bits, and here it is the same."""
     detector = load_detector(checkpoint, "cpu", precision)
     for file, expected in zip(files(data), evaluated(data, checkpoint, 1, precision), strict=True):
         assert_same_bits(arrays(detector(file)), expected)
@@ -146,13 +146,13 @@ def test_detections_are_in_original_pixels_by_falling_score_and_without_padding(
     assert boxes.device.type == "cpu"
     assert (scores[0].diff() <= 0).all()
     assert labels.min() >= 0
-    assert boxes.amax() > 200  # of the picture's 300, not of the 96 that the network got
+    assert boxes.amax() > 200  # in pixels of the image (300), not of the network's input (96)
     assert boxes.amin() >= 0
     assert boxes[..., 2].amax() <= 120
     assert boxes[..., 3].amax() <= 300
 
 
-def test_a_list_may_be_empty_and_nothing_found_is_no_error(checkpoint):
+def test_a_list_may_be_empty_and_finding_nothing_is_not_an_error(checkpoint):
     detector = load_detector(checkpoint, "cpu", score_threshold=1.0)
     assert detector([]) == []
     found = detector(photo(40, 40))
@@ -161,13 +161,13 @@ def test_a_list_may_be_empty_and_nothing_found_is_no_error(checkpoint):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1)])
-def test_extreme_shapes_are_pictures_too(detector, size):
+def test_images_of_extreme_shapes_are_accepted(detector, size):
     found = detector(np.full((*size, 3), 200, np.uint8))
     assert (found.boxes[..., 2:] <= torch.tensor([size[1], size[0]])).all()
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16"])
-def test_pil_images_of_any_mode_give_the_pixels_that_their_file_gives(tmp_path, mode):
+def test_pil_images_of_any_mode_have_the_pixels_of_their_file(tmp_path, mode):
     colours = photo(20, 30)
     if mode == "I;16":
         picture = Image.fromarray(colours[..., 0].astype(np.uint16) * 257 + 100)
@@ -194,7 +194,7 @@ def test_pil_images_are_turned_as_their_exif_says(tmp_path, orientation):
     np.testing.assert_allclose(opened.astype(int), read.astype(int), atol=2)
 
 
-def test_arrays_and_tensors_are_what_their_pil_image_is():
+def test_arrays_and_tensors_give_the_results_of_their_pil_image():
     rgba = np.dstack([photo(10, 12), photo(10, 12, 1)[..., 0]])
     for mode in ("L", "LA", "RGB", "RGBA"):
         image = Image.fromarray(rgba).convert(mode)
@@ -225,7 +225,7 @@ def test_a_list_may_hold_pictures_of_every_kind(detector, tmp_path):
     assert other.boxes[..., 2].max() <= 40
 
 
-def test_of_a_file_of_several_pictures_the_first_is_taken_and_it_is_said_once(checkpoint, tmp_path):
+def test_the_first_of_several_images_in_a_file_is_taken_with_one_warning(checkpoint, tmp_path):
     detector = load_detector(checkpoint, "cpu")
     first, later = (Image.fromarray(photo(30, 40, seed)) for seed in (0, 1))
     for name in ("a.tif", "b.tif"):
@@ -237,7 +237,7 @@ def test_of_a_file_of_several_pictures_the_first_is_taken_and_it_is_said_once(ch
         np.testing.assert_allclose(one.boxes, detector(first).boxes, atol=1e-2)
 
 
-def test_what_training_decided_about_files_holds_for_pictures(checkpoint, tmp_path):
+def test_exif_and_value_range_of_training_apply_to_images(checkpoint, tmp_path):
     stored = photo(20, 30)
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = 6
@@ -260,7 +260,7 @@ def test_what_training_decided_about_files_holds_for_pictures(checkpoint, tmp_pa
         data["value_range"] = wrong
         with pytest.raises(ValueError, match=r"the checkpoint's data\.value_range="):
             Detector(contents, "cpu")
-    del data["exif"], data["value_range"], kept["exif"]  # as in a checkpoint of before
+    del data["exif"], data["value_range"], kept["exif"]  # as in an earlier checkpoint
     assert Detector(contents, "cpu").decoding == Decoding()
 
 
@@ -284,12 +284,12 @@ def test_what_training_decided_about_files_holds_for_pictures(checkpoint, tmp_pa
         ("nowhere.jpg", r"nowhere\.jpg does not exist"),
     ],
 )
-def test_what_is_no_picture_is_refused_with_what_is_expected(detector, picture, message):
+def test_what_is_not_an_image_is_refused_with_what_is_expected(detector, picture, message):
     with pytest.raises(ValueError, match=message):
         detector(picture)
 
 
-def test_thresholds_are_none_or_one_for_all_or_the_best_of_each_class(tmp_path, detector):
+def test_the_threshold_is_none_or_one_number_or_the_best_f1_of_each_class(tmp_path, detector):
     image = photo(80, 80)
     boxes, scores, labels = arrays(detector(image))
     middle = {name: float(np.median(scores[labels == k])) for k, name in enumerate(CLASSES) if (labels == k).any()}
@@ -325,7 +325,7 @@ def test_thresholds_may_differ_by_class_and_by_call(tmp_path, checkpoint):
     own = np.array([detector.thresholds[CLASSES[label]] for label in labels])
     for asked, kept in (({}, scores >= own), ({CLASSES[0]: 0.0}, (scores >= own) | (labels == 0)), (0, scores >= 0)):
         assert_same_bits(arrays(detector(image, score_threshold=asked)), [x[kept] for x in (boxes, scores, labels)])
-    assert detector.thresholds[CLASSES[0]] == 0.9  # the call's own are forgotten
+    assert detector.thresholds[CLASSES[0]] == 0.9  # thresholds of a call are not kept
     for wrong, said in (
         ({"discs": 0.5}, r"has no class 'discs'; nearest is disc"),
         ({"cat": 0.5}, r"no class 'cat'; its classes are disc, "),
@@ -338,7 +338,7 @@ def test_thresholds_may_differ_by_class_and_by_call(tmp_path, checkpoint):
             detector.set_threshold(wrong)
 
 
-def test_a_detector_says_what_it_is(checkpoint):
+def test_the_repr_of_a_detector_describes_it(checkpoint):
     detector = load_detector(checkpoint, "cpu", score_threshold=0.25)
     names = "5 classes: disc, square, triangle, star, cross"
     assert repr(detector) == f"Detector(FCOS, {names}; short_side 96; 32-true on cpu; scores from 0.25)"
@@ -363,7 +363,7 @@ def test_a_detector_knows_its_classes_and_how_it_was_trained(checkpoint, tmp_pat
     assert (detector.class_names, detector.category_ids) == (CLASSES, CATEGORY_IDS)
     assert detector.precision == "32-true"
     assert not detector.module.training
-    for trained, here in (("bf16-mixed", "bf16-mixed"), ("16-mixed", "bf16-mixed")):  # as Lightning on the CPU
+    for trained, here in (("bf16-mixed", "bf16-mixed"), ("16-mixed", "bf16-mixed")):  # as Lightning does on the CPU
         path = write_checkpoint(tmp_path / "other.ckpt", f"trainer.precision={trained}")
         assert load_detector(path, "cpu").precision == here
     square = load_detector(write_checkpoint(tmp_path / "square.ckpt", "data.rule=square"), "cpu")
@@ -376,7 +376,7 @@ class _Sized(NamedTuple):
     canvas: tuple[int, int]
 
 
-def test_batches_have_one_canvas_and_nobody_waits_long():
+def test_batches_have_one_canvas_and_no_image_waits_long():
     def stream():
         for number in count():
             yield _Sized(number, (7, 7) if number in (0, 50) else (32, 32 * (1 + number % 3)))
@@ -412,7 +412,7 @@ def test_reading_ahead_keeps_the_order_ends_at_none_and_is_bounded():
     assert list(ahead([lambda: 1, lambda: 2], threads=1, count=10)) == [1, 2]
 
 
-def test_work_behind_is_bounded_in_order_and_its_errors_are_raised():
+def test_background_work_is_bounded_in_order_and_its_errors_are_raised():
     done, main = [], threading.get_ident()
     with Behind(threads=1, count=2) as behind:
         for number in range(20):

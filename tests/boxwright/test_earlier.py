@@ -39,7 +39,7 @@ def as_stored(model: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", STORED)
-def test_a_stored_config_has_todays_keys_afterwards_and_every_value(name: str) -> None:
+def test_a_translated_config_has_todays_keys_and_every_value(name: str) -> None:
     old = stored(name)
     new = translated(old)
     today = composed(f"model={name}", "data=shapes", f"model/backbone={'mobilenet_v2'}")
@@ -71,7 +71,7 @@ def test_the_table_fits_conf(name: str) -> None:
         assert translated({"model": as_stored(model)})["model"] == model
 
 
-def test_what_is_no_model_of_0_1_0_comes_back_as_it_is() -> None:
+def test_what_is_not_a_model_of_0_1_0_is_returned_unchanged() -> None:
     for config in ({}, {"model": None}, {"model": {"_target_": ["a"]}}, {"model": {"_target_": "mine.Model", "lr": 1}}):
         assert translated(config) == config
 
@@ -140,7 +140,7 @@ def test_the_settings_of_a_stored_run_reach_its_parts() -> None:
     assert (module.sample_regions.num_samples, module.sample_regions.positive_fraction) == (2000, 1.0)
 
 
-def test_old_and_new_runs_stand_in_the_same_columns(tmp_path: Path) -> None:
+def test_old_and_new_runs_have_the_same_columns(tmp_path: Path) -> None:
     folder = STORED["fcos"].parent
     config = plain(load_config(folder / "config.yaml"))
     assert config["model"]["loss"]["box_loss"] == "iou"

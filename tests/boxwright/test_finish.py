@@ -1,4 +1,4 @@
-"""What the end of a run calls a test: the numbers of the list that `data.test_split` names, and of no other."""
+"""The results of a finished run: `test` means the split that `data.test_split` names, and no other."""
 
 import logging
 from pathlib import Path
@@ -15,7 +15,7 @@ VAL, TEST = {"AP": 0.5, "AP50": 0.75}, {"AP": 0.25, "AP50": 0.5}
 
 
 def finished(tmp_path: Path, data: DetectionDataModule, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The results of a run whose best validation gave VAL, and whose test would give TEST."""
+    """The results of a run whose best validation has the metrics VAL and whose test would have TEST."""
     monkeypatch.setattr(finishing, "read_checkpoint", lambda path: {"state_dict": {}})
     monkeypatch.setattr(finishing, "timed", lambda *_: {})
     monkeypatch.setattr(finishing, "train_seconds", lambda trainer: 1.0)

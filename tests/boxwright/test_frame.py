@@ -1,4 +1,4 @@
-"""What surrounds the main function of every script."""
+"""The decorator around the main function of every script."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""A file that is no sound checkpoint is refused in a line with the reason and what to do; nothing in it is run."""
+"""A file that is not a valid checkpoint is refused with the reason and the remedy; nothing in it is run."""
 
 import os
 import pickle
@@ -45,7 +45,7 @@ def sound(run: Path) -> Path:
 
 @pytest.fixture
 def ran(tmp_path: Path) -> Path:
-    """What hostile files try to make."""
+    """The file that hostile checkpoints try to make."""
     return tmp_path / "ran"
 
 
@@ -65,7 +65,7 @@ def _time_of_reading(sound: Path) -> None:
 
 
 TIME_OF_READING: list[float] = []
-"""Processor seconds that a sound checkpoint takes."""
+"""Processor seconds for reading a valid checkpoint."""
 
 
 def refused(file: Path, says: str) -> str:
@@ -110,7 +110,7 @@ FILES: dict[str, tuple[Callable[[bytes, Path], bytes], str]] = {
 
 
 @pytest.mark.parametrize(("damage", "says"), FILES.values(), ids=FILES)
-def test_a_file_that_is_not_whole_is_refused(
+def test_a_damaged_file_is_refused(
     tmp_path: Path, sound: Path, ran: Path, damage: Callable[[bytes, Path], bytes], says: str
 ) -> None:
     file = tmp_path / "a.ckpt"
@@ -124,13 +124,13 @@ def test_a_folder_and_a_file_that_does_not_exist_are_named(tmp_path: Path) -> No
     refused(tmp_path / "no.ckpt", r"does not exist \(from .*\); give checkpoint=FILE\.ckpt")
 
 
-def test_an_archive_of_other_things_is_refused(tmp_path: Path) -> None:
+def test_an_archive_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     with ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("a/readme.txt", "hello")
     refused(tmp_path / "a.zip", "can't be read as a checkpoint")
 
 
-def test_a_checkpoint_that_unpacks_to_any_size_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_that_unpacks_to_an_excessive_size_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "bomb.ckpt"
     torch.save({"state_dict": {"w": torch.zeros(2**22)}, "boxwright": {}}, tmp_path / "large.ckpt")
     with ZipFile(tmp_path / "large.ckpt") as archive, ZipFile(file, "w", ZIP_DEFLATED) as packed:
@@ -141,7 +141,7 @@ def test_a_checkpoint_that_unpacks_to_any_size_is_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("place", ["state_dict", "boxwright"])
-def test_an_object_that_would_run_code_is_named_and_does_not(tmp_path: Path, ran: Path, place: str) -> None:
+def test_an_object_that_would_run_code_is_named_and_not_run(tmp_path: Path, ran: Path, place: str) -> None:
     file = tmp_path / "a.ckpt"
     torch.save({"state_dict": {}, "boxwright": {}, place: Hostile(ran)}, file)
     refused(file, r"it contains (posix|nt)\.system, not only tensors and plain values")
@@ -169,7 +169,7 @@ def test_files_of_other_projects_are_refused(tmp_path: Path, sound: Path) -> Non
 
 
 def filled(node: Any, ran: Path) -> Any:
-    """The contents with the file that must not come to be in the place of RAN."""
+    """The contents with the path of that file in place of RAN."""
     if isinstance(node, dict):
         return {key: filled(value, ran) for key, value in node.items()}
     if isinstance(node, list | tuple):
@@ -179,7 +179,7 @@ def filled(node: Any, ran: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def bare(sound: Path) -> Path:
-    """A checkpoint of what evaluation needs."""
+    """A checkpoint with only what evaluation needs."""
     whole = torch.load(sound, weights_only=True)
     torch.save({key: whole[key] for key in ("state_dict", "boxwright")}, sound.with_name("bare.ckpt"))
     return sound.with_name("bare.ckpt")
@@ -199,16 +199,16 @@ def test_contents_that_do_not_fit_are_refused_before_they_take_memory_or_run(
     file = tmp_path / "a.ckpt"
     torch.save({**contents, "boxwright": filled(contents["boxwright"], ran)}, file)
     before = memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the largest memory is measured from here on
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak that the kernel reports
     message = refused(file, f"can't be used: .*{says}")
     assert "use another checkpoint" in message
-    # In sizes of a sound file; the networks that some of these describe would take thousands of them.
+    # In units of a valid file's size; the networks that some of these describe would take thousands.
     assert memory("VmHWM") - before < 10 * sound.stat().st_size / 2**20
     assert not ran.exists()
 
 
 def memory(key: str) -> float:
-    """Of this process in MiB."""
+    """Memory of this process in MiB."""
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key)]
     return int(line.split()[1]) / 1024
 
@@ -234,7 +234,7 @@ def test_a_list_that_holds_another_twice_forty_times_over_is_refused(tmp_path: P
     refused(tmp_path / "a.ckpt", "its config has over 100000 values")
 
 
-def test_pretrained_weights_are_not_looked_for_wherever_a_config_names_them() -> None:
+def test_pretrained_weights_that_a_config_names_are_not_loaded() -> None:
     config = {"lr": 1, "optimizer": {"teacher": {"weights": "imagenet"}}, "weights": "file.pth"}
     assert without_weights(config) == {"lr": 1, "optimizer": {"teacher": {"weights": None}}, "weights": None}
 
@@ -260,7 +260,7 @@ CHOICES = [
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_the_config_of_every_recipe_and_choice_is_let_through(choice: str) -> None:
+def test_the_config_of_every_recipe_and_choice_is_accepted(choice: str) -> None:
     config = plain(composed(choice))
     refuse_foreign(config["model"], "model")
     refuse_foreign(without_augmentations(config["data"]), "data")
@@ -270,12 +270,12 @@ def test_the_config_of_every_recipe_and_choice_is_let_through(choice: str) -> No
 
 
 def printed(text: str, says: str) -> None:
-    """The last line says it, and no traceback comes before."""
+    """The last line of the output, which must have no traceback."""
     assert "Traceback" not in text
     assert re.search(says, text.splitlines()[-1]), text
 
 
-def test_evaluate_says_it_in_a_line(tmp_path: Path, contents: Contents, ran: Path) -> None:
+def test_evaluate_reports_it_in_one_line(tmp_path: Path, contents: Contents, ran: Path) -> None:
     contents["boxwright"]["config"]["data"] |= filled(OS, ran)
     torch.save(contents, tmp_path / "a.ckpt")
     command = [
@@ -306,7 +306,7 @@ RESUMED: dict[str, tuple[Callable[[Path, Contents], Any], str]] = {
 
 
 @pytest.mark.parametrize(("damage", "says"), slow_but("hostile", "for evaluation alone", of=RESUMED))
-def test_resume_says_it_in_a_line_and_goes_on_from_the_one_before(
+def test_resume_reports_it_in_one_line_and_continues_from_the_earlier_checkpoint(
     train: Any, run: Path, tmp_path: Path, damage: Callable[[Path, Contents], Any], says: str
 ) -> None:
     copy = tmp_path / "runs" / "t" / "copy"
@@ -318,9 +318,7 @@ def test_resume_says_it_in_a_line_and_goes_on_from_the_one_before(
     assert not (file.parent / "ran").exists()
 
 
-def test_a_run_goes_on_from_the_checkpoint_before_the_one_that_was_removed(
-    train: Any, run: Path, tmp_path: Path
-) -> None:
+def test_a_run_continues_from_the_checkpoint_before_the_removed_one(train: Any, run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "runs" / "t" / "copy"
     shutil.copytree(run, copy, symlinks=True)
     last_checkpoint(copy).unlink()

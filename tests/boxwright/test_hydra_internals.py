@@ -1,4 +1,4 @@
-"""What this project uses of Hydra beyond its interface is there, and does what it is used for."""
+"""The private parts of Hydra that this project uses exist, and do what it uses them for."""
 
 import ast
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_a_failed_job_gives_its_exception_without_raising_it():
     assert hydra_internals.returned(job) is error
 
 
-def test_no_other_file_uses_them():
+def test_no_other_file_uses_private_parts_of_hydra():
     for file in SRC.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom) and str(node.module).startswith("hydra._internal"):

@@ -1,4 +1,4 @@
-"""`init_from`: weights of another run, and what of them is left out."""
+"""`init_from`: which weights of another run are taken, and which are skipped."""
 
 import logging
 from pathlib import Path
@@ -31,7 +31,7 @@ def module(*overrides: str) -> DetectionModule:
     )  # fmt: skip
 
 
-def test_all_weights_come_over_where_the_classes_agree(checkpoint, caplog):
+def test_all_weights_are_taken_where_the_classes_agree(checkpoint, caplog):
     new = module()
     with caplog.at_level(logging.INFO):
         start_from(new, checkpoint, CLASSES)
@@ -42,7 +42,7 @@ def test_all_weights_come_over_where_the_classes_agree(checkpoint, caplog):
     assert "left out" not in caplog.text
 
 
-def test_heads_of_another_number_of_classes_are_left_out_by_name(checkpoint, caplog):
+def test_heads_for_another_number_of_classes_are_skipped_by_name(checkpoint, caplog):
     new = module("data.num_classes=3")
     before = {name: tensor.clone() for name, tensor in new.state_dict().items()}
     with caplog.at_level(logging.INFO):
@@ -54,7 +54,7 @@ def test_heads_of_another_number_of_classes_are_left_out_by_name(checkpoint, cap
         assert torch.equal(tensor, before[name] if name in kept else stored[name]), name
 
 
-def test_as_many_classes_of_other_names_are_told(checkpoint, caplog):
+def test_equally_many_classes_with_other_names_give_a_warning(checkpoint, caplog):
     start_from(module(), checkpoint, ["a", "b", "c", "d", "e"])
     assert "each class starts from the weights of the one in its place" in caplog.text
 
@@ -75,7 +75,7 @@ def test_another_network_is_refused(checkpoint, overrides, said):
     assert "model.backbone.weights=FILE" in str(error.value)
 
 
-def test_a_detector_of_another_kind_is_told_as_such(checkpoint):
+def test_another_detector_is_refused_by_its_name(checkpoint):
     with pytest.raises(
         ConfigError, match=r"it contains a FCOSModule and this run trains a FasterRCNNModule: \d+ tensors do not"
     ):
@@ -88,7 +88,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_a_run_starts_from_the_weights_of_another_and_resumes_without_its_file(train, shapes, tmp_path):
-    """Warm-up at factor 0 leaves the weights as they came; the file may be gone when the run is resumed."""
+    """Warm-up at factor 0 leaves the weights unchanged; the file may be gone when the run is resumed."""
     (tmp_path / "first").mkdir()
     train([*TINY, shapes, "trainer.max_steps=2", "callbacks.averaging.decay=0.5"], tmp_path / "first")
     file = only_run(tmp_path / "first") / "checkpoints" / "step_0000002.ckpt"
@@ -128,14 +128,14 @@ def of_two_stages(checkpoint, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def test_heads_with_a_column_for_background_are_left_out_and_proposals_come_over(of_two_stages, caplog):
+def test_heads_with_a_background_column_are_skipped_and_the_rpn_is_taken(of_two_stages, caplog):
     with caplog.at_level(logging.INFO):
         start_from(built(two_stages("data.num_classes=3")), of_two_stages, ["a", "b", "c"])
     told = caplog.text.partition("skipped, since it has 5 classes and this run 3: ")[2].splitlines()[0]
     assert set(told.split(", ")) == {"logits.weight", "logits.bias", "deltas.weight", "deltas.bias"}
 
 
-def test_what_differs_by_other_things_than_classes_is_not_taken_for_a_head(of_two_stages):
+def test_weights_that_differ_in_more_than_classes_are_not_skipped_as_heads(of_two_stages):
     other = built(two_stages("data.num_classes=3", "model.anchor_ratios=[1.0]"))
     with pytest.raises(ConfigError, match=r"such as network\.rpn\.logits\.weight"):
         start_from(other, of_two_stages, ["a", "b", "c"])

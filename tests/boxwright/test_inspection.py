@@ -34,7 +34,7 @@ Inspect = Callable[..., tuple[int, str, str]]
 
 
 def write_split(root: Path, split: str, boxes: list[list[Any]], seed: int = 0) -> None:
-    """Images of 40 x 60 with ids 1, 2, ..., and of each a list of bboxes, or of changes to an annotation."""
+    """Writes images of 40 x 60 with ids 1, 2, ..., each with a list of bboxes, or of changes to an annotation."""
     images, annotations = [], []
     (root / split).mkdir(parents=True)
     (root / "annotations").mkdir(exist_ok=True)
@@ -53,7 +53,7 @@ def write_split(root: Path, split: str, boxes: list[list[Any]], seed: int = 0) -
 
 @pytest.fixture
 def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Inspect:
-    """`look(overrides)`: number of problems, the page, and what was printed."""
+    """A function of overrides that returns the number of problems, the page, and what was printed."""
     monkeypatch.chdir(tmp_path)
     main = runpy.run_path(str(CONF.parent / "inspect_data.py"))["main"]
 
@@ -103,7 +103,7 @@ def test_one_run_shows_every_kind_of_problem(tmp_path: Path, look: Inspect) -> N
     assert f"saved as {tmp_path / 'inspection.html'}" in text
 
 
-def test_legal_boxes_are_counted_by_why_training_leaves_them_out(tmp_path: Path, look: Inspect) -> None:
+def test_legal_boxes_are_counted_by_the_reason_why_training_skips_them(tmp_path: Path, look: Inspect) -> None:
     crowd = {"bbox": [1, 1, 30, 30], "iscrowd": 1}
     boxes = [[[1, 2, 20, 20], [1, 2, 20, 20], crowd, [5, 5, 0, 9], {"bbox": [3, 3, 9, 9], "category_id": 2}], []]
     write_split(tmp_path, "train", boxes)
@@ -129,8 +129,8 @@ def test_legal_boxes_are_counted_by_why_training_leaves_them_out(tmp_path: Path,
     assert "train, boxes of classes that are not in data.classes: 4; 'cat' 4 (the first in" in text
 
 
-def test_values_of_16_bits_and_further_pictures_of_a_file_are_warned_of(tmp_path: Path, look: Inspect) -> None:
-    """A camera of 12 bits in train, an animation in val, and orientations that no size tells."""
+def test_16_bit_values_and_files_of_several_images_give_warnings(tmp_path: Path, look: Inspect) -> None:
+    """Images of a 12-bit camera in train, an animation in val, and orientations that no size confirms."""
     for split in ("train", "val"):
         write_split(tmp_path, split, [[[1, 2, 20, 20]], [[1, 2, 20, 20]]], seed=len(split))
     for number in (1, 2):
@@ -158,7 +158,7 @@ def test_values_of_16_bits_and_further_pictures_of_a_file_are_warned_of(tmp_path
     assert "EXIF orientation" not in text
 
 
-def test_images_of_val_that_are_in_train_are_told_by_their_content(tmp_path: Path, look: Inspect) -> None:
+def test_images_of_val_that_are_in_train_are_found_by_their_content(tmp_path: Path, look: Inspect) -> None:
     write_split(tmp_path, "train", [[[1, 2, 20, 20]], [[5, 5, 9, 9]]])
     write_split(tmp_path, "val", [[[1, 2, 20, 20]], [[5, 5, 9, 9]]], seed=1)
     shutil.copy(tmp_path / "train" / "2.jpg", tmp_path / "val" / "1.jpg")
@@ -172,7 +172,7 @@ def test_images_of_val_that_are_in_train_are_told_by_their_content(tmp_path: Pat
     assert "not read (read_images=false)" in html
 
 
-def test_copies_within_a_split_are_told(tmp_path: Path, look: Inspect) -> None:
+def test_duplicates_within_a_split_are_reported(tmp_path: Path, look: Inspect) -> None:
     write_split(tmp_path, "train", [[[1, 2, 20, 20]]] * 3)
     write_split(tmp_path, "val", [[[1, 2, 20, 20]]], seed=1)
     shutil.copy(tmp_path / "train" / "1.jpg", tmp_path / "train" / "3.jpg")
@@ -193,7 +193,7 @@ def test_copies_within_a_split_are_told(tmp_path: Path, look: Inspect) -> None:
     assert "val, images that are in train as well, which makes its scores too high: 2 of 2, " in text
 
 
-def test_boxes_of_another_form_are_a_problem_unless_they_are_said_to_be_right(tmp_path: Path, look: Inspect) -> None:
+def test_boxes_in_another_form_are_a_problem_unless_check_boxes_is_off(tmp_path: Path, look: Inspect) -> None:
     write_split(tmp_path, "train", [[[10, 10, 50, 38], [20, 2, 58, 30]], [[30, 20, 55, 39], [25, 5, 40, 36]]])
     write_split(tmp_path, "val", [[[0.1, 0.2, 0.5, 0.4], [0, 0, 1, 1]]], seed=1)
     problems, html, text = look(*COCO, f"data.root={tmp_path}")
@@ -204,11 +204,11 @@ def test_boxes_of_another_form_are_a_problem_unless_they_are_said_to_be_right(tm
     ):
         assert said in html
         assert said in text
-    assert "Batch 1" in html  # what one would look at
+    assert "Batch 1" in html  # the images are shown all the same
     assert look(*COCO, f"data.root={tmp_path}", "data.check_boxes=false")[0] == 0
 
 
-def test_odd_entries_are_told_as_in_training(tmp_path: Path, look: Inspect) -> None:
+def test_unusual_entries_are_reported_as_in_training(tmp_path: Path, look: Inspect) -> None:
     write_split(tmp_path, "train", [[[1, 2, 33, 33]]])
     write_split(tmp_path, "val", [[{"bbox": [1, 2, 33, 33], "area": 900}]], seed=1)
     file = tmp_path / "annotations" / "instances_val.json"
@@ -229,7 +229,7 @@ def test_odd_entries_are_told_as_in_training(tmp_path: Path, look: Inspect) -> N
 
 
 def test_classes_of_a_split_without_their_boxes_are_not_listed_one_by_one(tmp_path: Path, look: Inspect) -> None:
-    """A folder in VOC's layout of one's own, of which the default classes name none."""
+    """The user's own data in VOC's layout has none of the default classes."""
     root = write_voc(tmp_path, "wheel")
     problems, _, text = look("data=voc", f"data.root={root}", *VOC_SPLITS)
     assert problems == 2
@@ -269,7 +269,7 @@ def test_a_split_that_does_not_open_is_a_problem_and_the_other_is_inspected(tmp_
     assert "instances_train.json is not valid JSON" in str(raised.value)
 
 
-def test_what_lies_there_instead_is_told_once_for_all_splits(tmp_path: Path, look: Inspect) -> None:
+def test_the_layout_that_was_found_instead_is_reported_once_for_all_splits(tmp_path: Path, look: Inspect) -> None:
     write_split(tmp_path / "data", "one", [[[1, 2, 10, 12]]])
     with pytest.raises(ConfigError) as raised:
         look(*COCO, "data.root=data")
@@ -278,7 +278,7 @@ def test_what_lies_there_instead_is_told_once_for_all_splits(tmp_path: Path, loo
     assert str(raised.value).count("data.train_split=one") == 1
 
 
-def test_a_missing_image_is_told_with_the_file_that_fits(tmp_path: Path, look: Inspect) -> None:
+def test_a_missing_image_is_reported_with_the_file_that_fits(tmp_path: Path, look: Inspect) -> None:
     for seed, split in enumerate(("train", "val")):
         write_split(tmp_path / "data", split, [[[1, 2, 10, 12]]] * 2, seed)
     (tmp_path / "data" / "train" / "2.jpg").rename(tmp_path / "data" / "train" / "2.JPG")
@@ -287,7 +287,7 @@ def test_a_missing_image_is_told_with_the_file_that_fits(tmp_path: Path, look: I
     assert re.search(r"train, missing image files: nearest to \S+/2\.jpg is \S+/2\.JPG: other letter case", printed)
 
 
-def test_a_class_that_data_classes_lacks_does_not_hide_the_rest(tmp_path: Path, look: Inspect) -> None:
+def test_a_class_missing_in_data_classes_does_not_hide_other_problems(tmp_path: Path, look: Inspect) -> None:
     write_voc(tmp_path, "a", "b", "a")
     options = ["data=voc", f"data.root={tmp_path}", "data.classes=[a]", *VOC_SPLITS]
     problems, _, text = look(*options)
@@ -300,7 +300,7 @@ VOC_SPLITS = [*(f"data.{role}_split=all" for role in ("train", "val", "test")), 
 
 
 def write_voc(root: Path, *names: str) -> Path:
-    """An image with a box of each name; of the last box of a name that is there twice, the sides are turned round."""
+    """Writes an image with a box for each name; where a name occurs twice, its last box has its sides exchanged."""
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / folder).mkdir(parents=True)
     cv2.imwrite(str(root / "JPEGImages" / "x.jpg"), np.zeros((30, 40, 3), np.uint8))
@@ -330,7 +330,7 @@ def test_pictures_are_the_first_two_batches_of_training(tmp_path: Path, look: In
     assert html.count("on a canvas of") == len(captions) == 4
 
 
-# How boxes meet targets
+# Boxes that training assigns no target
 
 
 def boxes_on(canvas: tuple[int, int], boxes: list[list[float]]) -> NetworkBoxes:
@@ -340,8 +340,8 @@ def boxes_on(canvas: tuple[int, int], boxes: list[list[float]]) -> NetworkBoxes:
     )  # fmt: skip
 
 
-def test_locations_inside_are_those_of_the_finest_grid() -> None:
-    """Points at 4, 12, 20, 28: on a side, a point is outside; beyond the canvas there is none."""
+def test_locations_inside_a_box_are_points_of_the_finest_grid() -> None:
+    """Points are at 4, 12, 20, 28: a point on a side is outside, and beyond the canvas there are none."""
     boxes = [[0, 0, 8, 8], [5, 5, 11, 11], [4, 4, 20, 20], [3, 3, 21, 13], [0, 0, 32, 32], [20, 20, 90, 90.0]]
     assert locations_inside(boxes_on((32, 32), boxes)).tolist() == [1, 0, 1, 6, 16, 1]
     random = torch.rand(200, 4, generator=torch.Generator().manual_seed(0)) * 100
@@ -354,19 +354,19 @@ def test_locations_inside_are_those_of_the_finest_grid() -> None:
 EVERYWHERE_AND_CENTRE = Targets({}, {"the whole box": None, "centre sampling 1.5": 1.5})
 
 
-def test_a_box_is_without_location_where_the_assignment_gives_it_none() -> None:
-    """The first holds no point, the second's only point goes to the smaller third."""
+def test_a_box_without_assigned_points_is_counted() -> None:
+    """The first box holds no point; the second's only point is assigned to the smaller third box."""
     boxes = boxes_on((64, 64), [[5, 5, 11, 11], [8, 8, 17, 17], [9, 9, 16, 16], [20, 20, 60, 60]])
     assert coverage._unassigned(boxes, np.arange(4), EVERYWHERE_AND_CENTRE).tolist() == [[True, True, False, False]] * 2
 
 
-def test_centre_sampling_can_leave_a_box_without_location_alone() -> None:
-    """Both boxes have their centre at (32, 32); the small one takes the four points within 12 pixels of it."""
+def test_centre_sampling_can_leave_a_box_without_a_location() -> None:
+    """Both boxes have their centre at (32, 32); the small one is assigned the four points within 12 pixels of it."""
     boxes = boxes_on((64, 64), [[0, 0, 64, 64], [24, 24, 40, 40]])
     assert coverage._unassigned(boxes, np.arange(2), EVERYWHERE_AND_CENTRE).tolist() == [[False, False], [True, False]]
 
 
-def test_boxes_meet_the_size_ranges_of_the_chosen_model() -> None:
+def test_boxes_are_matched_with_the_size_ranges_of_the_chosen_model() -> None:
     module = SimpleNamespace(loss=FCOSLoss(size_ranges=((-1.0, 4.0), (4.0, 5.0), (5.0, 6.0), (6.0, 7.0), (7.0, 8.0))))
     boxes = boxes_on((64, 64), [[24, 24, 40, 40], [0, 0, 64, 64]])
     assert coverage._unassigned(boxes, np.arange(2), coverage.Targets.of()).any(dim=1).tolist() == [False, True]
@@ -374,7 +374,7 @@ def test_boxes_meet_the_size_ranges_of_the_chosen_model() -> None:
 
 
 def test_everything_but_the_assignment_is_exact_over_all_boxes(tmp_path: Path) -> None:
-    """At twice the size: 60 x 40 becomes 120 x 80 on a canvas of 128 x 96."""
+    """Images are doubled: 60 x 40 becomes 120 x 80 on a canvas of 128 x 96."""
     write_split(tmp_path, "train", [[[1, 2, 20, 20], [3, 3, 2, 2]], [], [[8, 8, 16, 16]], [[0, 0, 60, 40]]])
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -385,7 +385,7 @@ def test_everything_but_the_assignment_is_exact_over_all_boxes(tmp_path: Path) -
     assert whole.extents.tolist() == [[40, 40], [4, 4], [32, 32], [120, 80]]
     assert whole.locations.tolist()[1:3] == [0, 16]
     assert (whole.images, whole.sampled_images, whole.sample.tolist()) == (3, 3, [0, 1, 2, 3])
-    # Centred between cells, the box of 32 lies in the anchor of 32 x 2^(1/3) four pixels beside it.
+    # The box of 32 is centred between cells, inside the anchor of 32 x 2^(1/3) whose centre is four pixels away.
     assert whole.best_iou["RetinaNet"][2] == pytest.approx(2 ** (-2 / 3))
     part = cover(survey, module.resize_rule, "train", 1, 0, lambda items, total: items, Targets.of())
     assert (part.images, part.sampled_images) == (3, 1)
@@ -401,7 +401,7 @@ def test_everything_but_the_assignment_is_exact_over_all_boxes(tmp_path: Path) -
     assert whole.alternatives[-1].without_location == float((doubled.locations == 0).mean())
 
 
-def test_what_the_chosen_model_matches_boxes_with_comes_first_under_its_own_name() -> None:
+def test_the_matching_of_the_chosen_model_is_listed_first_by_name() -> None:
     def targets(*overrides: str) -> Targets:
         return Targets.of(built(composed("data=shapes", "model/backbone=mobilenet_v2", *overrides), device="meta"))
 
@@ -423,8 +423,8 @@ def test_what_the_chosen_model_matches_boxes_with_comes_first_under_its_own_name
     assert next(iter(targets("model=faster_rcnn", *one_map).anchors)) == f"this model: {published[2]}"
 
 
-def test_the_chosen_model_is_marked_in_the_tables_and_alone_advised_on(tmp_path: Path, look: Inspect) -> None:
-    """On 64 pixels boxes of 2 x 30 fit no anchor and hold no location."""
+def test_the_chosen_model_is_marked_in_the_tables_and_only_it_gets_advice(tmp_path: Path, look: Inspect) -> None:
+    """On 64 pixels boxes of 2 x 30 match no anchor and hold no location."""
     write_split(tmp_path, "train", [[[5, 2, 2, 30], [30, 2, 2, 30]]])
     write_split(tmp_path, "val", [[[1, 2, 20, 20]]], seed=1)
     _, _, text = look(*COCO, f"data.root={tmp_path}")

@@ -1,4 +1,4 @@
-"""What is printed, when nobody reads it any more: `train.py | head`."""
+"""Printing when the reader of the output has ended, as in `train.py | head`."""
 
 import logging
 import os
@@ -11,7 +11,7 @@ from boxwright.runs.log import Console, end_with_reader
 
 
 def without_reader(do: Callable[[], object], folder: Path) -> tuple[int, str]:
-    """The exit code of a process whose standard output nobody reads, and what it said on standard error."""
+    """The exit code of a process whose standard output nobody reads, and its standard error."""
     read, write = os.pipe()
     os.close(read)
     process = os.fork()
@@ -31,7 +31,7 @@ def without_reader(do: Callable[[], object], folder: Path) -> tuple[int, str]:
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), (folder / "stderr").read_text()
 
 
-def test_a_run_goes_on_without_a_word(tmp_path):
+def test_a_run_continues_silently(tmp_path):
     def log_and_print() -> None:
         log = logging.Logger("run")
         log.addHandler(Console())
@@ -42,7 +42,7 @@ def test_a_run_goes_on_without_a_word(tmp_path):
     assert without_reader(log_and_print, tmp_path) == (0, "")
 
 
-def test_what_only_prints_ends_without_a_word(tmp_path):
+def test_a_script_that_only_prints_ends_silently(tmp_path):
     def print_help() -> None:
         end_with_reader()
         print("help", flush=True)

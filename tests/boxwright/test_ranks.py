@@ -1,4 +1,4 @@
-"""A rank that was killed is told of, and kept as the reason of the run's failure, before Lightning ends everything."""
+"""A killed rank is reported, and kept as the reason of the run's failure, before Lightning ends all processes."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from boxwright.ranks import Ranks
 
 
 def watched(folder: Path, monkeypatch: pytest.MonkeyPatch, *commands: str) -> list[subprocess.Popen[bytes]]:
-    """Processes that end as their commands say, of a run in a folder."""
+    """Watches processes that end as their commands say, for a run in a folder."""
     monkeypatch.setattr(ranks, "_EVERY", 0.01)
     processes = [subprocess.Popen(["sh", "-c", command]) for command in commands]
     trainer = SimpleNamespace(strategy=SimpleNamespace(launcher=SimpleNamespace(procs=processes)))
@@ -39,7 +39,7 @@ def test_a_killed_rank_is_the_reason_with_a_lack_of_memory_as_its_likely_cause(t
 
 
 @pytest.mark.parametrize("command", ["exit 0", "exit 3"])
-def test_a_rank_that_ends_by_itself_has_said_why(command, tmp_path, monkeypatch):
+def test_a_rank_that_ends_by_itself_keeps_its_own_reason(command, tmp_path, monkeypatch):
     (process,) = watched(tmp_path, monkeypatch, command)
     for thread in threading.enumerate():
         if thread.name == "ranks":
@@ -48,6 +48,6 @@ def test_a_rank_that_ends_by_itself_has_said_why(command, tmp_path, monkeypatch)
     assert not (tmp_path / "failed.json").exists()
 
 
-def test_a_run_on_one_device_has_none_to_watch(tmp_path):
+def test_a_run_on_one_device_watches_no_rank(tmp_path):
     trainer = SimpleNamespace(strategy=SimpleNamespace(launcher=None))
     Ranks(tmp_path).setup(cast(Any, trainer), cast(Any, None), "fit")

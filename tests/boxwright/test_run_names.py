@@ -1,4 +1,4 @@
-"""What the folders of a sweep's jobs are called."""
+"""Names of the folders of a sweep's jobs."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from boxwright.runs.names import job_folder, safe_name
     ("overrides", "left_out", "folder"),
     [
         (["data.resize=667"], [], "data.resize=667"),
-        (["model.lr=0.1", "data.resize=667"], [], "data.resize=667,model.lr=0.1"),  # in any order the same
+        (["model.lr=0.1", "data.resize=667"], [], "data.resize=667,model.lr=0.1"),  # the order does not matter
         (["data.resize=667", "name=a", "data.root=/data/x"], ["name", "data.root"], "data.resize=667"),
         (["model/backbone=resnet18"], [], "model.backbone=resnet18"),
         (["trainer.devices=2"], ["trainer.devices"], "defaults"),
@@ -34,12 +34,12 @@ def test_a_name_never_nests_and_never_needs_quotes(override):
     assert not set(name) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.,=+-")
 
 
-def test_names_that_had_to_be_changed_stay_apart():
+def test_names_that_had_to_be_changed_stay_different():
     assert job_folder(["data.root=/data/x"], []) != job_folder(["data.root=data-x"], [])
     assert job_folder(["data.root=/data/x"], []).startswith("data.root=-data-x-")
 
 
-def test_many_overrides_give_a_short_name_that_is_always_the_same_and_no_others():
+def test_many_overrides_give_a_short_name_that_is_reproducible_and_unique():
     long = [f"group{number}.key=value" for number in range(50)]
     name = job_folder(long, [])
     assert len(name) <= 110  # file systems take 255 bytes, W&B 128 characters

@@ -1,4 +1,4 @@
-"""The rule that scales a schedule, and what may change when a run is resumed."""
+"""Scaling of a schedule to the batch size, and which settings may change when a run is resumed."""
 
 import json
 import os
@@ -40,11 +40,11 @@ def test_eight_images_a_step_take_half_the_rate_and_twice_the_steps():
     assert (cfg.trainer.max_steps, cfg.trainer.val_check_interval) == (180000, 15000)
     for schedule in (cfg.schedule, cfg.model.schedule):
         assert schedule.warmup_steps == 1000
-        assert schedule.milestones == [120000, 160000, 0.5]  # a fraction of the run stays one
+        assert schedule.milestones == [120000, 160000, 0.5]  # a fraction of the run stays a fraction
 
 
 @pytest.mark.parametrize(("at", "expected"), [(500, 1000), (0.5, 0.5), (None, None)])
-def test_the_step_at_which_a_run_goes_back_to_its_best_is_scaled_and_a_fraction_is_not(at, expected):
+def test_the_step_of_back_to_best_is_scaled_but_not_a_fraction(at, expected):
     cfg = scaled(config(data__batch_size=8, callbacks={"back_to_best": {"at": at}}))
     assert cfg.callbacks.back_to_best.at == expected
 
@@ -55,7 +55,7 @@ def test_sixty_four_images_a_step_take_four_times_the_rate():
     assert (cfg.trainer.max_steps, cfg.schedule.warmup_steps) == (22500, 125)
 
 
-def test_what_has_no_length_is_not_scaled():
+def test_unset_lengths_are_not_scaled():
     cfg = scaled(config(data__batch_size=4, trainer__max_steps=-1, trainer__val_check_interval=None))
     assert (cfg.trainer.max_steps, cfg.trainer.val_check_interval) == (-1, None)
 
@@ -88,7 +88,7 @@ def test_a_harmless_difference_takes_effect_on_resume():
         ("trainer.max_stepz=1", {}, "no such key"),
     ],
 )
-def test_what_could_not_take_effect_exactly_is_refused_on_resume(override, changes, says):
+def test_a_change_that_could_not_take_full_effect_is_refused_on_resume(override, changes, says):
     with pytest.raises(ConfigError, match=says):
         resumed(override, **changes)
 
@@ -108,7 +108,7 @@ def test_a_value_that_a_new_run_would_refuse_is_refused_on_resume(key, value, sa
         resumed(f"{key}={value}", **{key.replace(".", "__"): value})
 
 
-def test_what_is_left_out_of_a_resumed_run_is_gone():
+def test_a_callback_removed_on_resume_is_gone():
     stored, chosen = (config(callbacks={"pictures": {"keep": 3}, "log": {}}) for _ in range(2))
     del chosen.callbacks.pictures
     assert list(with_overrides(stored, chosen, ["~callbacks.pictures"]).callbacks) == ["log"]
@@ -121,7 +121,7 @@ def test_the_same_command_finds_its_run_again_with_the_precision_that_was_chosen
         same_config(stored, config(model__lr=0.02), tmp_path)
 
 
-def test_a_run_of_an_earlier_version_goes_on_without_a_key_that_came_later(tmp_path, monkeypatch):
+def test_a_run_of_an_earlier_version_continues_without_a_newer_key(tmp_path, monkeypatch):
     stored, now = config(), config()
     with open_dict(now):
         now.compile = False
@@ -137,7 +137,7 @@ def test_a_run_of_an_earlier_version_goes_on_without_a_key_that_came_later(tmp_p
     ("changes", "remedy"),
     [({}, "trainer.max_steps"), ({"trainer__max_steps": -1, "trainer__max_epochs": 3}, "trainer.max_epochs")],
 )
-def test_a_finished_run_goes_on_only_when_it_is_made_longer(changes, remedy, tmp_path):
+def test_a_finished_run_continues_only_when_it_is_made_longer(changes, remedy, tmp_path):
     file = tmp_path / "finished.json"
     file.write_text(json.dumps({"step": 90000, "epoch": 3}))
     with pytest.raises(ConfigError, match=f"a larger {remedy}"):
@@ -181,7 +181,7 @@ def test_a_new_run_that_fails_before_it_trains_leaves_no_folder(tmp_path, monkey
     assert (folder / "failed.json").exists() == told
 
 
-def test_the_newest_unfinished_run_that_has_begun_is_the_last(tmp_path, monkeypatch):
+def test_last_is_the_newest_unfinished_run_with_a_checkpoint(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for i, name in enumerate(("a", "b", "c", "d")):
         folder = Path("runs", "t", name)
@@ -202,7 +202,7 @@ def test_ranks_of_a_scheduler_agree_on_the_folder_by_the_jobs_number(monkeypatch
     assert names.run_folder("t", None, "now") == "runs/t/job-17"
 
 
-def test_a_batch_that_devices_do_not_divide_is_refused_with_the_nearest_that_they_do():
+def test_a_batch_not_divisible_by_the_devices_is_refused_with_the_nearest_divisible_sizes():
     cfg = OmegaConf.create(
         {"data": {"batch_size": 15}, "trainer": {"devices": 2, "num_nodes": 1, "accumulate_grad_batches": 2}}
     )
@@ -220,7 +220,7 @@ def test_a_batch_that_devices_do_not_divide_is_refused_with_the_nearest_that_the
         ("model.backbone.weights=data/r50.pth", r"weights=data/r50\.pth \(here\): \S+/data/r50\.pth does not exist"),
     ],
 )
-def test_a_path_that_leads_nowhere_is_refused_before_anything_is_imported(monkeypatch, tmp_path, line, says):
+def test_a_missing_path_is_refused_before_anything_is_imported(monkeypatch, tmp_path, line, says):
     (tmp_path / "data" / "coco").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(paths, "origin", lambda key: "here")
@@ -235,7 +235,7 @@ def test_a_path_that_leads_nowhere_is_refused_before_anything_is_imported(monkey
         refuse_missing_paths(cfg)
 
 
-def test_a_folder_that_is_made_and_weights_that_others_replace_may_be_missing(monkeypatch, tmp_path):
+def test_a_generated_folder_and_weights_that_are_replaced_may_be_missing(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "best.ckpt").touch()
     cfg = OmegaConf.create(
@@ -259,17 +259,17 @@ def test_a_folder_keeps_the_overrides_of_every_command_and_the_choices_of_the_fi
 
     command("model=retinanet", "data.resize=400", resumed=False, model="retinanet")
     command("model=retinanet", "data.resize=400", resumed=False, model="retinanet")
-    command("resume=last", "trainer.max_steps=9", resumed=True, model="fcos")  # the default of a command without it
+    command("resume=last", "trainer.max_steps=9", resumed=True, model="fcos")  # the default model, not chosen
     assert json.loads(file.read_text()) == {
         "overrides": ["model=retinanet", "data.resize=400", "trainer.max_steps=9"],
         "choices": {"model": "retinanet"},
     }
     file.write_text(json.dumps({"overrides": ["model.low_quality=false"], "choices": {"model": "retinanet"}}))
-    command("resume=last", resumed=True, model="fcos")  # a run that an earlier version began
+    command("resume=last", resumed=True, model="fcos")  # a run that an earlier version started
     assert json.loads(file.read_text())["overrides"] == ["model.loss.allow_low_quality=false"]
 
 
-def test_the_first_reason_of_a_failure_counts_and_users_mistakes_need_no_class(tmp_path):
+def test_the_first_reason_of_a_failure_is_kept_and_users_mistakes_need_no_class(tmp_path):
     assert failure_reason(ConfigError("a is wrong")) == "a is wrong"
     assert failure_reason(KeyError("a")) == "KeyError: 'a'"
     assert keep_failure(tmp_path, "the first") == "the first"

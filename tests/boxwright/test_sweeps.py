@@ -1,4 +1,4 @@
-"""What a sweep's jobs have in common, the command of each, and how the process of one ends."""
+"""The jobs of a sweep: what they have in common, the command of each, and how their processes end."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def test_swept_devices_are_in_a_jobs_folder():
     assert jobs(cfg, "trainer.devices=2").hydra.sweep.subdir == "trainer.devices=2"
 
 
-def test_jobs_of_several_models_share_a_name_and_with_it_folder_and_group():
+def test_jobs_of_several_models_share_name_folder_and_group():
     cfg, _ = started("model=fcos,retinanet", "data.resize=400,500")
     assert cfg.name == "fcos-coco+retinanet-coco"
     assert "name='fcos-coco+retinanet-coco'" in cfg.hydra.overrides.task
@@ -73,14 +73,14 @@ def test_jobs_of_several_models_share_a_name_and_with_it_folder_and_group():
     assert job.logger.wandb.group == "fcos-coco+retinanet-coco"
 
 
-def test_a_name_that_was_given_or_that_all_jobs_have_is_left():
+def test_a_given_name_or_one_that_all_jobs_share_is_kept():
     assert started("model=fcos,retinanet", "name=mine")[0].name == "mine"
     cfg, _ = started("model=fcos", "data.resize=400,500")
     assert not any(line.startswith("name") for line in cfg.hydra.overrides.task)
 
 
 @pytest.mark.parametrize("override", ["resume=last", "name=a,b"])
-def test_what_jobs_cannot_have_is_refused_before_the_first(override, capsys):
+def test_settings_that_jobs_cannot_have_are_refused_before_the_first_job(override, capsys):
     with pytest.raises(SystemExit) as stop:
         started("data.resize=400,500", override)
     assert stop.value.code == 2
@@ -105,7 +105,7 @@ def test_a_jobs_command_is_that_of_a_single_run_in_its_folder(monkeypatch, tmp_p
     ]  # fmt: skip
 
 
-def test_a_failure_is_told_and_kept_from_hydra(capsys):
+def test_a_failure_is_reported_and_hidden_from_hydra(capsys):
     cfg, sweep = started("data.resize=400,500")
     job = jobs(cfg, "data.resize=500")
     OmegaConf.update(job, "hydra.mode", "MULTIRUN", force_add=True)
@@ -113,7 +113,7 @@ def test_a_failure_is_told_and_kept_from_hydra(capsys):
     returned = JobReturn(status=JobStatus.FAILED)
     returned.return_value = JobError("no memory")
     sweep.on_job_end(job, returned)
-    assert returned.return_value != returned.return_value  # nan, which a sweeper that searches takes for a failure
+    assert returned.return_value != returned.return_value  # nan, which optimizing sweepers treat as a failure
     assert "job 2 of 2: data.resize=500 failed: no memory" in capsys.readouterr().out
 
 
@@ -125,7 +125,7 @@ def test_a_failure_is_told_and_kept_from_hydra(capsys):
         ({"score": 0.25, "score_of": "val/AP"}, "val/AP 25.00 %"),
     ],
 )
-def test_a_finished_job_tells_its_score_and_of_what_it_is(results, said, tmp_path, capsys):
+def test_a_finished_job_reports_its_score_and_metric(results, said, tmp_path, capsys):
     cfg, sweep = started("data.resize=400,500", "callbacks.checkpoints.monitor=val/AP_large")
     job = jobs(cfg, "data.resize=500", "callbacks.checkpoints.monitor=val/AP_large")
     OmegaConf.update(job, "hydra.mode", "MULTIRUN", force_add=True)
@@ -144,7 +144,7 @@ def follow(script: str) -> tuple[int, int | None]:
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_a_job_is_told_of_a_signal_and_its_code_is_awaited(signum, code, tmp_path):
+def test_a_job_is_sent_the_signal_and_its_exit_code_is_awaited(signum, code, tmp_path):
     ready = tmp_path / "ready"
     handler = f"signal.signal({int(signum)}, lambda *_: sys.exit({code}))"
     script = f"import pathlib, signal, sys, time; {handler}; pathlib.Path({str(ready)!r}).touch(); time.sleep(20)"
@@ -180,7 +180,7 @@ def test_nothing_of_a_failed_job_stays_behind(tmp_path):
 
 
 def is_at_work(pid: int) -> bool:
-    """A process that has ended may wait as a zombie for who asks for its code."""
+    """Whether a process runs; an ended one may remain as a zombie until its exit code is read."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -193,7 +193,7 @@ def test_a_job_that_was_killed_failed_by_that_signal(tmp_path):
     assert "SIGKILL" in json.loads((tmp_path / "failed.json").read_text())["reason"]
 
 
-def test_the_reason_that_a_job_gave_itself_counts(tmp_path):
+def test_the_reason_that_a_job_gave_itself_is_kept(tmp_path):
     keep_failure(tmp_path, "the loss is not finite")
     with pytest.raises(JobError, match="not finite"):
         _results(tmp_path, 1)

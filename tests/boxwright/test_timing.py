@@ -1,4 +1,4 @@
-"""Milliseconds per image: what is run, how often, and what is left out."""
+"""Milliseconds per image: which images are run, how often, and which are skipped."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +13,7 @@ from datamodules.batch import Batch, ImageInfo
 
 
 class Images:
-    """A data module of images of given heights; a height of 0 can't be read."""
+    """A data module of images of given heights; an image of height 0 cannot be read."""
 
     def __init__(self, heights: list[int]) -> None:
         self.heights = heights
@@ -29,7 +29,7 @@ class Images:
 
 
 class Clock(nn.Module):
-    """Counts what it is run on; each pass takes as many seconds as its image has rows."""
+    """A detector that records its batches and is the clock: each pass takes as many seconds as its image has rows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,29 +71,29 @@ def measured(clock: Clock, heights: list[int], most: int = 32, seconds: float = 
         return ms_per_image(clock, trainer, Images(heights))  # pyright: ignore[reportArgumentType]
 
 
-def test_it_is_the_median_of_single_images_and_says_how_it_was_taken(clock):
+def test_the_speed_is_the_median_of_single_images_with_its_conditions(clock):
     speed = measured(clock, [32, 64, 64, 96, 32])
     assert speed["ms_per_image"] == 64_000
     assert (speed["images"], speed["batch"], speed["precision"]) == (5, 1, "32-true")
     assert speed["device"].startswith("cpu (")
 
 
-def test_every_canvas_is_run_before_it_counts(clock):
+def test_every_canvas_is_warmed_up_before_it_is_timed(clock):
     measured(clock, [32, 64, 64])
-    assert [len(batch.images[0, 0]) for batch in clock.batches] == [32] * 4 + [64] * 3  # 3 and 1 to warm up
+    assert [len(batch.images[0, 0]) for batch in clock.batches] == [32] * 4 + [64] * 3  # 3 and 1 of them are warm-up
 
 
-def test_it_ends_after_some_seconds_but_not_before_three_images(clock):
+def test_timing_ends_after_some_seconds_but_not_before_three_images(clock):
     assert measured(clock, [32] * 20, seconds=1)["images"] == 3
-    assert measured(clock, [32] * 20, seconds=32 * 10)["images"] == 8  # and three to warm up
+    assert measured(clock, [32] * 20, seconds=32 * 10)["images"] == 8  # after three to warm up
 
 
-def test_it_takes_so_many_images_from_the_whole_split(clock):
+def test_the_timed_images_are_spread_over_the_split(clock):
     measured(clock, [*range(1, 11)], most=3)
     assert list(dict.fromkeys(len(batch.images[0, 0]) for batch in clock.batches)) == [1, 5, 10]
 
 
-def test_what_cannot_be_read_is_left_out(clock):
+def test_unreadable_images_are_not_timed(clock):
     assert measured(clock, [0, 32, 0])["images"] == 1
     with pytest.raises(ValueError, match="no validation image"):
         measured(clock, [0, 0])

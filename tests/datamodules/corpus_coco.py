@@ -1,6 +1,6 @@
-"""COCO annotations as they come: what can be read, and what breaks a rule and must be named.
+"""COCO annotations in many forms: those that can be read, and those that break a rule and must be named.
 
-Every case is a change to a file of two images of 60 x 40 pixels with one sound annotation each.
+Every case changes a file of two images of 60 x 40 pixels with one valid annotation each.
 """
 
 import json
@@ -32,7 +32,7 @@ def sound_coco() -> Content:
 
 
 def changed(path: str, value: Any) -> Content:
-    """A sound file in which e.g. `annotations.1.bbox` has another value; "absent" takes the key out."""
+    """A valid file in which e.g. `annotations.1.bbox` has another value; "absent" removes the key."""
     content: Any = sound_coco()
     node = content
     *above, last = [int(part) if part.isdigit() else part for part in path.split(".")]
@@ -48,7 +48,7 @@ def changed(path: str, value: Any) -> Content:
 
 
 def everywhere(change: Callable[[Any], Any], *keys: str) -> Content:
-    """A sound file in which all values of some keys are changed."""
+    """A valid file in which all values of some keys are changed."""
     content = sound_coco()
     for entries in content.values():
         for entry in entries:
@@ -65,12 +65,12 @@ def annotation(**changes: Any) -> Content:
 
 
 def unmentioned(content: Content) -> Content:
-    """Without the annotation of image 20, whose id is about to be lost."""
+    """A file without the annotation of image 20, whose id a case removes."""
     return {**content, "annotations": content["annotations"][:1]}
 
 
 class Kept(NamedTuple):
-    """What must come of a file that can be read: boxes by image id."""
+    """The boxes that must be read, by image id."""
 
     content: Content
     boxes: dict[int, list[Box]]
@@ -154,7 +154,7 @@ BAD_ENTRIES: dict[str, tuple[Content, str, set[int]]] = {
         for value in (2, "0", "yes", -1)
     },
 }  # fmt: skip
-"""A file's content, what must be said of it, and which images still have their box beside image 10."""
+"""A file's content, the expected message, and the images beside image 10 that keep their box."""
 
 BAD_IMAGES: dict[str, tuple[Content, str, set[int]]] = {
     **{
@@ -186,12 +186,12 @@ BAD_IMAGES: dict[str, tuple[Content, str, set[int]]] = {
         for name in ("x\0.png", "x\0/x.png", "half \ud800.png")
     },
 }  # fmt: skip
-"""A file's content, what must be said of it, and which images are left."""
+"""A file's content, the expected message, and the images that remain."""
 
 NO_FILES = (
     "absent.png", "train_0.png/x.png", "a" * 300 + ".png", "a" * 300 + "/x.png", "..", "./", "/", "/dev/zero",
 )  # fmt: skip
-"""Names of images that lead to no file."""
+"""Image file names that do not exist."""
 
 _DEEP = '{"images": ' + "[" * 100_000
 BAD_JSON: dict[str, tuple[bytes, str]] = {
@@ -212,7 +212,7 @@ BAD_JSON: dict[str, tuple[bytes, str]] = {
     },
     "annotations by image": (json.dumps(changed("annotations", {"10": []})).encode(), "no list 'annotations'"),
 }  # fmt: skip
-"""Bytes of a file that is refused whatever data.on_error says, and what must be said of it."""
+"""Bytes of a file that is refused whatever data.on_error is, and the expected message."""
 
 BAD_CATEGORIES: dict[str, tuple[list[Any], str]] = {
     "an id twice": ([{"id": 7, "name": "b"}, {"id": 7, "name": "a"}], r"several categories of id \[7\]"),
@@ -227,11 +227,11 @@ BAD_CATEGORIES: dict[str, tuple[list[Any], str]] = {
     "an empty name": ([{"id": 7, "name": " "}], "category of id 7 and name ' '"),
     "names alone": (["a", "b"], "category of id None and name None"),
 }
-"""Categories that are refused whatever data.on_error says, and what must be said of them."""
+"""Categories that are refused whatever data.on_error is, and the expected message."""
 
 
 def write_content(root: Path, content: Content | bytes) -> Path:
-    """Two images, of which annotations/instances_train.json says `content`."""
+    """Writes two images, and `content` as annotations/instances_train.json."""
     write_coco(root, [(40, 60)] * 2, [[], []])
     file = root / "annotations" / "instances_train.json"
     file.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())

@@ -1,7 +1,7 @@
-"""Image files as they come: one picture in every form that can be read, and files that can't be.
+"""Image files in many forms: one picture in every form that can be read, and files that cannot be read.
 
-A form is bytes, the pixels that they stand for, and by how much a decoder may miss them. A broken file is a function
-that puts it at a path, and what must be said of it.
+A form has bytes, the pixels that they encode, and the tolerance of a decoder. A broken file has a function that writes
+it to a path, and the expected message.
 """
 
 import io
@@ -22,7 +22,7 @@ _LOSSY = 6
 
 
 def _picture() -> np.ndarray:
-    """No two of its mirror images and rotations are alike, grey or coloured."""
+    """An image, grey or coloured, that differs from all its mirror images and rotations."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     return np.stack([x * 255 // (WIDTH - 1), y * 200 // (HEIGHT - 1), np.full(SIZE, 90)], axis=-1).astype(np.uint8)
 
@@ -53,7 +53,7 @@ def _three(grey: np.ndarray) -> np.ndarray:
 
 
 def _without_adobe_marker(data: bytes) -> bytes:
-    """Of a CMYK JPEG; decoders take it for inverted all the same."""
+    """A CMYK JPEG without its Adobe marker; decoders take it as inverted all the same."""
     out, position = data[:2], 2
     while data[position + 1] != 0xDA:
         end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
@@ -63,7 +63,7 @@ def _without_adobe_marker(data: bytes) -> bytes:
 
 
 def _sixteen_bits(pixels: np.ndarray) -> bytes:
-    ramp = pixels.astype(np.uint16) * 256 + 200  # the low byte may not change the high one
+    ramp = pixels.astype(np.uint16) * 256 + 200  # the low byte must not change the high byte
     return cv2.imencode(".png", ramp[..., ::-1] if ramp.ndim == 3 else ramp)[1].tobytes()
 
 
@@ -120,7 +120,7 @@ def _of(data: bytes) -> Callable[[Path], object]:
 
 
 def _claims_65535() -> tuple[bytes, bytes]:
-    """A PNG and a JPEG with little behind large headers."""
+    """A PNG and a JPEG whose headers state large sizes, with little data."""
     png = b"\x89PNG\r\n\x1a\n"
     for kind, content in (
         (b"IHDR", struct.pack(">IIBBBBB", 65535, 65535, 8, 2, 0, 0, 0)),
@@ -192,7 +192,7 @@ NAMES = {
 
 @contextmanager
 def unprivileged() -> Iterator[None]:
-    """Root may read everything; so not as root."""
+    """Runs as another user than root, who may read every file."""
     root = os.geteuid() == 0
     if root:
         os.seteuid(65534)

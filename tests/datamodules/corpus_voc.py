@@ -1,6 +1,6 @@
-"""Pascal VOC annotations as they come: what can be read, and what breaks a rule and must be named.
+"""Pascal VOC annotations in many forms: those that can be read, and those that break a rule and must be named.
 
-Every case is the file `x.xml` of an image of 40 x 30 pixels, beside a sound one.
+Every case is the file `x.xml` of an image of 40 x 30 pixels, beside a valid one.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ Box = list[float]
 
 
 class Reading(NamedTuple):
-    """What must come of a file that can be read."""
+    """What must be read from the file."""
 
     data: bytes
     boxes: list[Box]
@@ -101,7 +101,7 @@ BAD_XML: dict[str, tuple[bytes, str]] = {
     "bytes that its encoding lacks": (declared("Shift_JIS", "\xa0\xff", "latin-1"), "shift_jis.*not sound XML"),
     "a web page": (b"<html><body>404 Not Found</body></html>", "<html> instead of <annotation>.*holds something else"),
 }  # fmt: skip
-"""Bytes of a file, and what must be said of it."""
+"""Bytes of a file, and the expected message."""
 
 NO_BOX = "<object><name>a</name></object>"
 BAD_OBJECTS: dict[str, tuple[str, str]] = {
@@ -121,11 +121,11 @@ BAD_OBJECTS: dict[str, tuple[str, str]] = {
     "with an empty name": (voc_object("  ", "1 1 9 9"), "has no name"),
     "with a doubtful difficult": (SOUND.replace("<difficult>0<", "<difficult>perhaps<"), "'perhaps'.*neither 0 nor 1"),
 }
-"""Text of a file's second object, and what must be said of it."""
+"""Text of a file's second object, and the expected message."""
 
 
 def write_xml(root: Path, data: bytes) -> Path:
-    """The file of image `x`, in a folder that has a sound image `sound` as well."""
+    """Writes the file of image `x` into a folder that also has a valid image `sound`."""
     write_voc(root, {"sound": SOUND, "x": ""})
     file = root / "Annotations" / "x.xml"
     file.write_bytes(data)

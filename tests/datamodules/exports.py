@@ -29,7 +29,7 @@ def text(file: Path, content: str) -> None:
 
 
 def coco_json(file: Path, names: list[str], first_category: int = 1, heading: str | None = None) -> None:
-    """COCO's instances; with a `heading`, a category 0 that has no boxes, as Roboflow writes it."""
+    """COCO's instances file; `heading` adds a category 0 without boxes, as Roboflow does."""
     categories = [
         {"id": first_category + i, "name": name, "supercategory": heading or ""} for i, name in enumerate(NAMES)
     ]
@@ -99,13 +99,13 @@ def roboflow_csv(root: Path) -> None:
 
 
 def cvat_coco(root: Path) -> None:
-    """Of a task: one subset, `default`."""
+    """An export of a task: one subset, `default`."""
     images(root / "images" / "default", "a.jpg", "b.jpg")
     coco_json(root / "annotations" / "instances_default.json", ["a.jpg", "b.jpg"])
 
 
 def cvat_coco_project(root: Path) -> None:
-    """Of a project with subsets; images of earlier versions have no folder of their subset."""
+    """An export of a project with subsets; images of earlier versions are in no subset folder."""
     images(root / "images", "a.jpg", "b.jpg")
     coco_json(root / "annotations" / "instances_Train.json", ["a.jpg"])
     coco_json(root / "annotations" / "instances_Validation.json", ["b.jpg"])
@@ -145,7 +145,7 @@ def cvat_xml(root: Path) -> None:
 
 
 def label_studio_coco(root: Path) -> None:
-    """Paths from the folder, categories and images from 0, all in one file."""
+    """Paths relative to the folder, categories and images numbered from 0, all in one file."""
     images(root / "images", "1f-a.jpg", "2e-b.jpg")
     coco_json(root / "result.json", ["images/1f-a.jpg", "images/2e-b.jpg"], first_category=0)
 
@@ -200,7 +200,7 @@ def packed(root: Path) -> None:
 
 
 def plain_coco(root: Path) -> None:
-    """A layout of one's own, a folder further down than it was thought to be, with characters that need quotes."""
+    """An unusual layout, one folder deeper than `data.root`, with characters that need quotes."""
     home = root / "my data"
     images(home / "imgs", "a.jpg", "b.jpg")
     coco_json(home / "cells-train.json", ["a.jpg"])
@@ -208,7 +208,7 @@ def plain_coco(root: Path) -> None:
 
 
 def devkit(root: Path) -> None:
-    """VOCdevkit, a folder further down."""
+    """VOCdevkit, one folder deeper than `data.root`."""
     home = root / "VOCdevkit" / "VOC2012"
     cvat_voc(home)
     (home / "labelmap.txt").unlink()
@@ -230,7 +230,7 @@ READ: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "labelimg": (labelimg, "Pascal VOC's XML (a.xml) without the lists of ImageSets/Main", "voc"),
     "plain_coco": (plain_coco, "COCO annotations, my data/cells-{split}.json", "coco"),
 }
-"""Those that the settings of the message read, how it names them, and the reader."""
+"""Layouts that can be read with the message's settings: how to write them, their name in the message, the reader."""
 
 NOT_READ: dict[str, tuple[Callable[[Path], None], str]] = {
     "roboflow_voc": (roboflow_voc, "a Pascal VOC export of Roboflow (train/a_jpg.rf.1.xml), .* format COCO"),
@@ -245,7 +245,7 @@ NOT_READ: dict[str, tuple[Callable[[Path], None], str]] = {
     "labelme": (labelme, "a file of LabelMe for each image (a.json), .* docs/data.md"),
     "packed": (packed, "an archive (cells.zip), .* unpack it"),
 }
-"""Those that are named, with what makes them readable."""
+"""Layouts that cannot be read: how to write them, and the message with a way to convert them."""
 
 if __name__ == "__main__":
     for name, made in {**READ, **NOT_READ}.items():

@@ -1,4 +1,4 @@
-"""Every annotation is read right, or named with file, number and remedy, and left out where that was asked for."""
+"""Every annotation is read correctly, or named with file, number and remedy, and skipped where that was asked for."""
 
 import json
 import re
@@ -33,14 +33,14 @@ REMEDY = "or set data.on_error=skip to skip it"
 
 
 def refused(data: DetectionDataModule, says: str) -> str:
-    """The message, one line for each problem."""
+    """The message, with one line for each problem."""
     with pytest.raises(ValueError, match=re.compile(says, re.DOTALL)) as error:
         data.setup()
     return str(error.value)
 
 
 def skipped(data: DetectionDataModule, says: str) -> Truth:
-    """What is left, after one problem was told of, listed and counted."""
+    """The data without the one bad annotation, which was reported, listed and counted."""
     with pytest.warns(UserWarning, match="skipped: 1 problem in") as told:
         data.setup()
     (warning,) = {str(w.message) for w in told if ", skipped" in str(w.message)}
@@ -52,7 +52,7 @@ def skipped(data: DetectionDataModule, says: str) -> Truth:
 
 
 def read(data: DetectionDataModule, filled: str = "") -> Truth:
-    """What is read without a problem; the warning says what was filled in."""
+    """The data of a file without problems; its warning names the values that were filled in."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         data.setup()
@@ -100,13 +100,13 @@ def test_a_bad_object_of_a_voc_file_is_named_by_its_number(tmp_path: Path, entry
     assert boxes_by_image(skipped(voc(tmp_path, on_error="skip"), says)) == {"sound": ONE, "x": ONE * 2}
 
 
-def test_a_voc_file_in_place_of_which_lies_a_folder_is_named(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_a_voc_file_is_named(tmp_path: Path) -> None:
     write_xml(tmp_path, b"").unlink()
     (tmp_path / "Annotations" / "x.xml").mkdir()
     refused(voc(tmp_path), r"x\.xml .*Is a directory")
 
 
-def test_a_voc_file_of_twenty_thousand_levels_is_read(tmp_path: Path) -> None:
+def test_a_voc_file_with_twenty_thousand_nested_elements_is_read(tmp_path: Path) -> None:
     write_xml(tmp_path, xml("<a>" * 20_000 + SOUND + "</a>" * 20_000))
     assert boxes_by_image(read(voc(tmp_path)))["x"] == ONE
 
@@ -118,7 +118,7 @@ def test_an_object_of_an_unknown_class_is_named_by_image_and_number(tmp_path: Pa
         assert "data.other_classes=drop" in message
 
 
-def test_a_class_of_which_every_object_was_left_out_is_no_unknown_class(tmp_path: Path) -> None:
+def test_a_class_whose_objects_are_all_skipped_is_not_an_unknown_class(tmp_path: Path) -> None:
     write_xml(tmp_path, xml(SOUND + voc_object("zebra", "41 1 45 5")))
     assert boxes_by_image(skipped(voc(tmp_path, on_error="skip"), "outside the image"))["x"] == ONE
 
@@ -165,13 +165,13 @@ def test_image_names_with_spaces_and_in_any_script_are_read(tmp_path: Path) -> N
     assert boxes_by_image(read(voc(tmp_path))).keys() == names
 
 
-def test_a_split_list_that_is_no_text_is_named(tmp_path: Path) -> None:
+def test_a_split_list_that_is_not_text_is_named(tmp_path: Path) -> None:
     write_xml(tmp_path, xml(SOUND))
     (tmp_path / "ImageSets" / "Main" / "trainval.txt").write_bytes("Käfer\n".encode("latin-1"))
     refused(voc(tmp_path), r"trainval\.txt is not text in UTF-8.*save it as UTF-8")
 
 
-def test_a_root_that_is_wrong_or_lacks_folders_is_told_with_what_there_is(tmp_path: Path) -> None:
+def test_a_root_that_is_wrong_or_lacks_folders_is_reported_with_what_is_there(tmp_path: Path) -> None:
     refused(voc(tmp_path / "none"), r"none at all under .*none, which does not exist: check data\.root")
     root = tmp_path / "root"
     write_xml(root, xml(SOUND))
@@ -194,8 +194,8 @@ def test_a_root_that_is_wrong_or_lacks_folders_is_told_with_what_there_is(tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["voc", "coco"])
-def test_a_size_that_lies_is_found_when_the_image_is_read(tmp_path: Path, kind: str) -> None:
-    """The set-up opens no image that has a size: 118 287 of them would take minutes."""
+def test_a_wrong_stated_size_is_found_when_the_image_is_read(tmp_path: Path, kind: str) -> None:
+    """Set-up opens no image whose size is stated: with 118 287 of them it would take minutes."""
     if kind == "voc":
         write_xml(tmp_path, xml(SOUND, "<size><width>44</width><height>33</height></size>"))
     else:
@@ -237,7 +237,7 @@ def test_a_bad_annotation_is_named_by_its_number(tmp_path: Path, content: Any, s
 
 
 @pytest.mark.parametrize(("content", "says", "left"), BAD_IMAGES.values(), ids=BAD_IMAGES)
-def test_a_bad_image_is_named_once_and_left_out_with_its_annotations(
+def test_a_bad_image_is_named_once_and_skipped_with_its_annotations(
     tmp_path: Path, content: Any, says: str, left: set[int]
 ) -> None:
     file = write_content(tmp_path, content)
@@ -250,8 +250,8 @@ def test_a_bad_image_is_named_once_and_left_out_with_its_annotations(
 
 
 @pytest.mark.parametrize("name", NO_FILES)
-def test_a_file_name_that_leads_to_no_file_is_named_and_counts_for_nothing(tmp_path: Path, name: str) -> None:
-    """It stays in the order of the images, in which a file that comes back takes its place."""
+def test_a_missing_image_file_is_named_and_ignored(tmp_path: Path, name: str) -> None:
+    """The image keeps its place in the order of images, so that a file that reappears takes it again."""
     write_content(tmp_path, changed("images.1.file_name", name))
     says = f"missing image files: 1 of 2\n  {re.escape(str(tmp_path))}/train/?{re.escape(name)}\n"
     refused(coco(tmp_path), says.replace(f"{re.escape(str(tmp_path))}/train/?", "") if name[0] == "/" else says)
@@ -265,7 +265,7 @@ def test_a_file_name_that_leads_to_no_file_is_named_and_counts_for_nothing(tmp_p
 
 @pytest.mark.parametrize(("content", "says"), BAD_JSON.values(), ids=BAD_JSON)
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
-def test_a_file_that_is_no_coco_json_is_refused(tmp_path: Path, content: bytes, says: str, on_error: str) -> None:
+def test_a_file_that_is_not_coco_json_is_refused(tmp_path: Path, content: bytes, says: str, on_error: str) -> None:
     file = write_content(tmp_path, content)
     message = refused(coco(tmp_path, on_error=on_error), f"^{re.escape(str(file))} .*{says}")
     assert len(message) < 500
@@ -303,7 +303,7 @@ def test_json_and_names_in_any_script_and_encoding_are_read(tmp_path: Path, enco
     assert len(list(data.val_dataloader())) == 1
 
 
-def test_a_file_name_may_lead_out_of_the_image_folder(tmp_path: Path) -> None:
+def test_a_file_name_may_point_outside_the_image_folder(tmp_path: Path) -> None:
     write_image(tmp_path / "elsewhere" / "a.png", (40, 60), seed=1)
     write_image(tmp_path / "elsewhere" / "b.png", (40, 60), seed=2)
     content = changed("images.0.file_name", "../elsewhere/a.png")
@@ -314,7 +314,7 @@ def test_a_file_name_may_lead_out_of_the_image_folder(tmp_path: Path) -> None:
     assert sum(len(batch.infos) for batch in data.val_dataloader()) == 2
 
 
-def test_a_link_is_followed_and_one_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+def test_a_link_is_followed_and_a_broken_link_is_named(tmp_path: Path) -> None:
     write_content(tmp_path, sound_coco())
     path = tmp_path / "train" / "train_1.png"
     path.rename(tmp_path / "moved.png")
@@ -334,7 +334,7 @@ def test_everything_wrong_at_once_is_counted_by_rule_and_the_rest_is_read(tmp_pa
     data = coco(tmp_path, on_error="skip")
     with pytest.warns(UserWarning, match=rf"skipped: {len(bad) - 1} problems"):
         data.setup()
-    # All but the id that was doubled, which no longer is.
+    # All but the duplicate id, which is unique once the others are skipped.
     assert sum(data.problem_counts.values()) == len(data.problems) == len(bad) - 1
     assert boxes_by_image(data.truth("train")) == {10: [[1, 1, 10, 10]], 20: [[2, 2, 11, 11]] * 2}
 
@@ -353,16 +353,16 @@ def test_ten_thousand_boxes_in_one_image_train(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = FCOS(MobileNetV2(weights=None, norm="gn", frozen_stages=0), 2, pyramid_channels=32, num_convs=1)
     before = memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the largest memory is measured from here on
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak that the kernel reports
     losses = FCOSLoss()(network(batch.images, batch.sizes), batch.boxes, batch.labels)
     torch.stack(list(losses.values())).sum().backward()
     assert all(loss.isfinite() for loss in losses.values())
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
-    # Half of what a single float32 matrix of every box by every other would take.
+    # Half of the memory of one float32 matrix of all pairs of boxes.
     assert memory("VmHWM") - before < 4 * 10_000**2 / 2 / 2**20
 
 
 def memory(key: str) -> float:
-    """Of this process in MiB."""
+    """Memory of this process in MiB."""
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key)]
     return int(line.split()[1]) / 1024

@@ -1,4 +1,4 @@
-"""Every image file is read right, or named with what to do about it, and left out exactly where that was asked for."""
+"""Every image file is read correctly, or named with the remedy, and skipped exactly where that was asked for."""
 
 import json
 import os
@@ -25,7 +25,7 @@ REMEDY = "or set data.on_error=skip to skip it"
 
 
 def three_images(root: Path, name: str, put: Callable[[Path], object]) -> Path:
-    """COCO images 10, 20 and 30 of the corpus's size; `put` makes the file of image 20. Returns that file."""
+    """Writes COCO images 10, 20 and 30 of the corpus's size; `put` makes the file of image 20. Returns that file."""
     write_coco(root, [SIZE] * 3, [[[4, 4, 12, 12]]] * 3)
     file = root / "annotations" / "instances_train.json"
     content = json.loads(file.read_text())
@@ -37,7 +37,7 @@ def three_images(root: Path, name: str, put: Callable[[Path], object]) -> Path:
 
 
 def broken_after_setup(root: Path, name: str, **options: Any) -> tuple[DetectionDataModule, Path]:
-    """A data module whose image 20 was sound when the annotations were read, and that file."""
+    """A data module whose image 20 was valid when the annotations were read, and the path of that image."""
     path = three_images(root, BROKEN[name].file, lambda path: path.write_bytes(FORMS["PNG"].data))
     data = ready(root, **options)
     path.unlink()
@@ -55,7 +55,7 @@ def ready(root: Path, **options: Any) -> DetectionDataModule:
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_the_picture_is_read_as_drawn(tmp_path: Path, name: str) -> None:
+def test_an_image_in_every_form_has_the_expected_pixels(tmp_path: Path, name: str) -> None:
     form = FORMS[name]
     path = tmp_path / form.file
     path.write_bytes(form.data)
@@ -95,7 +95,7 @@ def test_a_picture_is_turned_upright_unless_its_annotation_has_the_stored_size(
 
 @pytest.mark.parametrize("rule", ["short_side", "square"])
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1)])
-def test_images_of_one_pixel_train_and_are_scored(tmp_path: Path, size: tuple[int, int], rule: str) -> None:
+def test_images_of_one_pixel_are_trained_on_and_scored(tmp_path: Path, size: tuple[int, int], rule: str) -> None:
     height, width = size
     write_coco(tmp_path, [size, SIZE], [[[0, 0, width, height]], [[4, 4, 12, 12]]])
     data = ready(tmp_path, rule=rule, resize=64, flip=1.0, vertical_flip=1.0)
@@ -103,7 +103,7 @@ def test_images_of_one_pixel_train_and_are_scored(tmp_path: Path, size: tuple[in
     module = Detector(blind=set())
     seen: set[Any] = set()
     for batch in data.train_dataloader():
-        assert max(batch.images.shape) <= 128  # no image makes the canvas larger than the rule says
+        assert max(batch.images.shape) <= 128  # no image enlarges the canvas beyond the rule
         losses = module.losses(module.forward_batch(batch), batch)
         torch.stack(list(losses.values())).sum().backward()
         assert all(loss.isfinite() for loss in losses.values())
@@ -122,7 +122,7 @@ def test_images_of_one_pixel_train_and_are_scored(tmp_path: Path, size: tuple[in
     assert (found <= [width, height, width, height]).all()
 
 
-def test_the_picture_of_an_image_id_has_its_original_size(tmp_path: Path) -> None:
+def test_the_image_of_an_image_id_has_its_original_size(tmp_path: Path) -> None:
     three_images(tmp_path, "x.png", lambda path: path.write_bytes(FORMS["PNG"].data))
     data = ready(tmp_path, flip=1.0)
     for split in ("train", "val"):
@@ -136,7 +136,7 @@ def test_the_picture_of_an_image_id_has_its_original_size(tmp_path: Path) -> Non
         data.image("val", 20)
 
 
-# What can't
+# What cannot be read
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -148,7 +148,7 @@ def test_a_broken_file_is_named_with_its_image_and_the_remedy(tmp_path: Path, na
         message = str(raised.value)
         assert re.fullmatch(rf"image 20: {re.escape(str(path))} .*{BROKEN[name].says}.*; .*, {REMEDY}", message)
     with pytest.raises(ValueError, match=rf"{re.escape(str(path))}(?s:.*), or set data\.on_error=skip"):
-        list(ready(tmp_path).train_dataloader())  # seen by the set-up, if it looks
+        list(ready(tmp_path).train_dataloader())  # set-up notices it where it reads the file
     with pytest.raises(ImageError, match=BROKEN[name].says) as raised:
         read_image(str(path))
     assert str(raised.value).startswith(str(path))
@@ -156,7 +156,7 @@ def test_a_broken_file_is_named_with_its_image_and_the_remedy(tmp_path: Path, na
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_skip_leaves_a_broken_file_out_and_says_why(tmp_path: Path, name: str) -> None:
+def test_on_error_skip_skips_a_broken_file_with_the_reason(tmp_path: Path, name: str) -> None:
     data, path = broken_after_setup(tmp_path, name, on_error="skip", batch_size=3)
     for batch in (*data.train_dataloader(), *data.val_dataloader()):
         (info,) = batch.unread
@@ -169,7 +169,7 @@ def test_skip_leaves_a_broken_file_out_and_says_why(tmp_path: Path, name: str) -
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
-def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, on_error: str) -> None:
+def test_a_file_without_read_permission_is_named(tmp_path: Path, on_error: str) -> None:
     path = three_images(tmp_path, "x.png", lambda path: path.write_bytes(FORMS["PNG"].data))
     path.chmod(0)
     data = ready(tmp_path, on_error=on_error, batch_size=3)
@@ -209,7 +209,7 @@ def test_a_file_is_found_by_any_name_and_named_in_print(tmp_path: Path, kind: st
 
 
 @pytest.mark.parametrize("kind", sorted(NAMES.keys() - {"with spaces around", "with a newline", "not UTF-8"}))
-def test_voc_finds_files_by_any_name_that_its_lists_can_hold(tmp_path: Path, kind: str) -> None:
+def test_voc_finds_files_by_any_name_that_a_list_can_hold(tmp_path: Path, kind: str) -> None:
     stem = NAMES[kind].removesuffix(".png")
     write_voc(tmp_path, {stem: voc_object("a", "1 1 9 9"), "other": ""})
     data = voc(tmp_path, on_error="skip")
@@ -221,7 +221,7 @@ def test_voc_finds_files_by_any_name_that_its_lists_can_hold(tmp_path: Path, kin
     assert [info.image_id for info in batch.infos] == ["other"]
 
 
-# Data that vanish or change
+# Data that disappear or change
 
 
 def test_an_image_that_changes_its_size_is_read_again_where_the_size_is_its_own(tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_a_changed_annotation_file_is_read_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["deleted", "replaced"])
-def test_a_run_goes_on_when_its_index_file_is_gone(tmp_path: Path, change: str) -> None:
+def test_loading_continues_when_the_index_file_is_gone(tmp_path: Path, change: str) -> None:
     write_coco(tmp_path, [SIZE] * 4, [[[1, 1, 9, 9]]] * 4)
     data = ready(tmp_path, num_workers=1, cache_dir=str(tmp_path / "cache"))
     loader = data.train_dataloader()
@@ -280,10 +280,10 @@ def test_a_run_goes_on_when_its_index_file_is_gone(tmp_path: Path, change: str) 
         other = index.with_name("other")
         other.write_bytes(b"something else")
         os.replace(other, index)
-    for again in (list(loader), list(data.train_dataloader())):  # by workers of before and of after
+    for again in (list(loader), list(data.train_dataloader())):  # with workers from before and after the change
         assert len(again) == 2
         for a, b in zip(before, again, strict=True):
             assert torch.equal(a.images, b.images)
             assert torch.equal(a.boxes, b.boxes)
-    fresh = ready(tmp_path, cache_dir=str(tmp_path / "cache"))  # which makes the index anew
+    fresh = ready(tmp_path, cache_dir=str(tmp_path / "cache"))  # builds the index again
     assert torch.equal(next(iter(fresh.train_dataloader())).images, before[0].images)

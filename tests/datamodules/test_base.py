@@ -82,7 +82,7 @@ def test_stream_is_the_same_with_any_number_of_workers_and_after_any_history(tmp
     loader = data.train_dataloader()
     for epoch in (0, 3, 1):
         loader.batch_sampler.sampler.set_epoch(epoch)
-        np.random.seed(epoch)  # what happened to global generators makes no difference
+        np.random.seed(epoch)  # the state of global generators does not matter
         torch.manual_seed(epoch)
         found = list(loader)
     assert same(wanted, found)
@@ -186,7 +186,7 @@ def test_a_held_out_part_is_seeded_disjoint_and_scored_instead_of_the_val_split(
     assert parts(1) != (train, val)
 
 
-def test_a_list_to_test_on_is_tested_on_whatever_is_held_out(tmp_path: Path) -> None:
+def test_the_test_split_is_tested_on_whatever_is_held_out(tmp_path: Path) -> None:
     write_coco(tmp_path, [(32, 32)] * 4, [[]] * 4)
     write_coco(tmp_path, [(32, 32)], [[]], "more")
     for settings in ({"val_split": "more"}, {"val_split": "none"}):
@@ -196,7 +196,7 @@ def test_a_list_to_test_on_is_tested_on_whatever_is_held_out(tmp_path: Path) -> 
         assert len(data.truth("val").image_ids) == len(data.truth("test").image_ids) == 1
         assert data.truth("test").image_ids.tolist() == [10]
         assert "test (more): 1 image" in data.describe()
-    assert coco(tmp_path, val_fraction=0.25).test_is_val  # the one list is parted
+    assert coco(tmp_path, val_fraction=0.25).test_is_val  # one list is split into train and val
     with pytest.raises(ValueError, match=r"instances_none\.json does not exist.*set data\.test_split=null"):
         coco(tmp_path, test_split="none").setup("test")
 
@@ -286,7 +286,7 @@ def test_an_image_that_breaks_after_setup_is_named(tmp_path: Path, how: str, mes
 
 
 @pytest.mark.parametrize(("how", "message"), BROKEN)
-def test_skip_leaves_the_image_out_of_the_batch_and_says_why(tmp_path: Path, how: str, message: str) -> None:
+def test_on_error_skip_removes_the_image_from_the_batch_with_the_reason(tmp_path: Path, how: str, message: str) -> None:
     write_coco(tmp_path, [(40, 60)], [[[1, 1, 9, 9]]])
     data = coco(tmp_path, on_error="skip", batch_size=1)
     data.setup("fit")
@@ -298,12 +298,12 @@ def test_skip_leaves_the_image_out_of_the_batch_and_says_why(tmp_path: Path, how
         assert message in str(info.error)
         assert info.image_id == 10
         assert batch.infos == []
-        assert not batch.images.any()  # a black image stands in
+        assert not batch.images.any()  # a black image replaces it
         assert batch.images.shape == good.images.shape
         assert (batch.labels == -1).all()
 
 
-def test_the_data_set_that_workers_get_is_small(tmp_path: Path) -> None:
+def test_the_data_set_that_workers_receive_is_small(tmp_path: Path) -> None:
     write_coco(tmp_path, [(8, 8)] * 50, [[[1, 1, 3, 3]] * 40] * 50)
     data = coco(tmp_path)
     data.setup("fit")
@@ -329,7 +329,7 @@ def test_square_rule_pads_to_a_square(tmp_path: Path) -> None:
     assert data.rule_name == "square 80"
 
 
-def test_truth_keeps_what_training_leaves_out(tmp_path: Path) -> None:
+def test_truth_keeps_boxes_that_training_skips(tmp_path: Path) -> None:
     write_voc(tmp_path, {"x": voc_object("a", "1 1 9 9", difficult=1) + voc_object("b", "3 3 3 3")})
     data = voc(tmp_path, min_box=2)
     data.setup()
@@ -376,7 +376,7 @@ def test_cv2_uses_one_thread_in_workers() -> None:
     assert next(iter(loader)).item() <= 1
 
 
-def test_only_its_run_ends_a_worker(tmp_path: Path) -> None:
+def test_only_the_run_itself_can_end_a_worker(tmp_path: Path) -> None:
     """Schedulers and Ctrl-C signal every process, and the run needs its workers to finish the step."""
     write_coco(tmp_path, SIZES, BOXES)
     data = coco(tmp_path, num_workers=1)

@@ -1,4 +1,4 @@
-"""What a batch holds, where in memory, and how it comes out of a worker."""
+"""The contents of a batch, their memory layout, and their way out of a worker."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ GROWS, STAYS, SHRINKS = 50, 32, 21
 
 
 def batch_of(root: Path, **options: Any) -> Batch:
-    """Of images 10 and 20, of `SIZE` and `WIDER`, with one and no box."""
+    """A batch of images 10 and 20, of `SIZE` and `WIDER`, with one box and none."""
     write_coco(root, [SIZE, WIDER], [[[1, 2, 10, 12]], []])
     data = coco(root, **options)
     data.setup("fit")
@@ -26,7 +26,7 @@ def batch_of(root: Path, **options: Any) -> Batch:
 
 
 def drawn(root: Path, image_id: int, size: tuple[int, int], flip: bool) -> np.ndarray:
-    """The file's pixels, sized by cv2 as the rule says."""
+    """The file's pixels, resized by cv2 as the rule says."""
     image = cv2.imread(str(root / "train" / f"train_{image_id // 10 - 1}.png"))[..., ::-1]
     image = np.ascontiguousarray(image[:, ::-1] if flip else image)
     kind = cv2.INTER_AREA if size < image.shape[:2] else cv2.INTER_LINEAR
@@ -58,7 +58,7 @@ def test_images_are_channels_last_in_memory(tmp_path: Path, num_workers: int) ->
 
 
 @pytest.mark.parametrize(("resize", "waiting"), [(GROWS, SIZE), (STAYS, SIZE), (SHRINKS, (21, 31))])
-def test_an_image_waits_for_its_batch_at_the_smaller_of_its_sizes(
+def test_an_image_is_kept_at_the_smaller_of_its_sizes_until_its_batch_is_made(
     tmp_path: Path, resize: int, waiting: tuple[int, int]
 ) -> None:
     write_coco(tmp_path, [SIZE], [[]])

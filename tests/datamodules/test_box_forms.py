@@ -1,4 +1,4 @@
-"""Boxes in another form are asked about by name, and right ones never, however few and wherever they lie."""
+"""Boxes in another form are reported with its name; correct boxes never are, however few and wherever they lie."""
 
 import json
 import xml.etree.ElementTree as ET
@@ -33,7 +33,7 @@ FORMS = [
 
 
 def drawn(number: int, seed: int = 0) -> tuple[Boxes, np.ndarray, np.ndarray]:
-    """Right boxes of any size anywhere in images of any proportions, some of them whole images; sizes; images."""
+    """Correct boxes of any size in images of any shape, some of them whole images; returns boxes, sizes and images."""
     random = np.random.default_rng(seed)
     sizes = random.integers(40, 800, (number, 2))
     sides = sizes[:, ::-1] * np.exp(random.uniform(-3.5, 0, (number, 2)))
@@ -64,20 +64,20 @@ def test_four_boxes_are_enough_where_all_of_them_cross_the_border() -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 5, 10, 40, 300])
-def test_right_boxes_are_never_asked_about(number: int) -> None:
+def test_correct_boxes_are_never_reported(number: int) -> None:
     for seed in range(40):
         for read_as in (XYWH, XYXY):
             assert judged(*drawn(number, seed), read_as, read_as) == ""
 
 
-def test_one_box_over_all_of_each_image_is_right() -> None:
+def test_one_box_over_the_whole_of_each_image_is_correct() -> None:
     sizes = drawn(50)[1]
     whole = np.concatenate([np.zeros((50, 2)), sizes[:, ::-1]], axis=1)
     assert judged(whole, sizes, np.arange(50), XYWH, XYWH) == ""
     assert judged(whole, sizes, np.arange(50), XYXY, XYXY) == ""
 
 
-def test_boxes_that_stick_out_a_little_or_seldom_are_right() -> None:
+def test_boxes_that_stick_out_slightly_or_rarely_are_correct() -> None:
     boxes, sizes, images = drawn(400)
     boxes[:, 2:] += 2
     assert judged(boxes, sizes, images, XYWH, XYWH) == ""
@@ -96,26 +96,26 @@ def test_fractions_of_the_image_are_certain_in_any_form(form: str, read_as: Form
     assert f"{number} of {number} boxes hold no number over 1" in found.text
 
 
-def test_some_fractions_among_pixels_are_asked_about() -> None:
+def test_some_fractions_among_pixels_are_reported() -> None:
     boxes, sizes, images = drawn(300)
     boxes[:60] /= np.tile(sizes[:60, ::-1], 2)
     assert judged(boxes, sizes, images, XYWH, XYWH).startswith("60 of 300 boxes hold no number over 1")
 
 
-def test_percent_and_pixels_of_smaller_copies_are_asked_about() -> None:
+def test_percentages_and_pixels_of_smaller_copies_are_reported() -> None:
     boxes, sizes, images = drawn(300)
     sizes *= 3
     for factor in (np.tile(100 / sizes[:, ::-1], 2), 1 / 2):
         assert "none of 300 boxes reaches over the upper left part" in judged(boxes * factor, sizes, images, XYWH, XYWH)
 
 
-def test_boxes_of_other_images_are_asked_about() -> None:
+def test_boxes_of_other_images_are_reported() -> None:
     boxes, sizes, images = drawn(300)
     assert "stick out of their images" in judged(boxes, np.roll(sizes, 1, axis=0), images, XYWH, XYWH)
 
 
 @pytest.mark.parametrize("stated", [[[0, 0, 0, 0]], [[np.nan, 1, 1, 1], [np.inf, 0, 1, 1]], [[1e308] * 4] * 2])
-def test_boxes_that_are_none_raise_no_error(stated: list[list[float]]) -> None:
+def test_invalid_boxes_raise_no_error(stated: list[list[float]]) -> None:
     boxes = np.array(stated)
     for form in (XYWH, XYXY):
         found = doubt(boxes, np.full((len(boxes), 2), 50), form, np.zeros(len(boxes), np.int64))
@@ -144,7 +144,7 @@ def _bccd(folder: Path) -> tuple[Boxes, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("read", [_coco, _bccd])
-def test_real_boxes_are_right_in_any_part_and_recognised_in_any_form(
+def test_real_boxes_are_correct_in_any_subset_and_recognised_in_any_form(
     shared_data: Path, read: Callable[[Path], tuple[Boxes, np.ndarray, np.ndarray]]
 ) -> None:
     boxes, sizes, images = read(shared_data)

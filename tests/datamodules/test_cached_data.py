@@ -1,4 +1,4 @@
-"""An index that was made before never hides what became of the data since, and finds a place whatever is read-only."""
+"""A cached index never hides later changes of the data, and finds a folder whatever is read-only."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def test_a_file_that_was_only_touched_gives_the_same(tmp_path: Path) -> None:
     assert boxes(coco(tmp_path)) == TWO
 
 
-def test_annotations_that_vanished_are_missed_though_their_index_is_there(tmp_path: Path) -> None:
+def test_missing_annotations_are_noticed_despite_a_cached_index(tmp_path: Path) -> None:
     file = write_content(tmp_path, sound_coco())
     boxes(coco(tmp_path))
     file.unlink()
@@ -73,7 +73,7 @@ def test_annotations_that_vanished_are_missed_though_their_index_is_there(tmp_pa
         boxes(coco(tmp_path))
 
 
-def test_images_that_vanished_are_missed_though_their_index_is_there(tmp_path: Path) -> None:
+def test_missing_images_are_noticed_despite_a_cached_index(tmp_path: Path) -> None:
     write_content(tmp_path, sound_coco())
     boxes(coco(tmp_path))
     (tmp_path / "train" / "train_1.png").rename(tmp_path / "away")
@@ -98,7 +98,7 @@ def test_an_image_of_another_size_is_noticed_when_it_is_read(tmp_path: Path) -> 
         list(data.train_dataloader())
 
 
-# Cache files that are not sound
+# Damaged cache files
 
 
 def cut(file: Path) -> None:
@@ -106,7 +106,7 @@ def cut(file: Path) -> None:
 
 
 def flip_each(file: Path) -> None:
-    """One bit of the last byte that is not padding: of the last annotation id."""
+    """Flips one bit of the last byte that is not padding: of the last annotation id."""
     data = bytearray(file.read_bytes())
     place = max(i for i, byte in enumerate(data) if byte)
     data[place] ^= 1
@@ -142,7 +142,7 @@ def test_a_folder_in_the_place_of_an_index_that_holds_files_is_named(tmp_path: P
     assert (file / "precious").exists()
 
 
-def test_an_index_of_another_version_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_of_another_version_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_content(tmp_path, sound_coco())
     options = {"cache_dir": str(tmp_path / "cache")}
     boxes(coco(tmp_path, **options))
@@ -175,7 +175,7 @@ def test_nothing_is_written_under_the_data_root(tmp_path: Path) -> None:
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where indexes go when there is nowhere else."""
+    """The folder for indexes where no other can be used."""
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     index._warn_once.cache_clear()
@@ -183,7 +183,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def no_folder_can_be_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nothing")  # nor by root
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nothing")  # not even root can write there
 
 
 def a_file_is_in_the_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def a_file_is_in_the_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 def the_user_has_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as of a number that no account has
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as for a user id without an account
 
 
 def nothing_can_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_temporary_folder_of_another_user_is_not_trusted(
         boxes(coco(tmp_path))
 
 
-def test_a_cache_folder_that_was_asked_for_is_named_when_it_cannot_be_used(
+def test_a_configured_cache_folder_that_cannot_be_used_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_content(tmp_path, sound_coco())

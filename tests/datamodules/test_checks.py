@@ -1,4 +1,4 @@
-"""What is said of annotations before anything is trained on them, and what is refused."""
+"""Problems of annotations that are reported or refused before training."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ RIGHT = [{"bbox": box, "area": 900} for box in BOXES]
 
 
 def told(data: DetectionDataModule, stage: str | None = "fit") -> list[str]:
-    """Each warning of a set-up once."""
+    """The warnings of a set-up, each once."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         data.setup(stage)
@@ -50,15 +50,15 @@ def checked(root: Path, **options: Any) -> DetectionDataModule:
 # Boxes of another form
 
 
-def test_right_boxes_give_no_word(tmp_path: Path) -> None:
+def test_correct_boxes_give_no_warning(tmp_path: Path) -> None:
     write_coco(tmp_path, [SIZE] * 2, [RIGHT] * 2)
     assert told(checked(tmp_path)) == []
     write_voc(tmp_path / "voc", {"x": of_xml("1 1 40 30"), "y": of_xml("3 4 20 20", "40 30 40 30")})
     assert told(voc(tmp_path / "voc", classes=["a"], num_classes=1, check_boxes=True)) == []
 
 
-def test_corners_in_the_bbox_are_asked_about_by_file(tmp_path: Path) -> None:
-    """A file of one's own beside a sound one is judged by itself."""
+def test_corners_in_place_of_a_bbox_are_reported_by_file(tmp_path: Path) -> None:
+    """A file whose boxes are corners is reported on its own beside a valid file."""
     write_coco(tmp_path, [SIZE] * 9, [RIGHT] * 9)
     write_coco(tmp_path, [SIZE] * 2, [[corners(box) for box in BOXES]] * 2, "more")
     data = checked(tmp_path, train_split="train+more")
@@ -66,13 +66,13 @@ def test_corners_in_the_bbox_are_asked_about_by_file(tmp_path: Path) -> None:
     assert "instances_more.json: are the boxes x1, y1, x2, y2?" in doubt
     assert "as they are now, 4 do" in doubt
     assert "inspect_data.py" in doubt
-    assert len(told(coco(tmp_path, train_split="train+more"))) == 1  # what is filled in
-    assert doubt.partition(", ")[2].startswith(data.describe().splitlines()[-1])  # where log and report have it
+    assert len(told(coco(tmp_path, train_split="train+more"))) == 1  # the warning about filled-in values
+    assert doubt.partition(", ")[2].startswith(data.describe().splitlines()[-1])  # the log and the report have it too
     assert len(data.truth("train").boxes) == 22
 
 
-def test_a_form_is_asked_about_beside_the_problems_that_it_makes(tmp_path: Path) -> None:
-    """x, y, width, height in the place of VOC's corners: many of them are turned round."""
+def test_a_wrong_form_is_reported_beside_the_problems_that_it_causes(tmp_path: Path) -> None:
+    """The boxes are x, y, width, height instead of VOC's corners, so that many have a negative side."""
     objects = of_xml("10 5 12 6", "25 12 9 8", "30 20 5 4", "2 3 20 15")
     write_voc(tmp_path, {"x": objects, "y": objects})
     options: dict[str, Any] = {"classes": ["a"], "num_classes": 1, "check_boxes": True}
@@ -83,7 +83,7 @@ def test_a_form_is_asked_about_beside_the_problems_that_it_makes(tmp_path: Path)
 
 
 @pytest.mark.parametrize("role", ["train_split", "val_split", "test_split"])
-def test_fractions_are_refused_unless_they_are_said_to_be_right(tmp_path: Path, role: str) -> None:
+def test_fractions_are_refused_unless_check_boxes_is_off(tmp_path: Path, role: str) -> None:
     write_coco(tmp_path, [SIZE], [RIGHT])
     write_coco(tmp_path, [SIZE], [[[0.2, 0.3, 0.5, 0.4], [0, 0, 1, 1]]], "more")
     with pytest.raises(DataError, match=r"instances_more\.json: 2 of 2 boxes hold no number over 1.*check_boxes=false"):
@@ -149,7 +149,7 @@ def refused_or_told(data: DetectionDataModule) -> str:
 
 
 @pytest.mark.parametrize(("stage", "role"), [("fit", "val"), ("validate", "val"), ("test", "test")])
-def test_a_split_without_boxes_to_score_is_told(tmp_path: Path, stage: str, role: str) -> None:
+def test_a_split_without_boxes_to_score_gives_a_warning(tmp_path: Path, stage: str, role: str) -> None:
     write_coco(tmp_path, [SIZE], [RIGHT])
     write_coco(tmp_path, [SIZE], [[{"iscrowd": 1}]], "more")
     (said,) = told(checked(tmp_path, **{f"{role}_split": "more"}), stage)
@@ -184,14 +184,14 @@ def test_a_split_of_which_no_image_can_be_read_is_refused(tmp_path: Path) -> Non
     [
         ([0, 0], "next to nothing, such as 0 or 1, for 2 of the 2 boxes of 32 x 32 pixels or more"),
         ([1, 2000], "next to nothing, such as 0 or 1, for 1 of the 2 boxes"),
-        ([0.19, 0.16], "next to nothing"),  # of the image
+        ([0.19, 0.16], "next to nothing"),  # as fractions of the image
         ([SIZE[0] * SIZE[1]] * 2, "over twice the box's for 2 of the 2 boxes"),
         ([2400, 2000], ""),
-        ([30, 2000], ""),  # a line across the box
+        ([30, 2000], ""),  # a thin object across the box
         (["absent", "absent"], ""),
     ],
 )
-def test_areas_that_do_not_belong_to_their_boxes_are_told_with_file_and_counts(
+def test_areas_that_do_not_fit_their_boxes_are_reported_with_file_and_counts(
     tmp_path: Path, areas: list[Any], says: str
 ) -> None:
     boxes = [{"bbox": box, "area": area} for box, area in zip(BOXES, areas, strict=True)]
@@ -201,7 +201,7 @@ def test_areas_that_do_not_belong_to_their_boxes_are_told_with_file_and_counts(
     assert not says or f"instances_train.json: `area` is {says}" in said[0]
 
 
-def test_a_size_that_no_image_has_is_told_with_its_files(tmp_path: Path) -> None:
+def test_an_impossible_image_size_is_reported_with_its_files(tmp_path: Path) -> None:
     file = write_coco(tmp_path, [SIZE] * 3, [BOXES] * 3) / "annotations" / "instances_train.json"
     file.write_text(file.read_text().replace('"height": 96, "width": 128', '"height": 0, "width": 0', 2))
     data = coco(tmp_path)
@@ -214,7 +214,7 @@ def test_a_size_that_no_image_has_is_told_with_its_files(tmp_path: Path) -> None
 
 
 def grouped(root: Path, group: dict[str, Any], categories: list[str], used: list[int], split: str = "train") -> Path:
-    """Categories from 1 on, and before them one that they are part of."""
+    """Categories from 1 on, and before them their supercategory as a category of its own."""
     write_coco(root, [SIZE], [[]], split)
     rows = [group, *({"id": n, "name": name, "supercategory": group["name"]} for n, name in enumerate(categories, 1))]
     annotations = [{"id": n, "image_id": 10, "category_id": c, "bbox": BOXES[0]} for n, c in enumerate(used)]
@@ -225,7 +225,7 @@ def grouped(root: Path, group: dict[str, Any], categories: list[str], used: list
 GROUP = {"id": 0, "name": "animals", "supercategory": "none"}
 
 
-def test_a_category_that_only_groups_the_others_is_passed_over(tmp_path: Path) -> None:
+def test_a_category_that_only_groups_the_others_is_skipped(tmp_path: Path) -> None:
     grouped(tmp_path, GROUP, ["cat", "dog"], [1, 2, 2])
     data = coco(tmp_path)
     assert "split 'train', passed over: category 'animals', which is the supercategory of all others" in "".join(
@@ -237,7 +237,7 @@ def test_a_category_that_only_groups_the_others_is_passed_over(tmp_path: Path) -
         coco(tmp_path, num_classes=80).setup()
 
 
-def test_a_category_that_is_counted_named_or_used_is_not_passed_over(tmp_path: Path) -> None:
+def test_a_group_category_that_is_counted_named_or_used_is_kept(tmp_path: Path) -> None:
     grouped(tmp_path, GROUP, ["cat", "dog"], [1, 2, 2])
     for options in ({"num_classes": 3}, {"classes": ["animals", "cat", "dog"], "num_classes": 3}):
         data = coco(tmp_path, **options)
@@ -254,7 +254,7 @@ def test_a_category_that_is_counted_named_or_used_is_not_passed_over(tmp_path: P
         coco(tmp_path, train_split="other", num_classes=1).setup("fit")
 
 
-def test_a_category_of_the_name_of_its_group_is_read(tmp_path: Path) -> None:
+def test_a_category_with_the_name_of_its_supercategory_is_read(tmp_path: Path) -> None:
     grouped(tmp_path, {**GROUP, "name": "cat"}, ["cat"], [1, 1])
     data = coco(tmp_path, num_classes=1)
     assert "category 0, 'cat', is passed over" in "".join(told(data))

@@ -105,7 +105,7 @@ def test_a_bad_annotation_is_named_with_file_box_rule_and_remedy(
 
 
 @pytest.mark.parametrize(("change", "rule"), BAD)
-def test_skip_leaves_only_the_bad_annotation_out_and_lists_it(
+def test_on_error_skip_skips_only_the_bad_annotation_and_lists_it(
     tmp_path: Path, change: dict[str, Any], rule: str
 ) -> None:
     write_coco(tmp_path, [SIZE], [[[1, 1, 9, 9], change]])
@@ -174,7 +174,7 @@ def test_joined_splits_match_classes_by_name_and_refuse_shared_ids_in_evaluation
         coco(tmp_path, val_split="train+more").setup()
 
 
-def test_a_wrong_split_lists_the_files_there_are(tmp_path: Path) -> None:
+def test_a_wrong_split_lists_the_existing_files(tmp_path: Path) -> None:
     write_coco(tmp_path, [SIZE], [[]])
     with pytest.raises(ValueError, match=r"instances_trian\.json does not exist; there are instances_train\.json"):
         coco(tmp_path, train_split="trian").setup()
@@ -192,7 +192,7 @@ def test_a_wrong_split_lists_the_files_there_are(tmp_path: Path) -> None:
         ({"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}, "is empty: it lists no image"),
     ],
 )
-def test_a_file_that_is_no_instances_json_is_refused(tmp_path: Path, content: Any, message: str) -> None:
+def test_a_file_that_is_not_an_instances_json_is_refused(tmp_path: Path, content: Any, message: str) -> None:
     write_json(tmp_path, content)
     with pytest.raises(ValueError, match=message):
         coco(tmp_path, num_classes=1).setup()

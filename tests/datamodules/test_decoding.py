@@ -1,4 +1,4 @@
-"""A picture is the same pixels from its file, from Pillow and by its header, whatever its format and orientation."""
+"""An image has the same pixels from its file, from Pillow and by its header, whatever its format and orientation."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +16,10 @@ from datamodules.images import ImageError, decode, deep_range, read_image
 
 STORED = Decoding(turned=False, by_size=False)
 ALPHA = np.tile((np.arange(WIDTH) % 20 * 12).astype(np.uint8), (HEIGHT, 1))
-"""Zero in some columns."""
+"""An alpha channel that is zero in some columns."""
 RGBA = np.dstack([PICTURE, ALPHA])
 DEEP = PICTURE[..., 0].astype(np.uint16) * 16 + 9
-"""A picture of a camera with 12 bits."""
+"""An image of a 12-bit camera."""
 
 
 def with_orientation(file_format: str, pixels: np.ndarray = PICTURE, **options: Any) -> Callable[[int], bytes]:
@@ -62,7 +62,7 @@ def assert_close(found: np.ndarray, wanted: np.ndarray, tolerance: int) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_format_is_turned_once_or_not_at_all(tmp_path: Path, name: str, orientation: int) -> None:
+def test_every_format_is_rotated_once_or_not_at_all(tmp_path: Path, name: str, orientation: int) -> None:
     write, tolerance = FORMATS[name]
     path = tmp_path / "x"
     path.write_bytes(write(orientation))
@@ -80,7 +80,7 @@ def test_every_format_is_turned_once_or_not_at_all(tmp_path: Path, name: str, or
 
 
 @pytest.mark.parametrize("orientation", [6, 8])
-def test_a_size_of_the_other_way_is_an_error_where_the_way_is_chosen(tmp_path: Path, orientation: int) -> None:
+def test_a_size_of_the_other_orientation_is_an_error_where_exif_is_set(tmp_path: Path, orientation: int) -> None:
     path = tmp_path / "x.jpg"
     path.write_bytes(FORMATS["JPEG"][0](orientation))
     wrong = r"x\.jpg is 24 x 40 pixels with data\.exif=apply, but its annotation says 40 x 24; .*data\.exif=auto"
@@ -91,8 +91,8 @@ def test_a_size_of_the_other_way_is_an_error_where_the_way_is_chosen(tmp_path: P
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_the_orientation_is_exifs_alone_and_a_broken_one_is_none(tmp_path: Path, file_format: str) -> None:
-    """XMP has one too, which OpenCV and browsers leave aside."""
+def test_only_exif_gives_the_orientation_and_a_broken_one_is_ignored(tmp_path: Path, file_format: str) -> None:
+    """XMP has an orientation too, which OpenCV and browsers ignore."""
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="6"/></x:xmpmeta>'
     path, options = tmp_path / "x", {"lossless": True} if file_format == "WEBP" else {}
     if file_format == "PNG":
@@ -106,7 +106,7 @@ def test_the_orientation_is_exifs_alone_and_a_broken_one_is_none(tmp_path: Path,
         data = save(Image.fromarray(PICTURE), file_format, **key, **options)
     path.write_bytes(data)
     with Image.open(path) as image:
-        assert image.getexif().get(0x0112) == 6  # to Pillow it is one
+        assert image.getexif().get(0x0112) == 6  # Pillow reads it as an orientation
         assert of_pil(image, Decoding()).shape == (*SIZE, 3)
     for orientation in (0, 9, 300):
         assert read_header(str(path)) == (SIZE, 1, False)
@@ -151,7 +151,7 @@ def test_a_transparent_colour_of_a_palette_is_shown(tmp_path: Path, file_format:
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
-def test_arrays_of_one_to_four_channels_are_what_pillow_makes_of_them(mode: str) -> None:
+def test_arrays_of_one_to_four_channels_are_converted_as_by_pillow(mode: str) -> None:
     image = Image.fromarray(RGBA).convert(mode)
     array = np.asarray(image)
     wanted = of_pil(image, Decoding())
@@ -184,7 +184,7 @@ DEEPS = {
 
 
 @pytest.mark.parametrize("name", DEEPS)
-def test_a_value_range_makes_all_grey_levels_of_a_part_of_16_bits(tmp_path: Path, name: str) -> None:
+def test_a_value_range_maps_a_part_of_16_bits_to_all_grey_levels(tmp_path: Path, name: str) -> None:
     path = tmp_path / "x"
     path.write_bytes(DEEPS[name])
     assert deep_range(str(path)) == (DEEP.min(), DEEP.max())
@@ -194,18 +194,18 @@ def test_a_value_range_makes_all_grey_levels_of_a_part_of_16_bits(tmp_path: Path
     wanted = np.repeat(wanted[..., None], 3, axis=2)
     assert (wanted.min(), wanted.max()) == (0, 255)
     assert_close(read_image(str(path), decoding), wanted, 0)
-    if name not in ("TIFF, double", "TIFF, float RGB"):  # which Pillow can't open
+    if name not in ("TIFF, double", "TIFF, float RGB"):  # Pillow can't open them
         with Image.open(path) as image:
             assert_close(of_pil(image, decoding), wanted, 0)
     if "float" in name or "double" in name:
         with pytest.raises(ImageError, match=rf"from 9 to {DEEP.max()}, where 8 or 16 .*data\.value_range=\[9,"):
             read_image(str(path))
     else:
-        rounded = name == "TIFF, RGBA"  # by OpenCV
+        rounded = name == "TIFF, RGBA"  # OpenCV rounds it
         assert_close(read_image(str(path)), np.repeat((DEEP >> 8).astype(np.uint8)[..., None], 3, axis=2), rounded)
 
 
-def test_a_value_range_leaves_pictures_of_8_bits_and_avif_alone(tmp_path: Path) -> None:
+def test_a_value_range_does_not_change_8_bit_and_avif_images(tmp_path: Path) -> None:
     twelve = cv2.imencode(".avif", np.dstack([DEEP] * 3), [cv2.IMWRITE_AVIF_DEPTH, 12, cv2.IMWRITE_AVIF_QUALITY, 100])
     forms = {
         "jpg": jpeg(Image.fromarray(PICTURE)),
@@ -222,7 +222,7 @@ def test_a_value_range_leaves_pictures_of_8_bits_and_avif_alone(tmp_path: Path) 
 # Several pictures
 
 
-def test_further_pictures_are_noticed_and_previews_are_not(tmp_path: Path) -> None:
+def test_further_images_of_a_file_are_noticed_but_not_previews(tmp_path: Path) -> None:
     first, later = Image.fromarray(PICTURE), [Image.fromarray(np.roll(PICTURE, 9, axis=1))]
     for number, (file_format, several) in enumerate(
         [("GIF", True), ("PNG", True), ("WEBP", True), ("AVIF", True), ("TIFF", True), ("MPO", False)]

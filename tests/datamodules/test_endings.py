@@ -1,4 +1,4 @@
-"""A file is a picture by the same endings in every data set and in prediction, and each of them can be read."""
+"""All data sets and prediction find images by the same file name suffixes, and can read each of them."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from datamodules.imagefolder import read_folders
 from datamodules.images import read_image
 
 FORMATS = {".jfif": "JPEG", ".jp2": "JPEG2000", ".jpe": "JPEG"} | dict.fromkeys((".pbm", ".pgm", ".pnm", ".ppm"), "PPM")
-"""Of endings that Pillow does not know by themselves."""
+"""Formats of suffixes from which Pillow does not derive one."""
 
 
 def write(path: Path) -> None:

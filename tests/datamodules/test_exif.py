@@ -1,4 +1,4 @@
-"""Boxes lie on the pixels that they were drawn on, whether the annotating tool turned pictures or not."""
+"""Boxes lie on the pixels on which they were drawn, whether the annotation tool applied the orientation or not."""
 
 import json
 import warnings
@@ -18,7 +18,7 @@ BOX = (5, 5, 30, 25)
 
 
 def picture(annotated: tuple[int, int], orientation: int, drawn_on: str) -> Image.Image:
-    """Stored pixels of a picture that was annotated at a size (h, w), as "stored" or as "turned" by its orientation."""
+    """Stored pixels of an image that was annotated at size (h, w), as "stored" or as "turned" by its orientation."""
     pixels = np.full((*annotated, 3), 90, np.uint8)
     pixels[BOX[1] : BOX[3], BOX[0] : BOX[2]] = (255, 0, 0)
     image = Image.fromarray(pixels)
@@ -29,7 +29,7 @@ def picture(annotated: tuple[int, int], orientation: int, drawn_on: str) -> Imag
 
 
 def write(root: Path, *pictures: tuple[tuple[int, int], int, str], sizes: bool = True) -> Path:
-    """A COCO data set of such pictures, each with the box."""
+    """Writes a COCO data set of such images, each with the box."""
     (root / "train").mkdir(parents=True)
     images: list[dict[str, Any]] = []
     boxes: list[dict[str, Any]] = []
@@ -49,12 +49,12 @@ def write(root: Path, *pictures: tuple[tuple[int, int], int, str], sizes: bool =
 
 
 def opened(root: Path, **settings: Any) -> tuple[DetectionDataModule, list[str]]:
-    """The data module, and what was said when it was set up."""
+    """The data module, and its warnings at set-up."""
     data = coco(root, cache_dir=str(root / "cache"), **settings)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         data.setup("fit")
-    said = {str(warning.message) for warning in caught}  # of one split, that trains and is scored
+    said = {str(warning.message) for warning in caught}  # train and val are the same split, so each warning comes twice
     return data, [line for line in said if "filled in" not in line]
 
 
@@ -70,7 +70,7 @@ SQUARES = [((80, 80), orientation) for orientation in range(2, 9)]
 
 
 @pytest.mark.parametrize("drawn_on", ["turned", "stored"])
-def test_sizes_that_tell_decide_for_those_that_do_not(tmp_path: Path, drawn_on: str) -> None:
+def test_informative_sizes_decide_the_orientation_of_the_others(tmp_path: Path, drawn_on: str) -> None:
     pictures = [(size, orientation, drawn_on) for size, orientation in [*HALF_TURNS, *SQUARES, ((60, 80), 6)]]
     data, said = opened(write(tmp_path, *pictures))
     assert_boxes_are_red(data)
@@ -82,7 +82,7 @@ def test_sizes_that_tell_decide_for_those_that_do_not(tmp_path: Path, drawn_on: 
 
 @pytest.mark.parametrize("drawn_on", ["turned", "stored"])
 @pytest.mark.parametrize("sizes", [True, False])
-def test_a_setting_says_it_where_no_size_does(tmp_path: Path, drawn_on: str, sizes: bool) -> None:
+def test_the_exif_setting_decides_where_no_size_does(tmp_path: Path, drawn_on: str, sizes: bool) -> None:
     pictures = [(size, orientation, drawn_on) for size, orientation in [*HALF_TURNS, *SQUARES]]
     if not sizes:
         pictures += [((60, 80), orientation, drawn_on) for orientation in (5, 6, 7, 8)]
@@ -91,7 +91,7 @@ def test_a_setting_says_it_where_no_size_does(tmp_path: Path, drawn_on: str, siz
     assert_boxes_are_red(data)
     assert not said
     assert data.exif_meaning == setting
-    if drawn_on == "turned":  # what auto takes them for, and says
+    if drawn_on == "turned":  # auto decides the same, with a warning
         data, said = opened(tmp_path)
         assert_boxes_are_red(data)
         (line,) = said
@@ -132,7 +132,7 @@ def test_flips_and_turns_follow_the_pixels_of_a_turned_picture(tmp_path: Path, d
             x1, y1, x2, y2 = batch.boxes[0, 0].round().int().tolist()
             image = batch.images[0].permute(1, 2, 0).numpy()
             assert (image[y1:y2, x1:x2] == (255, 0, 0)).all()
-            assert (image == (255, 0, 0)).all(axis=2).sum() == (x2 - x1) * (y2 - y1) == 25 * 20  # at its full size
+            assert (image == (255, 0, 0)).all(axis=2).sum() == (x2 - x1) * (y2 - y1) == 25 * 20  # the whole box
             forms.add(bool(batch.sizes[0, 0] > batch.sizes[0, 1]))
     assert forms == {True, False}
 
@@ -150,7 +150,7 @@ def test_voc_with_half_turns_on_stored_pixels(tmp_path: Path) -> None:
     assert_boxes_are_red(data)
 
 
-def test_further_pictures_of_a_file_are_said_when_it_is_opened(tmp_path: Path) -> None:
+def test_further_images_of_a_file_give_a_warning_at_set_up(tmp_path: Path) -> None:
     root = write(tmp_path, *[((60, 80), 1, "stored")] * 3)
     for name in ("1.tif", "3.tif"):
         image = picture((60, 80), 1, "stored")
@@ -159,7 +159,7 @@ def test_further_pictures_of_a_file_are_said_when_it_is_opened(tmp_path: Path) -
     assert f"several pictures (an animation, pages), of which the first is taken: 2, first: {root}/train/1.tif" in line
 
 
-def test_only_a_choice_is_taken(tmp_path: Path) -> None:
+def test_wrong_exif_and_value_range_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.exif='no': expected auto or apply or ignore"):
         coco(tmp_path, exif="no")
     with pytest.raises(ValueError, match=r"data\.value_range=\[5, 5\]: expected \[black, white\]"):

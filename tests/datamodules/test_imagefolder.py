@@ -1,4 +1,4 @@
-"""Folders of images as classes: what is read, what is refused, and that the stream depends on nothing else."""
+"""Folders of images as classes: what is read, what is refused, and that the stream depends only on seed and epoch."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def write(path: Path, size: tuple[int, int] = (40, 50), seed: int = 0) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Five images of each class to train on, two to validate on; file names repeat from class to class."""
+    """Five training and two validation images of each class; file names repeat from class to class."""
     for split, number in (("train", 5), ("val", 2)):
         for label, name in enumerate(CLASSES):
             for i in range(number):
@@ -103,7 +103,7 @@ def test_the_stream_depends_on_seed_and_epoch_alone(root: Path) -> None:
     assert same(wanted, found)
 
 
-def test_an_epoch_that_goes_on_is_the_rest_of_the_whole_one(root: Path) -> None:
+def test_a_resumed_epoch_is_the_rest_of_the_whole_one(root: Path) -> None:
     data = folder(root)
     data.setup("fit")
     loader = data.train_dataloader()
@@ -115,12 +115,12 @@ def test_an_epoch_that_goes_on_is_the_rest_of_the_whole_one(root: Path) -> None:
         other.train_dataloader().load_state_dict({"epoch": 1, "batches": 2, "stream": loader.stream})
 
 
-def test_further_augmentations_see_the_part_at_its_size(root: Path) -> None:
+def test_further_augmentations_see_the_crop_at_its_own_size(root: Path) -> None:
     import albumentations
 
     black = albumentations.CenterCrop(height=8, width=8, p=1.0)
     (batch, *_) = stream(root, augmentations={"crop": black}, color_jitter=0.0, flip=0.0)
-    assert batch.images.shape == (4, 3, 32, 32)  # and their result is put at the size of the network again
+    assert batch.images.shape == (4, 3, 32, 32)  # and their result is resized to the network's input again
     assert not same([batch], stream(root, color_jitter=0.0, flip=0.0)[:1])
 
 
@@ -128,7 +128,7 @@ def test_further_augmentations_see_the_part_at_its_size(root: Path) -> None:
 
 
 def gradient(height: int, width: int) -> np.ndarray:
-    """A picture whose red is the row, whose green is the column."""
+    """An image whose red value is the row and whose green value is the column."""
     y, x = np.mgrid[:height, :width]
     return np.stack([y, x, np.zeros_like(x)], axis=2).astype(np.uint8)
 
@@ -158,7 +158,7 @@ def view(**options: Any) -> RandomView:
     return RandomView(augmentation=Augmentation(None), **(rest | options))
 
 
-def test_random_parts_have_the_areas_and_proportions_asked_for() -> None:
+def test_random_crops_have_the_requested_areas_and_proportions() -> None:
     parts = [view().part((300, 400), np.random.default_rng(seed)) for seed in range(500)]
     heights, widths = (np.array([p[axis].stop - p[axis].start for p in parts]) for axis in (0, 1))
     assert all(p[0].start >= 0 and p[0].stop <= 300 and p[1].start >= 0 and p[1].stop <= 400 for p in parts)
@@ -172,14 +172,14 @@ def test_random_parts_have_the_areas_and_proportions_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("size", "part"), [((100, 1000), (100, 133)), ((1000, 100), (133, 100))])
-def test_where_no_part_fits_the_largest_in_the_middle_is_taken(size: tuple[int, int], part: tuple[int, int]) -> None:
+def test_where_no_crop_fits_the_largest_central_one_is_taken(size: tuple[int, int], part: tuple[int, int]) -> None:
     rows, columns = view(area=(0.9, 1.0)).part(size, np.random.default_rng(0))
     assert (rows.stop - rows.start, columns.stop - columns.start) == part
     assert abs(rows.start - (size[0] - rows.stop)) <= 1
     assert abs(columns.start - (size[1] - columns.stop)) <= 1
 
 
-def test_flips_mirror_the_part_that_was_cut_out() -> None:
+def test_flips_mirror_the_crop() -> None:
     image = gradient(64, 64)
     plain = view()(image, (32, 32), seed=7)
     np.testing.assert_array_equal(view(flip=1.0)(image, (32, 32), seed=7), plain[:, ::-1])
@@ -222,7 +222,7 @@ def test_a_folder_without_class_folders_is_refused(root: Path) -> None:
     assert "train has no folder in it, and 1 file; expected is a folder of images for each class" in refused(root)
 
 
-def test_a_split_that_does_not_exist_names_those_that_do(root: Path) -> None:
+def test_a_missing_split_is_refused_with_the_existing_ones(root: Path) -> None:
     said = refused(root, train_split="trian")
     assert "trian can't be listed (No such file or directory); the folders beside it: train, val." in said
 
@@ -253,7 +253,7 @@ def test_an_image_beside_the_class_folders_is_named(root: Path) -> None:
     )
 
 
-def test_hidden_files_and_folders_are_no_classes_and_no_images(root: Path) -> None:
+def test_hidden_files_and_folders_are_ignored(root: Path) -> None:
     write(root / "train" / ".ipynb_checkpoints" / "0.png")
     (root / "train" / "bee" / "._0.png").write_bytes(b"a fork")
     write(root / "train" / "bee" / ".thumbnails" / "0.png")
@@ -278,7 +278,7 @@ def test_a_wrong_setting_is_refused_with_its_key(tmp_path: Path, options: dict[s
         folder(tmp_path, **options)
 
 
-def test_an_unreadable_image_is_named_or_left_out(root: Path) -> None:
+def test_an_unreadable_image_is_named_or_skipped(root: Path) -> None:
     broken = root / "train" / "cat" / "3.png"
     broken.write_bytes(b"not a picture")
     with pytest.raises(DataError, match=r"image 13: .*cat/3\.png can't be decoded.*data\.on_error=skip"):
@@ -301,7 +301,7 @@ def test_a_split_without_an_image_that_can_be_read_is_refused(root: Path) -> Non
     assert "data.train_split='train' is empty: it lists no image" in refused(root, on_error="skip")
 
 
-def test_files_that_come_and_go_are_noticed(root: Path) -> None:
+def test_added_and_removed_files_are_noticed(root: Path) -> None:
     data = folder(root)
     data.setup("fit")
     write(root / "train" / "ape" / "new.png")
@@ -326,10 +326,10 @@ def test_parts_of_the_training_split_can_be_joined_and_held_out(root: Path) -> N
     assert np.bincount(np.concatenate([data.truth(s).labels for s in ("train", "val")])).tolist() == [10, 5, 5, 1]
 
 
-def test_there_is_nothing_to_inspect(root: Path) -> None:
+def test_an_image_folder_is_not_inspected(root: Path) -> None:
     with pytest.raises(DataError, match="classes of whole images, and no boxes"):
         folder(root).survey("train")
 
 
-def test_the_picture_of_an_image_id_is_the_whole_one(root: Path) -> None:
+def test_the_image_of_an_image_id_is_the_whole_one(root: Path) -> None:
     assert folder(root).image("val", 3).shape == (37, 51, 3)

@@ -13,7 +13,7 @@ from datamodules.records import ImageRecord, Records
 
 
 class Reader:
-    """Reads two images with one box each, and counts how often it is asked to."""
+    """Reads two images with one box each, and counts its calls."""
 
     def __init__(self, folder: Path, seconds: float = 0.0) -> None:
         self.folder, self.seconds, self.calls = folder, seconds, 0
@@ -96,23 +96,23 @@ def test_missing_images_are_found_without_reading_the_annotations_again(reader: 
     assert reader.calls == 1
 
 
-def test_of_several_at_once_one_builds(tmp_path: Path) -> None:
+def test_of_several_processes_at_once_one_builds_the_index(tmp_path: Path) -> None:
     reader = Reader(tmp_path, seconds=0.3)
-    with ThreadPoolExecutor(4) as pool:  # flock holds between open files, so threads contend as processes do
+    with ThreadPoolExecutor(4) as pool:  # flock is held per open file, so threads compete as processes do
         found = list(pool.map(lambda _: len(reader.index()), range(4)))
     assert found == [2] * 4
     assert reader.calls == 1
     assert [path.suffix for path in sorted((tmp_path / "cache").iterdir())] == [".index", ".lock"]
 
 
-def test_a_pickle_is_a_path_and_opens_the_same_file(reader: Reader) -> None:
+def test_a_pickled_index_is_a_path_and_opens_the_same_file(reader: Reader) -> None:
     index = reader.index()
     data = pickle.dumps(index)
     assert len(data) < 500
     np.testing.assert_array_equal(pickle.loads(data).boxes, index.boxes)
 
 
-def test_a_pickle_of_annotations_that_were_replaced_is_refused(reader: Reader) -> None:
+def test_a_pickled_index_of_replaced_annotations_is_refused(reader: Reader) -> None:
     data = pickle.dumps(reader.index())
     os.utime(reader.source, ns=(1, 1))
     reader.index()

@@ -1,4 +1,4 @@
-"""A folder as tools export it: what the message names, and that what it says to type reads the data."""
+"""Folders as annotation tools export them: the message names the format, and its command reads the data."""
 
 import re
 import shlex
@@ -20,17 +20,17 @@ from datamodules.layouts.layout import typed
 from datamodules.voc import VocDataModule
 
 DOCUMENTED = ("roboflow_coco", "cvat_coco", "cvat_voc", "label_studio_coco")
-"""Those whose settings stand in docs/data.md."""
+"""Layouts whose settings are in docs/data.md."""
 
 
 def documented() -> list[list[str]]:
-    """The settings in docs/data.md, of each command those behind `data.root`."""
+    """The settings after `data.root` of each command in docs/data.md."""
     text = re.sub(r" *\\\n *", " ", (CONF.parent / "docs" / "data.md").read_text())
     return [shlex.split(rest) for rest in re.findall(r"data\.root=/data/cells (.+)", text)]
 
 
 def refusal(reader: str, root: Path) -> str:
-    """What `data=coco` or `data=voc` says of a folder without further settings."""
+    """The message of `data=coco` or `data=voc` for a folder without further settings."""
     make = {"coco": CocoDataModule, "voc": VocDataModule}[reader]
     with pytest.raises(DataError) as error:
         make(root=str(root)).setup("fit")
@@ -45,7 +45,7 @@ def opened(overrides: list[str]) -> Any:
 
 
 @pytest.mark.parametrize("layout", READ)
-def test_what_the_message_says_to_type_reads_the_data(layout: str, tmp_path: Path) -> None:
+def test_the_command_in_the_message_reads_the_data(layout: str, tmp_path: Path) -> None:
     make, what, reader = READ[layout]
     make(tmp_path)
     other = "voc" if reader == "coco" else "coco"
@@ -68,9 +68,7 @@ def test_what_the_message_says_to_type_reads_the_data(layout: str, tmp_path: Pat
 
 @pytest.mark.parametrize("reader", ["coco", "voc"])
 @pytest.mark.parametrize("layout", NOT_READ)
-def test_a_layout_that_no_reader_reads_is_named_with_what_makes_it_readable(
-    layout: str, reader: str, tmp_path: Path
-) -> None:
+def test_an_unsupported_layout_is_named_with_a_way_to_convert_it(layout: str, reader: str, tmp_path: Path) -> None:
     make, what = NOT_READ[layout]
     make(tmp_path)
     expected = re.escape(f"{tmp_path} holds {what}").replace(r"\.\*", ".*")
@@ -86,25 +84,25 @@ def test_the_devkit_is_found_in_a_folder_further_down(tmp_path: Path) -> None:
     )
 
 
-def test_an_unknown_folder_is_not_given_a_name(tmp_path: Path) -> None:
+def test_an_unknown_layout_is_not_named(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing of ours")
     for reader in ("coco", "voc"):
         assert " holds " not in refusal(reader, tmp_path)
 
 
-def test_a_file_of_another_format_is_told_apart_from_a_missing_one(tmp_path: Path) -> None:
+def test_a_file_of_another_format_is_distinguished_from_a_missing_one(tmp_path: Path) -> None:
     label_studio_json(tmp_path)
     (file,) = tmp_path.glob("*.json")
     with pytest.raises(DataError, match=r"has no list 'images', it is a list itself(.|\n)*JSON export of Label Studio"):
         coco(tmp_path, annotations=file.name).setup("fit")
 
 
-def test_a_sound_folder_is_never_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_valid_folder_is_never_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datamodules.layouts.recognise", lambda _: pytest.fail("looked through"))
     coco(write_coco(tmp_path, [(48, 64)], [[[1, 2, 10, 12]]])).setup("fit")
 
 
-def test_a_mistyped_split_is_told_with_the_splits_that_are_there(tmp_path: Path) -> None:
+def test_a_misspelt_split_is_refused_with_the_existing_splits(tmp_path: Path) -> None:
     plain_coco(tmp_path)
     with pytest.raises(DataError, match=r"there are cells-train\.json, cells-val\.json"):
         coco(tmp_path / "my data", annotations="cells-{split}.json", train_split="trian").setup("fit")

@@ -1,4 +1,4 @@
-"""Images that are not where their annotations say: the file that fits, how its path differs, and what to do."""
+"""Missing images: the message names the file that fits, how its path differs, and what to do."""
 
 import json
 import unicodedata
@@ -13,7 +13,7 @@ from datamodules.nearest import nearest
 
 NFC, NFD = (unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD"))
 
-CASES = {  # file_name, the file from the root, what is said
+CASES = {  # file_name, path of the file from the root, expected message
     "backslashes": (r"sub\a.png", "train/sub/a.png", "backslashes in place of slashes"),
     "Windows' absolute path": (
         r"C:\Users\bob\cells\a.png", "train/a.png",
@@ -40,7 +40,7 @@ CASES = {  # file_name, the file from the root, what is said
 
 
 def with_name(root: Path, name: str, file: str, size: bool = True) -> Path:
-    """A data set of one image that its annotations call `name`, and that lies at `file`."""
+    """A data set of one image whose annotations call it `name`, while its file is at `file`."""
     write_coco(root, [(40, 60)], [[[1, 2, 10, 12]]])
     annotations = root / "annotations" / "instances_train.json"
     content: Any = json.loads(annotations.read_text())
@@ -64,7 +64,9 @@ def test_coco_names_the_nearest_file_and_how_it_differs(case: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize(("name", "file"), [("a.png", "pictures/train/a.png"), ("train/a.png", "train/a.png")])
-def test_an_override_that_finds_the_images_is_given_where_there_is_one(name: str, file: str, tmp_path: Path) -> None:
+def test_the_message_has_the_override_that_finds_the_images_where_one_exists(
+    name: str, file: str, tmp_path: Path
+) -> None:
     root = with_name(tmp_path, name, file)
     with pytest.raises(DataError) as error:
         coco(root).setup("fit")
@@ -73,7 +75,7 @@ def test_an_override_that_finds_the_images_is_given_where_there_is_one(name: str
     coco(root, images=images).setup("fit")
 
 
-def test_the_cause_is_named_too_where_the_size_was_to_be_read_from_the_image(tmp_path: Path) -> None:
+def test_the_cause_is_named_where_the_size_is_read_from_the_image(tmp_path: Path) -> None:
     root = with_name(tmp_path, "A.png", "train/a.png", size=False)
     with pytest.raises(DataError, match=r"no usable size(.|\n)*nearest to .*A\.png is .*a\.png: other letter case"):
         coco(root).setup("fit")
@@ -96,7 +98,7 @@ def test_voc_names_the_nearest_file_too(stem: str, file: str, cause: str, tmp_pa
     assert voc(root, on_error="skip").survey("train").explained.startswith("nearest to ")
 
 
-def test_of_files_of_one_name_that_with_most_folders_in_common_is_nearest(tmp_path: Path) -> None:
+def test_of_files_with_equal_names_the_one_sharing_most_folders_is_nearest(tmp_path: Path) -> None:
     for file in ("a.png", "val/x/a.png", "train/x/a.png", "train/a.jpg"):
         write_image(tmp_path / file, (4, 4))
     near = nearest(["/home/bob/train/x/a.png"], tmp_path)
@@ -104,7 +106,7 @@ def test_of_files_of_one_name_that_with_most_folders_in_common_is_nearest(tmp_pa
     assert near.found == str(tmp_path / "train/x/a.png")
 
 
-def test_a_file_that_nothing_resembles_is_passed_over_for_the_next(tmp_path: Path) -> None:
+def test_a_missing_file_without_a_similar_one_is_skipped_for_the_next(tmp_path: Path) -> None:
     write_image(tmp_path / "b.png", (4, 4))
     near = nearest([f"{tmp_path}/a.png", f"{tmp_path}/B.png"], tmp_path)
     assert near is not None
@@ -112,7 +114,7 @@ def test_a_file_that_nothing_resembles_is_passed_over_for_the_next(tmp_path: Pat
     assert nearest([f"{tmp_path}/a.png"], tmp_path) is None
 
 
-def test_where_no_image_is_missing_nothing_is_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_image_is_missing_no_folder_is_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datamodules.nearest._files", lambda _: pytest.fail("looked through"))
     data = coco(write_coco(tmp_path, [(40, 60)], [[[1, 2, 10, 12]]]))
     assert data.survey("train").explained == ""

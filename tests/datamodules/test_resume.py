@@ -1,4 +1,4 @@
-"""Kill and resume with Lightning itself: the stream of samples goes on as if nothing had happened."""
+"""With Lightning's own Trainer, the stream of samples continues exactly after a kill and a resume."""
 
 import warnings
 from collections.abc import Iterator
@@ -20,11 +20,11 @@ Record = tuple[list[int], int, list[Any]]
 
 
 class KilledError(Exception):
-    """Stands for the end of the process."""
+    """Stands for the kill of the process."""
 
 
 class Linear(pl.LightningModule):
-    """The smallest model that trains, and a record of what it saw."""
+    """The smallest model that trains; records what it saw."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Linear(pl.LightningModule):
 
 
 class KillAt(pl.Callback):
-    """Saves at a hook's `number`th call, then ends everything."""
+    """Saves at the `number`th call of a hook, then raises KilledError."""
 
     def __init__(self, hook: str, number: int, file: Path) -> None:
         self.hook, self.number, self.file = hook, number, file
@@ -80,7 +80,7 @@ def train(
     root: Path, callbacks: list[pl.Callback], checkpoint: Path | None = None, *, workers: int = 0,
     accumulate: int = 1, validate: bool = False, by_steps: bool = False, **options: Any,
 ) -> Linear:  # fmt: skip
-    """Three epochs."""
+    """Trains for three epochs."""
     pl.seed_everything(0, verbose=False)
     model = Linear()
     length: dict[str, Any] = {"max_steps": 9, "max_epochs": -1} if by_steps else {"max_epochs": 3}
@@ -99,7 +99,7 @@ def train(
 
 
 def check(root: Path, hook: str, number: int, tmp_path: Path, done: int, **options: Any) -> None:
-    """A run killed there, after `done` finished micro-batches, equals one that was left alone."""
+    """Asserts that a run killed there, after `done` micro-batches, and resumed equals an uninterrupted one."""
     file = tmp_path / "killed.ckpt"
     whole = train(root, [], **options)
     killed = train(root, [KillAt(hook, number, file)], **options)
@@ -116,7 +116,7 @@ def test_killed_after_any_batch(root: Path, tmp_path: Path, number: int, by_step
 
 
 @pytest.mark.parametrize(("hook", "number", "done"), [("on_train_batch_end", 2, 2), ("on_train_batch_end", 3, 3)])
-def test_killed_with_workers_that_run_ahead(root: Path, tmp_path: Path, hook: str, number: int, done: int) -> None:
+def test_killed_with_workers_that_prefetch(root: Path, tmp_path: Path, hook: str, number: int, done: int) -> None:
     check(root, hook, number, tmp_path, done, workers=2)
 
 
@@ -146,7 +146,7 @@ def test_killed_where_epochs_are_cut_short(root: Path, tmp_path: Path, workers: 
     check(root, "on_train_batch_end", 3, tmp_path, 3, limit_train_batches=2, workers=workers)
 
 
-def test_each_of_two_ranks_goes_on_with_its_own_slices(root: Path) -> None:
+def test_each_of_two_ranks_continues_with_its_own_slices(root: Path) -> None:
     data = data_of(root)
     data.setup("fit")
     global_batches = data.train_dataloader().batch_sampler.sampler
@@ -161,7 +161,7 @@ def test_each_of_two_ranks_goes_on_with_its_own_slices(root: Path) -> None:
     assert union == list(global_batches)
 
 
-def test_position_travels_through_the_loaders_state(root: Path) -> None:
+def test_the_position_is_in_the_loaders_state(root: Path) -> None:
     data = data_of(root)
     data.setup("fit")
     loader = data.train_dataloader()
@@ -174,7 +174,7 @@ def test_position_travels_through_the_loaders_state(root: Path) -> None:
     assert [batch.infos for batch in other] == wanted[2:]
 
 
-def test_a_checkpoint_knows_where_it_was_made(root: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_stores_its_position_in_the_stream(root: Path, tmp_path: Path) -> None:
     file = tmp_path / "killed.ckpt"
     train(root, [KillAt("on_train_batch_end", 5, file)], workers=2)
     (state,) = torch.load(file, weights_only=True)["loops"]["fit_loop"]["state_dict"]["combined_loader"]

@@ -52,7 +52,7 @@ def test_square_rule_does_not_group() -> None:
     assert len(sampler) == 4
 
 
-def test_a_set_smaller_than_a_batch_fills_one() -> None:
+def test_a_data_set_smaller_than_a_batch_fills_one() -> None:
     sampler = batches(num=2, tall=0, batch_size=5)
     (batch,) = epoch(sampler, 0)
     assert [key.row for key in batch].count(1000) in (2, 3)

@@ -30,7 +30,7 @@ def test_the_set_is_written_once_and_is_the_same_every_time(tmp_path: Path) -> N
     assert files(tmp_path / "b") == first
 
 
-def test_other_parameters_draw_it_anew_and_leave_nothing_behind(tmp_path: Path) -> None:
+def test_other_parameters_redraw_the_set_and_remove_the_old_files(tmp_path: Path) -> None:
     shapes(tmp_path / "a").prepare_data()
     shapes(tmp_path / "a", train_images=3).prepare_data()
     assert len(list((tmp_path / "a" / "train").iterdir())) == 3
@@ -44,7 +44,7 @@ def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "holiday.png").exists()
 
 
-def test_ranks_that_come_at_the_same_time_find_one_whole_set(tmp_path: Path) -> None:
+def test_ranks_that_start_at_the_same_time_share_one_complete_set(tmp_path: Path) -> None:
     modules = [shapes(tmp_path / "a") for _ in range(3)]
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda module: module.setup("fit"), modules))
@@ -60,12 +60,12 @@ def test_images_and_annotations_agree(tmp_path: Path) -> None:
     assert batch.images.shape[2:] == (256, 256)
     oracle = COCO(str(tmp_path / "a" / "annotations" / "instances_train.json"))
     for annotation in oracle.anns.values():
-        mask = oracle.annToMask(annotation)  # the polygon, or the crowd's run lengths
+        mask = oracle.annToMask(annotation)  # from the polygon, or from the crowd's run lengths
         x, y, width, height = annotation["bbox"]
         assert mask[y : y + height, x : x + width].sum() == mask.sum()
         if annotation["iscrowd"]:
             assert mask.sum() == annotation["area"]
-        else:  # a polygon through the centres of the outermost pixels leaves half of them out
+        else:  # a polygon through the centres of the outermost pixels excludes half of their area
             assert annotation["area"] - 2 * (width + height) <= mask.sum() <= annotation["area"] + width + height
     train = json.loads((tmp_path / "a" / "annotations" / "instances_train.json").read_text())
     val = json.loads((tmp_path / "a" / "annotations" / "instances_val.json").read_text())
@@ -89,7 +89,7 @@ def test_boxes_are_tight_around_pixels_that_stand_out(monkeypatch: pytest.Monkey
         assert not unexplained.any()  # nothing is drawn that isn't annotated
 
 
-def test_the_mixture_is_as_described() -> None:
+def test_the_set_has_the_described_mixture_of_objects() -> None:
     drawn = [draw((0, i), 256, 0)[1] for i in range(150)]
     objects = [[a for a in annotations if not a["iscrowd"]] for annotations in drawn]
     assert 0.05 < np.mean([not annotations for annotations in drawn]) < 0.16

@@ -1,4 +1,4 @@
-"""Blocks that batches come in: used again when nothing refers to them any more, and not before."""
+"""Shared blocks of batches are reused once nothing refers to them, and not before."""
 
 import pickle
 from pathlib import Path
@@ -16,7 +16,7 @@ IMAGES = 3 * module._BLOCKS
 
 
 def loader_of(root: Path, num_workers: int) -> Any:
-    """One image a batch, three times as many as a worker has blocks, each of other pixels and one of two sizes."""
+    """A loader of one image per batch: three times as many as a worker has blocks, all different, of two sizes."""
     if not (root / "train").exists():
         write_coco(root, [(32, 48), (32, 40)] * (IMAGES // 2), [[[1, 2, 10, 12]]] * IMAGES)
     data = coco(root, num_workers=num_workers, batch_size=1, resize=40)
@@ -36,13 +36,13 @@ def assert_same(batches: list[Batch], others: list[Batch]) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_batches_that_are_kept_stay_as_they_came(tmp_path: Path, alone: list[Batch], num_workers: int) -> None:
+def test_batches_that_are_kept_do_not_change(tmp_path: Path, alone: list[Batch], num_workers: int) -> None:
     kept = list(loader_of(tmp_path, num_workers))
     assert len({batch.images.data_ptr() for batch in kept}) == IMAGES
     assert_same(kept, alone)
 
 
-def test_a_block_is_used_again_and_not_while_a_part_of_it_is_kept(tmp_path: Path, alone: list[Batch]) -> None:
+def test_a_block_is_reused_but_not_while_a_part_of_it_is_referenced(tmp_path: Path, alone: list[Batch]) -> None:
     loader, rows, places = loader_of(tmp_path, 1), [], []
     for batch in loader:
         number, block, _ = sent(batch.images)
@@ -58,7 +58,7 @@ def test_a_block_is_used_again_and_not_while_a_part_of_it_is_kept(tmp_path: Path
         assert places[at] not in places[at + 1 :]
 
 
-def test_an_epoch_that_is_left_early_leaves_no_block_behind(tmp_path: Path, alone: list[Batch]) -> None:
+def test_an_epoch_that_ends_early_frees_its_blocks(tmp_path: Path, alone: list[Batch]) -> None:
     loader = loader_of(tmp_path, 1)
     shared = loader.collate_fn.keywords["shared"]
     for _ in range(2 * module._BLOCKS):
@@ -67,7 +67,7 @@ def test_an_epoch_that_is_left_early_leaves_no_block_behind(tmp_path: Path, alon
     assert not shared._taken.any()
 
 
-def test_only_images_come_in_a_block_and_all_can_be_written(tmp_path: Path, alone: list[Batch]) -> None:
+def test_only_images_are_in_a_block_and_all_tensors_are_writable(tmp_path: Path, alone: list[Batch]) -> None:
     loader = loader_of(tmp_path, 1)
     for batch in loader:
         assert [isinstance(sent(tensor), tuple) for tensor in batch[:4]] == [True, False, False, False]
@@ -75,7 +75,7 @@ def test_only_images_come_in_a_block_and_all_can_be_written(tmp_path: Path, alon
             tensor += 1
 
 
-def test_a_batch_too_large_for_a_block_takes_memory_of_its_own(tmp_path: Path, alone: list[Batch]) -> None:
+def test_a_batch_too_large_for_a_block_has_memory_of_its_own(tmp_path: Path, alone: list[Batch]) -> None:
     loader = loader_of(tmp_path, 1)
     loader.collate_fn.keywords["shared"] = SharedBlocks(1, 3 * 64 * 64 - 1)
     batches = list(loader)
@@ -85,14 +85,14 @@ def test_a_batch_too_large_for_a_block_takes_memory_of_its_own(tmp_path: Path, a
     assert_same(batches, alone)
 
 
-def test_workers_that_are_not_forked_get_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_that_are_not_forked_have_no_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pickle.loads(pickle.dumps(SharedBlocks(1, 10))) is None
     assert shared_blocks(0, 10) is None
     monkeypatch.setattr(module.multiprocessing, "get_start_method", lambda: "spawn")
     assert shared_blocks(1, 10) is None
 
 
-def test_without_memory_to_reserve_batches_take_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_shared_memory_batches_have_memory_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise OSError(12, "Cannot allocate memory")
 

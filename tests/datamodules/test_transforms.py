@@ -22,7 +22,7 @@ def test_short_side_rule_equals_fcos_core(golden: Callable[[str], dict[str, Any]
         resize = case["args"]["min_size"]
         rule = Resize("short_side", resize)
         if rule.cap != case["args"]["max_size"]:
-            continue  # another ratio of long to short side than 1333 to 800
+            continue  # its ratio of long to short side is not 1333 to 800
         originals = case["in"]["image_wh"].flip(1).numpy()
         np.testing.assert_array_equal(rule.sizes(originals), case["out"]["new_hw"].numpy(), err_msg=name)
 
@@ -64,7 +64,7 @@ def test_multi_scale_size_follows_from_the_seed_and_stays_in_range() -> None:
     assert len(set(drawn)) > 15
 
 
-def test_training_boxes_are_clipped_and_small_crowd_and_foreign_ones_left_out() -> None:
+def test_training_boxes_are_clipped_and_small_crowd_and_foreign_ones_skipped() -> None:
     boxes = np.array([[-5, 2, 8, 30], [1, 1, 1.5, 9], [3, 3, 3, 3], [0, 0, 5, 5], [0, 0, 5, 5], [9, 0, 10, 1.0]])
     labels = np.array([0, 0, 0, -1, 0, 1])
     excluded = np.array([False, False, False, False, True, False])
@@ -78,7 +78,7 @@ def test_training_boxes_are_clipped_and_small_crowd_and_foreign_ones_left_out() 
 
 def test_a_box_of_exactly_min_box_trains_wherever_it_lies() -> None:
     corners = np.random.default_rng(0).uniform(0, 600, (500, 2)).round(2)
-    boxes = np.concatenate([corners, corners + 1.0], axis=1)  # of many x, (x + 1) - x is less than 1
+    boxes = np.concatenate([corners, corners + 1.0], axis=1)  # for many x, (x + 1) - x is less than 1
     none = np.zeros(500, bool)
     _, keep = training_boxes(boxes, none.astype(int), none, np.array([640, 640]), min_box=1.0)
     assert keep.all()
@@ -100,12 +100,12 @@ def test_mirroring_moves_boxes_with_their_pixels_and_undoes_itself(axis: int) ->
 
 def test_shrinking_averages_instead_of_skipping_pixels() -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
-    stripes[:, ::4] = 200  # a fourth of the columns
+    stripes[:, ::4] = 200  # a quarter of the columns
     small = resize_image(stripes, (16, 16))
     assert small.min() == small.max() == 50
 
 
-def test_what_does_not_fit_the_canvas_shrinks_in_its_proportions() -> None:
+def test_an_image_larger_than_the_canvas_shrinks_in_proportion() -> None:
     assert fit((30, 60), (32, 64)) == (30, 60)
     assert fit((64, 64), (32, 64)) == (32, 32)
     assert fit((40, 200), (64, 100)) == (20, 100)
@@ -165,7 +165,7 @@ def test_a_pipeline_that_normalises_is_refused_by_name() -> None:
         (albumentations.SomeOf([albumentations.Blur(), albumentations.RandomCrop(3, 3)], n=1), False),
     ],
 )
-def test_what_may_turn_an_image_is_known_before(transform: Any, turns: bool) -> None:
+def test_augmentations_that_may_rotate_an_image_are_known_in_advance(transform: Any, turns: bool) -> None:
     assert Augmentation({"color": albumentations.ColorJitter(), "x": transform}).turns == turns
     image, nothing = np.zeros((20, 40, 3), np.uint8), (np.zeros((0, 4)), np.zeros(0, int))
     shapes = [Augmentation({"x": transform})(image, *nothing, seed)[0].shape for seed in range(40)]
@@ -174,9 +174,7 @@ def test_what_may_turn_an_image_is_known_before(transform: Any, turns: bool) -> 
 
 @pytest.mark.parametrize("rule", [Resize("short_side", 80), Resize("square", 80)])
 @pytest.mark.parametrize("multi_scale", [None, (0.5, 1.0)])
-def test_a_turned_image_keeps_the_scale_that_evaluation_gives_it(
-    rule: Resize, multi_scale: tuple[float, float] | None
-) -> None:
+def test_a_rotated_image_keeps_the_scale_of_evaluation(rule: Resize, multi_scale: tuple[float, float] | None) -> None:
     sizes = np.array([[48, 64], [108, 192], [60, 400], [192, 108], [50, 50], [300, 40]])
     batches = GlobalBatches(np.arange(len(sizes)), sizes, rule, 2, 0, multi_scale, turns=True)
     keys = [key for batch in batches for key in batch]
@@ -187,7 +185,7 @@ def test_a_turned_image_keeps_the_scale_that_evaluation_gives_it(
             assert list(rule.apply(np.zeros((*size, 3), np.uint8), key.canvas, key.resize).size) == wanted
 
 
-def test_without_turns_a_canvas_is_no_larger_than_its_images() -> None:
+def test_without_rotations_a_canvas_is_not_larger_than_its_images() -> None:
     batches = GlobalBatches(np.arange(4), np.array([[48, 64]] * 4), Resize("short_side", 96), 2, 0)
     assert {key.canvas for batch in batches for key in batch} == {(96, 128)}
 
@@ -202,7 +200,7 @@ def test_without_turns_a_canvas_is_no_larger_than_its_images() -> None:
         ({"min_visibility": 0.6, "min_area": 90.0}, [0]),
     ],
 )
-def test_of_what_a_crop_leaves_of_a_box_enough_must_be_left(settings: dict[str, float], left: list[int]) -> None:
+def test_a_box_needs_min_visibility_after_a_crop(settings: dict[str, float], left: list[int]) -> None:
     boxes = np.array([[10, 10, 40, 40], [30, 10, 60, 40], [38.5, 0, 78.5, 40], [5, 5, 9, 9], [50, 50, 60, 60]])
     crop = Augmentation({"crop": albumentations.Crop(0, 0, 40, 40, p=1.0)}, **settings)
     _, found, labels = crop(np.zeros((100, 100, 3), np.uint8), boxes, np.arange(5), 0)

@@ -10,7 +10,7 @@ from tiny_data import voc, voc_object, write_voc
 from datamodules.voc import VocDataModule
 
 
-def test_real_voc_folder_with_its_own_classes_is_one_override_away(shared_data: Path) -> None:
+def test_a_real_voc_folder_with_its_own_classes_needs_one_override(shared_data: Path) -> None:
     data = VocDataModule(
         root=str(shared_data / "bccd_voc"), classes=["RBC", "WBC", "Platelets"], num_classes=3,
         train_split="trainval", val_split="test", test_split="test",
@@ -158,7 +158,7 @@ def test_missing_annotation_or_image_is_named(tmp_path: Path) -> None:
 
 
 def pictures(folder: Path, names: list[str], filename: str) -> None:
-    """One XML x with that `<filename>`, and image files whose grey is their place in the list."""
+    """Writes one XML file x with that `<filename>`, and image files whose grey value is their place in the list."""
     write_voc(folder, {"x": voc_object("a", "1 1 9 9")})
     (folder / "JPEGImages" / "x.jpg").unlink()
     for place, name in enumerate(names):
@@ -180,12 +180,12 @@ def pictures(folder: Path, names: list[str], filename: str) -> None:
             r"several files, of which the \.jpg is taken: 1, first: .*x\.xml \(x\.jpg, x\.png\)",
         ),
         (["x.bmp", "x.JPG"], "old.jpg", 1, r"several files, of which the \.jpg is taken"),
-        (["x.png"], "x.jpg", 0, ""),  # converted since
-        (["x.png"], "IMG_1.jpg", 0, ""),  # renamed since
+        (["x.png"], "x.jpg", 0, ""),  # converted later
+        (["x.png"], "IMG_1.jpg", 0, ""),  # renamed later
         (["x.jpg", "y.png"], "y.png", 0, r"<filename> names another picture .*'y\.png', 'x\.jpg' is taken"),
     ],
 )
-def test_the_picture_is_that_of_the_xmls_own_name_or_what_is_taken_is_said(
+def test_the_image_has_the_xmls_stem_or_a_warning_says_which_is_taken(
     tmp_path: Path, names: list[str], filename: str, taken: int, said: str
 ) -> None:
     pictures(tmp_path, names, filename)
@@ -194,17 +194,17 @@ def test_the_picture_is_that_of_the_xmls_own_name_or_what_is_taken_is_said(
         warnings.simplefilter("always")
         data.setup("fit")
     assert abs(int(data.image("train", "x").mean()) - (50 * taken + 20)) <= 1
-    told = {str(warning.message) for warning in caught}  # of one split, that trains and is scored
+    told = {str(warning.message) for warning in caught}  # train and val are the same split, so each warning comes twice
     assert len(told) == bool(said)
     assert re.search(said, told.pop() if told else "")
 
 
-def test_several_pictures_that_nothing_chooses_from_are_refused(tmp_path: Path) -> None:
+def test_several_possible_images_of_an_xml_are_refused(tmp_path: Path) -> None:
     pictures(tmp_path, ["x.png", "x.bmp"], "IMG_1.jpg")
     expected = r"x\.xml \(x\.bmp, x\.png; <filename> is 'IMG_1\.jpg'\): an image has several files; remove all but one"
     with pytest.raises(ValueError, match=expected):
         voc(tmp_path).setup("fit")
     (tmp_path / "JPEGImages" / "x.bmp").unlink()
     data = voc(tmp_path)
-    data.setup("fit")  # the index is made anew
+    data.setup("fit")  # the index is built again
     assert data.image("train", "x").mean() == 20

@@ -18,8 +18,10 @@ def write_image(path: Path, size: tuple[int, int], seed: int = 0) -> None:
 
 
 def write_coco(root: Path, sizes: list[tuple[int, int]], boxes: list[list[Any]], split: str = "train") -> Path:
-    """PNG images of (h, w) with ids 10, 20, ..., and for each a list of bboxes or of dicts that change an
-    annotation ("absent" takes a key out). Annotations have ids 100, 101, ... and category 7, that is label 1.
+    """Writes PNG images of (h, w) with ids 10, 20, ..., each with a list of bboxes or of dicts that change an
+    annotation.
+
+    "absent" removes a key. Annotations have ids 100, 101, ... and category 7, that is label 1.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -47,7 +49,7 @@ def write_json(root: Path, content: Any, split: str = "train") -> Path:
 
 
 def coco(root: Path, **options: Any) -> CocoDataModule:
-    """A data module of that folder, with everything at rest that a test does not ask for."""
+    """A data module of that folder, with augmentations and checks off unless a test sets them."""
     defaults: dict[str, Any] = {
         "train_split": "train", "val_split": "train", "test_split": "train", "num_classes": 2, "resize": 32,
         "batch_size": 2, "num_workers": 0, "flip": 0.0, "check_boxes": False,
@@ -56,7 +58,7 @@ def coco(root: Path, **options: Any) -> CocoDataModule:
 
 
 def write_voc(folder: Path, images: dict[str, str], split: str = "trainval", size: str = "40,30") -> Path:
-    """JPEG images of 40 x 30 and for each the XML of its objects; `size` is what it states."""
+    """Writes JPEG images of 40 x 30 and the XML of their objects; `size` is the size that the XML states."""
     width, height = size.split(",")
     (folder / "Annotations").mkdir(parents=True, exist_ok=True)
     (folder / "ImageSets" / "Main").mkdir(parents=True, exist_ok=True)
@@ -70,7 +72,7 @@ def write_voc(folder: Path, images: dict[str, str], split: str = "trainval", siz
 
 
 def voc_object(name: str, box: str, difficult: int = 0) -> str:
-    """`box` as "xmin ymin xmax ymax"."""
+    """The XML of an object; `box` is "xmin ymin xmax ymax"."""
     x1, y1, x2, y2 = box.split(" ")
     return (
         f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{x1}</xmin>"

@@ -1,4 +1,4 @@
-"""Builders shared by the Faster R-CNN tests."""
+"""Builders that the Faster R-CNN tests share."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from detectors.rpn import Proposals, RPNOutputs
 
 
 def random_rpn_outputs(num_images: int, size: int = 128, seed: int = 0) -> RPNOutputs:
-    """Outputs of a square canvas with leaves that record gradients."""
+    """RPN outputs of a square canvas, made from leaves that record gradients."""
     generator = torch.Generator().manual_seed(seed)
     strides = FASTER_RCNN_FPN.strides
     sizes = tuple(FASTER_RCNN_FPN.per_cell * math.ceil(size / stride) ** 2 for stride in strides)
@@ -26,7 +26,7 @@ def random_rpn_outputs(num_images: int, size: int = 128, seed: int = 0) -> RPNOu
 
 
 def random_region_outputs(num_images: int, num_regions: int, num_classes: int) -> RegionOutputs:
-    """Outputs with leaves that record gradients."""
+    """Region outputs made from leaves that record gradients."""
     generator = torch.Generator().manual_seed(0)
     shape = (num_images, num_regions, num_classes + 1)
     return RegionOutputs(
@@ -41,14 +41,14 @@ def rpn_outputs_on(
     deltas: Tensor | None = None,
     level_sizes: tuple[int, ...] | None = None,
 ) -> RPNOutputs:
-    """Outputs of given anchors, by default all on one level; without deltas the boxes are the anchors."""
+    """RPN outputs for given anchors, by default all on one level; without deltas the boxes are the anchors."""
     anchors, logits = torch.as_tensor(anchors, dtype=torch.float32), torch.as_tensor(logits)
     deltas = torch.zeros(len(logits), len(anchors), 4) if deltas is None else deltas
     return RPNOutputs(logits, deltas, anchors, level_sizes or (len(anchors),), ())
 
 
 def proposals_of(*images: Tensor | Sequence[Sequence[float]]) -> Proposals:
-    """Proposals of each image, each of an anchor of its own, the images padded to the same number."""
+    """Proposals of each image, each from a different anchor, the images padded to the same number."""
     given = [torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4) for boxes in images]
     boxes = torch.zeros(len(given), max(len(x) for x in given), 4)
     labels = torch.full(boxes.shape[:2], -1)
@@ -63,7 +63,7 @@ def of_images(proposals: Proposals, part: slice) -> Proposals:
 
 
 def random_boxes(num: int, size: float = 128.0, seed: int = 0) -> Tensor:
-    """With sides from 5 to half of the canvas and 5, all inside."""
+    """Boxes with sides from 5 to 5 plus half of the canvas, all inside."""
     generator = torch.Generator().manual_seed(seed)
     corner = torch.rand(num, 2, generator=generator) * (size / 2 - 5)
     return torch.cat((corner, corner + torch.rand(num, 2, generator=generator) * size / 2 + 5), dim=1)

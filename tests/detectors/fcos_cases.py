@@ -1,4 +1,4 @@
-"""Builders shared by the FCOS tests; the truth serves other detectors too."""
+"""Builders that the FCOS tests share; other detectors use the truth too."""
 
 import torch
 from torch import Tensor
@@ -9,19 +9,19 @@ STRIDES = (8, 16, 32, 64, 128)
 
 
 def rows(maps: list[Tensor]) -> Tensor:
-    """(B, C, h, w) maps of all levels as one (B, R, C), written apart from the network's own code."""
+    """(B, C, h, w) maps of all levels as one (B, R, C), written independently of the network's code."""
     return torch.cat([x.reshape(*x.shape[:2], -1).transpose(1, 2) for x in maps], dim=1)
 
 
 def outputs_of(logits: list[Tensor], distances: list[Tensor], centerness: list[Tensor]) -> FCOSOutputs:
-    """Head outputs of maps; distances in pixels."""
+    """Head outputs made from maps; distances in pixels."""
     points, strides = grid_points(logits, STRIDES)
     sizes = tuple(x.shape[-2] * x.shape[-1] for x in logits)
     return FCOSOutputs(rows(logits), rows(distances), rows(centerness)[..., 0], points, strides, sizes)
 
 
 def pad_truth(boxes: list[Tensor], labels: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """One batch of boxes per image; labels of the originals, which start at 1."""
+    """Pads the boxes of each image to one batch; labels are the originals', which start at 1."""
     most = max(len(b) for b in boxes)
     padded, numbers = torch.zeros(len(boxes), most, 4), torch.full((len(boxes), most), -1)
     for i, (b, n) in enumerate(zip(boxes, labels, strict=True)):
@@ -30,7 +30,7 @@ def pad_truth(boxes: list[Tensor], labels: list[Tensor]) -> tuple[Tensor, Tensor
 
 
 def random_outputs(num_images: int, num_classes: int, size: int = 128, seed: int = 0) -> FCOSOutputs:
-    """Outputs of a square canvas with leaves that record gradients."""
+    """Head outputs of a square canvas, made from leaves that record gradients."""
     generator = torch.Generator().manual_seed(seed)
     sizes = tuple((size // s or 1) ** 2 for s in STRIDES)
     points, strides = grid_points([torch.empty(1, 1, size // s or 1, size // s or 1) for s in STRIDES], STRIDES)

@@ -1,4 +1,4 @@
-"""Builders shared by the RetinaNet tests."""
+"""Builders that the RetinaNet tests share."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ ONES, RCNN = (1.0, 1.0, 1.0, 1.0), (10.0, 10.0, 5.0, 5.0)
 
 
 def random_outputs(num_images: int, num_classes: int, size: int = 128, seed: int = 0) -> RetinaNetOutputs:
-    """Outputs of a square canvas with leaves that record gradients."""
+    """Head outputs of a square canvas, made from leaves that record gradients."""
     generator = torch.Generator().manual_seed(seed)
     sizes = tuple(RETINANET.per_cell * math.ceil(size / stride) ** 2 for stride in RETINANET.strides)
     shape = (num_images, sum(sizes))
@@ -30,14 +30,14 @@ def random_outputs(num_images: int, num_classes: int, size: int = 128, seed: int
 def outputs_on(
     anchors: Sequence[Sequence[float]] | Tensor, logits: Tensor, deltas: Tensor | None = None
 ) -> RetinaNetOutputs:
-    """Outputs of anchors that all lie on one level; without deltas the boxes are the anchors."""
+    """Head outputs for anchors that all lie on one level; without deltas the boxes are the anchors."""
     anchors = torch.as_tensor(anchors, dtype=torch.float32)
     deltas = torch.zeros(len(logits), len(anchors), 4) if deltas is None else deltas
     return RetinaNetOutputs(logits, deltas, anchors, (len(anchors),))
 
 
 def ious(anchors: Tensor, boxes: Tensor, added: float) -> Tensor:
-    """IoU (R, G) written apart; zgcr adds one pixel to the sides of each area and none to the intersection."""
+    """IoU (R, G), written independently; zgcr adds one pixel to the sides of areas, but not of the intersection."""
     low = torch.maximum(anchors[:, None, :2], boxes[:, :2])
     high = torch.minimum(anchors[:, None, 2:], boxes[:, 2:])
     common = (high - low).clamp(min=0).prod(dim=2)
@@ -46,7 +46,7 @@ def ious(anchors: Tensor, boxes: Tensor, added: float) -> Tensor:
 
 
 def deltas_of(anchors: Tensor, boxes: Tensor) -> Tensor:
-    """Unweighted deltas written apart, coordinate by coordinate."""
+    """Unweighted deltas, written independently, coordinate by coordinate."""
     ax, ay, aw, ah = _centre_and_sides(anchors)
     bx, by, bw, bh = _centre_and_sides(boxes)
     return torch.stack(((bx - ax) / aw, (by - ay) / ah, torch.log(bw / aw), torch.log(bh / ah)), dim=-1)
@@ -66,17 +66,17 @@ def _centre_and_sides(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def yxyx(boxes: Tensor) -> Tensor:
-    """xytpai's order of coordinates, from ours and back."""
+    """Converts xytpai's order of coordinates to ours and back."""
     return boxes[..., [1, 0, 3, 2]]
 
 
 def yxhw(deltas: Tensor) -> Tensor:
-    """xytpai's order of deltas (y, x, height, width), from ours and back."""
+    """Converts xytpai's order of deltas (y, x, height, width) to ours and back."""
     return yxyx(deltas)
 
 
 def anchors_of_xytpai(height: int, width: int) -> Tensor:
-    """As xyxy: centred on pixels, of which a side has 0 to n - 1, and with sides to a tenth of a pixel."""
+    """xytpai's anchors as xyxy: centred on pixels (a side has pixels 0 to n - 1), with sides to a tenth of a pixel."""
     levels: list[Tensor] = []
     for level in range(4):
         stride = 8 * 2**level
@@ -97,7 +97,7 @@ def gradients(losses: dict[str, Tensor], outputs: RetinaNetOutputs) -> list[Tens
 
 
 def focal(p: Tensor, labels: Tensor) -> Tensor:
-    """Of probabilities (R, K), with alpha 0.25 and gamma 2, summed over what is not ignored."""
+    """Focal loss of probabilities (R, K), with alpha 0.25 and gamma 2, summed over what is not ignored."""
     t = F.one_hot(labels.clamp(min=-1) + 1, p.shape[-1] + 1)[..., 1:]
     loss = -t * 0.25 * (1 - p) ** 2 * p.log() - (1 - t) * 0.75 * p**2 * (1 - p).log()
     return loss[labels != IGNORED].sum()

@@ -42,7 +42,7 @@ def test_the_papers_anchors() -> None:
 
 
 @pytest.mark.parametrize("canvas", [(64, 96), (160, 224), (800, 1344)])
-def test_there_is_an_anchor_of_each_shape_on_each_cell_of_the_pyramid(canvas: tuple[int, int]) -> None:
+def test_each_cell_of_the_pyramid_has_an_anchor_of_each_shape(canvas: tuple[int, int]) -> None:
     with torch.device("meta"):
         backbone = ResNet(18, weights=None)
         maps = FeaturePyramid(backbone, 8)(backbone(torch.empty(1, 3, *canvas)))
@@ -54,7 +54,7 @@ def test_there_is_an_anchor_of_each_shape_on_each_cell_of_the_pyramid(canvas: tu
 
 
 def test_retinanet_equals_the_original_of_source_2(golden: Callable[[str], dict[str, Any]]) -> None:
-    """Its ratio is width over height, so that ours come in the opposite order."""
+    """Its ratio is width over height, so that ours are in the opposite order."""
     cases = golden("retinanet_zgcr/anchors")
     anchors = Anchors(RETINANET.strides, RETINANET.sizes, ratios=(2.0, 1.0, 0.5))
     for level, base in enumerate(cases["base"]["out"]["base_anchors_per_level"]):
@@ -80,7 +80,7 @@ def test_faster_rcnn_on_vgg16_equals_the_original_of_source_3(golden: Callable[[
 def test_without_grid_offset_equals_the_original_of_source_4(
     golden: Callable[[str], dict[str, Any]], case: str
 ) -> None:
-    """It states its sides to a tenth of a pixel, (19.8, 39.6), where ours follow from 28 and the ratio."""
+    """It gives its sides to a tenth of a pixel, (19.8, 39.6), where ours are computed from 28 and the ratio."""
     found = golden("retinanet_xyt/anchors")[case]
     strides = (8, 16, 32, 64)
     ours = Anchors(strides, tuple((28.0 * s / 8,) for s in strides), ratios=(1.0, 0.5, 2.0), grid_offset=0.0)
@@ -91,7 +91,7 @@ def test_without_grid_offset_equals_the_original_of_source_4(
 
 @pytest.mark.parametrize("name", OURS)
 def test_equals_torchvision_with_its_grid_and_rounding(name: str) -> None:
-    """On a canvas that all strides divide: elsewhere torchvision takes canvas // cells for the stride."""
+    """The canvas is divisible by all strides: elsewhere torchvision takes canvas // cells for the stride."""
     ours, canvas = OURS[name], (256, 384)
     ours = Anchors(ours.strides, ours.sizes, grid_offset=0.0, round_anchors=True)
     theirs = AnchorGenerator(ours.sizes, (ours.ratios,) * len(ours.sizes))
@@ -100,13 +100,13 @@ def test_equals_torchvision_with_its_grid_and_rounding(name: str) -> None:
     torch.testing.assert_close(ours.grid(canvas), wanted, rtol=0, atol=0)
 
 
-# The best of them
+# The best anchor of a box
 
 
 @pytest.mark.parametrize("name", OURS)
 @pytest.mark.parametrize("offset", [0.5, 0.0])
 def test_best_ious_are_those_of_a_search_over_the_whole_grid(name: str, offset: float) -> None:
-    """Small and large boxes, across borders, in corners, and on canvases that the strides do not divide."""
+    """Boxes are small and large, across borders, in corners, and on canvases that the strides do not divide."""
     anchors = Anchors(OURS[name].strides, OURS[name].sizes, grid_offset=offset)
     generator = torch.Generator().manual_seed(0)
     for canvas in [(96, 160), (320, 224)]:

@@ -42,7 +42,7 @@ def torchvision_features(model: nn.Module, x: Tensor) -> list[Tensor]:
 
 
 def with_statistics(model: nn.Module) -> nn.Module:
-    """Random weights whose BatchNorms have been trained a little."""
+    """Sets random weights, and norms as after a little training."""
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = 1.0
@@ -67,7 +67,7 @@ def test_weights_of_torchvision_give_the_features_of_torchvision(name: str, norm
     theirs = with_statistics(build_theirs(weights=None))
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")
     ours = build(name, norm=norm, weights=str(tmp_path / "weights.pth")).eval().double()
-    x = torch.randn(1, 3, 64, 64).double()  # where rounding does not pile up over a hundred layers
+    x = torch.randn(1, 3, 64, 64).double()  # so that rounding does not accumulate over a hundred layers
     with torch.no_grad():
         for a, b in zip(ours(x), torchvision_features(theirs.double(), x), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9 * b.abs().max().item())
@@ -135,14 +135,14 @@ def test_pixels_take_the_memory_format_of_the_weights(
     assert torch.equal(x, build("18").normalize(images, sizes))
 
 
-def test_the_pixel_scale_travels_with_the_weights() -> None:
+def test_the_pixel_scale_is_stored_with_the_weights() -> None:
     state = build("18").state_dict()
     assert state["pixel_mean"].tolist() == pytest.approx([0.485, 0.456, 0.406])
     assert state["pixel_std"].tolist() == pytest.approx([0.229, 0.224, 0.225])
 
 
 def frozen_names(backbone: Backbone) -> set[str]:
-    """Layers (first two parts of a name) with a parameter that does not train."""
+    """Layers (first two parts of a name) with a parameter that is not trained."""
     return {".".join(n.split(".")[:2]) for n, p in backbone.named_parameters() if not p.requires_grad}
 
 
@@ -190,7 +190,7 @@ def test_frozen_bn_has_nothing_to_train_and_nothing_that_moves() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_frozen_norm_is_part_of_the_convolution_before_it_and_trains_as_if_it_were_not(name: str) -> None:
-    """In outputs, in gradients and in the names of weights, also after a copy and a change of the statistics."""
+    """Equal in outputs, gradients and names of weights, also after a copy and a change of the statistics."""
     folded, x = copy.deepcopy(build(name, norm="frozen_bn").train().double()), torch.randn(2, 3, 64, 64).double()
     norms = [layer for layer in folded.modules() if isinstance(layer, FrozenBatchNorm)]
     for layer in norms:

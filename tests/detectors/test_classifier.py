@@ -1,4 +1,4 @@
-"""The classifier beside torchvision's, and its loss by hand."""
+"""The classifier compared with torchvision's, and its loss compared with a hand calculation."""
 
 import math
 from pathlib import Path
@@ -53,7 +53,7 @@ def test_the_loss_is_the_mean_of_minus_log_of_the_right_class() -> None:
     )
 
 
-def test_an_image_without_label_counts_for_nothing() -> None:
+def test_an_image_without_label_is_ignored() -> None:
     logits = torch.randn(3, 4, requires_grad=True)
     loss = classification_loss(logits, torch.tensor([1, -1, 3]))["loss_cls"]
     torch.testing.assert_close(loss, classification_loss(logits[[0, 2]], torch.tensor([1, 3]))["loss_cls"])
@@ -62,7 +62,7 @@ def test_an_image_without_label_counts_for_nothing() -> None:
     assert logits.grad[1].eq(0).all()
     nothing = classification_loss(logits, torch.tensor([-1, -1, -1]))["loss_cls"]
     assert nothing.item() == 0
-    nothing.backward()  # with a gradient all the same
+    nothing.backward()  # the gradient exists all the same
 
 
 def test_the_loss_is_taken_in_float32_also_under_autocast() -> None:
@@ -90,9 +90,9 @@ def _loss_of_rank(rank: int, folder: Path, logits: Tensor, labels: Tensor) -> No
     dist.destroy_process_group()
 
 
-def test_two_ranks_with_unequal_shares_take_the_step_of_one(tmp_path: Path) -> None:
+def test_two_ranks_with_unequal_shares_take_the_step_of_one_rank(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    logits, labels = torch.randn(4, 5), torch.tensor([-1, 0, 3, 4])  # the first rank has nothing
+    logits, labels = torch.randn(4, 5), torch.tensor([-1, 0, 3, 4])  # the first rank has no label
     mp.spawn(_loss_of_rank, (tmp_path, logits, labels), nprocs=2)  # pyright: ignore[reportPrivateImportUsage]
     (first, grad), (second, other) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     whole = logits.clone().requires_grad_()

@@ -1,4 +1,4 @@
-"""The last step of every decoder: suppression, however it is carried out."""
+"""The last step of every decoder: suppression, with either of its implementations."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from detectors.detections import nms_and_pad
 
 
 def random_rows(number: int, num_groups: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes in clusters, with scores of which many are equal."""
+    """Boxes in clusters, many of them with equal scores."""
     generator = torch.Generator().manual_seed(0)
     boxes = random_boxes(number // 8).repeat(8, 1)
     boxes = boxes + torch.rand(boxes.shape, generator=generator) * 6
@@ -20,7 +20,7 @@ def random_rows(number: int, num_groups: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def by_hand(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, most: int) -> Tensor:
-    """Group by group in float64, then the best of all, the first of equal ones."""
+    """Suppresses group by group in float64, then keeps the best of all; of equal scores the first."""
     kept = torch.zeros(len(boxes), dtype=torch.bool)
     for group in groups.unique():
         (own,) = (groups == group).nonzero(as_tuple=True)
@@ -33,7 +33,7 @@ def by_hand(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, mos
 @pytest.mark.parametrize("num_groups", [1, 5, 80])
 @pytest.mark.parametrize("many", [0, 10**9])
 @pytest.mark.parametrize("class_agnostic", [False, True])
-def test_groups_are_suppressed_apart_in_both_ways(
+def test_groups_are_suppressed_separately_in_both_implementations(
     monkeypatch: pytest.MonkeyPatch, num_groups: int, many: int, class_agnostic: bool
 ) -> None:
     monkeypatch.setattr(detections, "_GROUPWISE_FROM", many)
@@ -46,7 +46,7 @@ def test_groups_are_suppressed_apart_in_both_ways(
 
 
 @pytest.mark.parametrize("many", [0, 10**9])
-def test_of_no_box_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, many: int) -> None:
+def test_without_boxes_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, many: int) -> None:
     monkeypatch.setattr(detections, "_GROUPWISE_FROM", many)
     nothing = torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64)
     boxes, scores, labels = nms_and_pad(*nothing, nms_threshold=0.5, max_detections=3)

@@ -1,4 +1,4 @@
-"""The whole network, and the boxes that it detects."""
+"""The whole Faster R-CNN network, and the boxes that it detects."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ A, NEAR_A, B = [0.0, 0.0, 40.0, 40.0], [0.0, 0.0, 40.0, 30.0], [50.0, 50.0, 90.0
 
 
 def outputs_for(scores: list[list[float]], deltas: Tensor | None = None) -> RegionOutputs:
-    """Scores of each region and class; what is left is background's."""
+    """Outputs with given scores of each region and class; background has the rest."""
     p = torch.tensor([scores])
     p = torch.cat((1 - p.sum(dim=2, keepdim=True), p), dim=2)
     return RegionOutputs(p.log(), torch.zeros(*p.shape, 4) if deltas is None else deltas)
@@ -35,7 +35,7 @@ def found(detections: Detections, image: int = 0) -> list[tuple[list[float], flo
 def test_each_class_moves_a_region_by_deltas_of_its_own() -> None:
     deltas = torch.zeros(1, 1, 3, 4)
     deltas[0, 0, 1] = torch.tensor([5.0, 0.0, 0.0, -7 * 0.6931472])  # half a width to the right, half as high
-    deltas[0, 0, 0] = 99.0  # of background
+    deltas[0, 0, 0] = 99.0  # deltas of background
     decode = RegionDecoder(box_weights=(10.0, 10.0, 5.0, 7.0))
     first, second = found(decode(outputs_for([[0.6, 0.3]], deltas), proposals_of([A]), SIZE))
     assert first == (pytest.approx([20, 10, 60, 30]), 0.6, 0)
@@ -73,10 +73,10 @@ def test_padded_proposals_are_never_detected_and_results_are_padded() -> None:
 def test_boxes_are_clipped_and_those_left_without_area_are_dropped() -> None:
     proposals = proposals_of([[20, 10, 200, 50], [20, 10, 60, 300], [60, 0, 90, 20]])
     detections = RegionDecoder()(outputs_for([[0.9], [0.8], [0.7]]), proposals, torch.tensor([[50, 60]]))
-    assert found(detections) == [([20, 10, 60, 50], 0.9, 0)]  # cut off, the first two are equal
+    assert found(detections) == [([20, 10, 60, 50], 0.9, 0)]  # once clipped, the first two are equal
 
 
-def test_wild_and_broken_outputs_give_no_broken_boxes() -> None:
+def test_extreme_and_non_finite_outputs_give_valid_boxes() -> None:
     deltas = torch.tensor([[0.0, 0.0, 1e9, 1e9], [torch.nan, 0.0, 0.0, 0.0], [torch.inf, 0.0, 0.0, 0.0]])
     outputs = RegionOutputs(torch.zeros(1, 3, 2), deltas[None, :, None].expand(1, 3, 2, 4))
     proposals = proposals_of([[496.0, 496.0, 504.0, 504.0]] * 3)
@@ -103,7 +103,7 @@ def test_an_images_detections_do_not_depend_on_its_neighbours_and_are_float32() 
 
 
 def trained(network: FasterRCNN, num_boxes: int) -> list[str]:
-    """Parameters without a gradient, or with a broken one, after the losses of two images."""
+    """Parameters whose gradient is missing or not finite after the losses of two images."""
     torch.manual_seed(0)
     images, sizes = torch.randint(256, (2, 3, 64, 96), dtype=torch.uint8), torch.tensor([[64, 96], [50, 70]])
     boxes, labels = torch.zeros(2, num_boxes, 4), torch.zeros(2, num_boxes, dtype=torch.int64)
@@ -147,7 +147,7 @@ def test_a_region_has_an_output_for_background_and_each_class() -> None:
     torch.testing.assert_close(swapped.logits, refined.logits.flip(1))
 
 
-def test_regions_of_any_size_are_cut_out_of_the_first_four_maps() -> None:
+def test_regions_of_any_size_are_pooled_from_the_first_four_maps() -> None:
     torch.manual_seed(0)
     network = FasterRCNN(small_resnet(), 3, FASTER_RCNN_FPN, pyramid_channels=16, head_channels=8)
     maps = [torch.randn(1, 16, 1024 // stride, 1024 // stride) for stride in (4, 8, 16, 32)]
@@ -158,7 +158,7 @@ def test_regions_of_any_size_are_cut_out_of_the_first_four_maps() -> None:
     assert (coarsest != refined).any(dim=2).tolist() == [[True, False]]
 
 
-def test_poolings_that_there_are_not_are_refused() -> None:
+def test_unknown_poolings_are_refused() -> None:
     for pooling, channels in (("max", 256), ("mean", 256), ("mean", None)):
         anchors = FASTER_RCNN_VGG16 if channels is None else FASTER_RCNN_FPN
         with pytest.raises(
@@ -195,9 +195,7 @@ def test_vgg16_over_one_map_needs_its_fully_connected_layers() -> None:
         (FCOSDecoder, {"candidates_per_level": -1}),
     ],
 )
-def test_no_decoder_takes_numbers_that_leave_nothing_or_never_end(
-    decoder: type[RPNDecoder], settings: dict[str, float]
-) -> None:
+def test_decoders_refuse_impossible_numbers(decoder: type[RPNDecoder], settings: dict[str, float]) -> None:
     ((name, value),) = settings.items()
     with pytest.raises(ValueError, match=f"{name}={value}: expected"):
         decoder(**settings)  # pyright: ignore[reportArgumentType]

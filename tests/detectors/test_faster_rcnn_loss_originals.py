@@ -1,4 +1,4 @@
-"""Losses and detections against those recorded from chenyuntc's Faster R-CNN, whose boxes are (y1, x1, y2, x2)."""
+"""Losses and detections compared with chenyuntc's recorded Faster R-CNN, whose boxes are (y1, x1, y2, x2)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ Golden = Callable[[str], dict[str, Any]]
 
 
 def anchor_samples(labels: Tensor, anchors: Tensor, deltas: Tensor) -> AnchorSamples:
-    """All anchors, of the original's labels (-1: ignored, 0: background) and deltas."""
+    """All anchors as samples, with the original's labels (-1: ignored, 0: background) and deltas."""
     labels = torch.where(labels >= 0, labels.long() - 1, IGNORED)
     boxes = torch.where(labels[:, None] >= 0, deltas_to_boxes(anchors, yxhw(deltas), ONES), anchors)
     return AnchorSamples(torch.arange(len(labels))[None], labels[None], boxes[None])
@@ -26,7 +26,7 @@ def anchor_samples(labels: Tensor, anchors: Tensor, deltas: Tensor) -> AnchorSam
 
 @pytest.mark.parametrize("case", ["rpn_sigma3", "no_positive"])
 def test_the_box_loss_of_anchors_equals_the_original(golden: Golden, case: str) -> None:
-    """Its sigma is our 1 / sqrt(beta)."""
+    """Its sigma corresponds to our 1 / sqrt(beta)."""
     recorded = golden("frcnn/losses")
     assert set(recorded) == {"rpn_sigma3", "no_positive", "four_losses_a"}
     given, out = recorded[case]["in"], recorded[case]["out"]
@@ -41,8 +41,8 @@ def test_the_box_loss_of_anchors_equals_the_original(golden: Golden, case: str) 
 
 
 def test_all_four_losses_and_their_gradients_equal_the_original(golden: Golden) -> None:
-    """Its proposal network has a logit for background too: the difference of the two is our one, so that the gradient
-    of one is that of the other with its sign changed.
+    """Its RPN has a logit for background too: the difference of its two logits is our one, so that the gradient of its
+    object logit is ours and that of its background logit is the negative.
     """
     recorded = golden("frcnn/losses")["four_losses_a"]
     given, args, out = recorded["in"], recorded["args"], recorded["out"]
@@ -61,7 +61,7 @@ def test_all_four_losses_and_their_gradients_equal_the_original(golden: Golden) 
         RegionSamples(regions[None], labels[None], boxes[None]),
     )
     ours = proposing | refining
-    for name, value in ours.items():  # loss_rpn_cls there is rpn_cls_loss
+    for name, value in ours.items():  # our loss_rpn_cls is its rpn_cls_loss
         torch.testing.assert_close(value, out[f"{name.removeprefix('loss_')}_loss"], rtol=1e-4, atol=0)
     total = torch.stack(list(ours.values())).sum()
     torch.testing.assert_close(total, out["total_loss"], rtol=1e-4, atol=0)
@@ -74,8 +74,8 @@ def test_all_four_losses_and_their_gradients_equal_the_original(golden: Golden) 
 
 
 def test_detections_equal_the_original(golden: Golden) -> None:
-    """It divides proposals by the image's scale and clips in the original image, as is done here by hand; it has no
-    limit, which here is not reached. It keeps boxes that clipping left without area.
+    """It divides proposals by the image's scale and clips in the original image, as is done by hand here; it has no
+    maximum number, which these cases do not reach. It keeps boxes that clipping left without area.
     """
     recorded = golden("frcnn/predict")
     assert set(recorded) == {"basic"}

@@ -1,4 +1,4 @@
-"""Targets and proposals against those recorded from chenyuntc's Faster R-CNN, whose boxes are (y1, x1, y2, x2).
+"""Targets and proposals compared with those recorded from chenyuntc's Faster R-CNN, whose boxes are (y1, x1, y2, x2).
 
 Its anchors are compared in test_anchors, its losses and detections in test_faster_rcnn_loss_originals.
 """
@@ -24,7 +24,7 @@ Golden = Callable[[str], dict[str, Any]]
 
 @pytest.mark.parametrize(("case", "rtol"), [("enc_dec_float32", 1e-5), ("enc_dec_float64", 1e-9)])
 def test_deltas_equal_the_original(golden: Golden, case: str, rtol: float) -> None:
-    """One of its deltas makes a side more than 62.5 times as long as the source's, where ours stops."""
+    """One of its deltas makes a side more than 62.5 times as long, where ours is limited."""
     recorded = golden("frcnn/box_ops")[case]
     source, target, deltas = (recorded["in"][name] for name in ("src", "dst", "loc"))
     ours = boxes_to_deltas(yxyx(source), yxyx(target), ONES)
@@ -39,9 +39,9 @@ def test_deltas_equal_the_original(golden: Golden, case: str, rtol: float) -> No
 
 
 def test_no_boxes_are_decoded_to_no_boxes(golden: Golden) -> None:
-    """The case left out is that of sources without area, whose sides the original takes to be 1e-7: ours have an area.
+    """The skipped case has sources without area, whose sides the original takes as 1e-7: our sources have an area.
 
-    Proposals that clipping left without it are dropped, and padded ones get one.
+    Proposals that clipping left without area are dropped, and padded ones are given one.
     """
     recorded = golden("frcnn/box_ops")
     assert set(recorded) == {"enc_dec_float32", "enc_dec_float64", "degenerate_src", "loc2bbox_empty"}
@@ -54,7 +54,7 @@ CASES = ["one_box", "tiny_box_forced_match", "many_positives_subsampled"]
 
 
 def test_every_recorded_case_of_anchors_with_boxes_is_compared(golden: Golden) -> None:
-    """Without boxes the original fails; there ours are all background."""
+    """Without boxes the original fails; there our anchors are all background."""
     recorded = golden("frcnn/anchor_target")
     assert set(recorded) == {*CASES, "no_gt"}
     anchors, size = yxyx(recorded["one_box"]["in"]["anchor"]), torch.tensor([[160, 240]])
@@ -63,7 +63,7 @@ def test_every_recorded_case_of_anchors_with_boxes_is_compared(golden: Golden) -
 
 
 def anchor_targets(recorded: dict[str, Any]) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
-    """Anchors, truth with size, and thresholds."""
+    """Anchors, truth with its image size, and thresholds."""
     anchors, boxes = yxyx(recorded["in"]["anchor"]), yxyx(recorded["in"]["bbox"])
     args = recorded["args"]
     thresholds = {"background_iou": args["neg_iou_thresh"], "foreground_iou": args["pos_iou_thresh"]}
@@ -73,10 +73,10 @@ def anchor_targets(recorded: dict[str, Any]) -> tuple[Tensor, tuple[Any, ...], d
 
 @pytest.mark.parametrize("case", CASES)
 def test_anchors_are_labelled_as_in_the_original(golden: Golden, case: str) -> None:
-    """Every box of these cases overlaps an anchor inside. One that overlaps none makes there all anchors without
-    overlap positive, and forces none here.
+    """Every box of these cases overlaps an anchor inside the image. A box that overlaps none would make all anchors
+    without overlap positive in the original, and forces none here.
 
-    The original's deltas are those of every anchor inside, to its best box; ours are 0 where no box is answered for.
+    The original has deltas of every anchor inside, to its best box; ours are 0 where no box is assigned.
     """
     recorded = golden("frcnn/anchor_target")[case]
     anchors, (boxes, labels, size), settings = anchor_targets(recorded)
@@ -93,8 +93,8 @@ def test_anchors_are_labelled_as_in_the_original(golden: Golden, case: str) -> N
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_anchors_are_drawn_as_many_as_in_the_original_and_of_the_same(golden: Golden, case: str) -> None:
-    """Which of them are drawn depends on random numbers, of which each has its own."""
+def test_as_many_anchors_are_sampled_as_in_the_original_and_from_the_same_ones(golden: Golden, case: str) -> None:
+    """Which of them are sampled depends on random numbers, which differ between the two."""
     recorded = golden("frcnn/anchor_target")[case]
     anchors, (boxes, labels, size), settings = anchor_targets(recorded)
     before, sampled = recorded["out"]["label_before_subsample"], recorded["out"]["label_sampled"]
@@ -109,9 +109,9 @@ def test_anchors_are_drawn_as_many_as_in_the_original_and_of_the_same(golden: Go
 
 @pytest.mark.parametrize("case", ["train", "scale2_min32", "limits_test", "all_too_small"])
 def test_proposals_equal_the_original(golden: Golden, case: str) -> None:
-    """It sorts small boxes out before it takes the best candidates, ours thereafter: they are taken out by hand here.
+    """It removes small boxes before it takes the best candidates, ours afterwards: here they are removed by hand.
 
-    Its `min_size` is given at the original image's scale. No side of these cases grows 62.5-fold, where ours stops.
+    Its `min_size` is in pixels of the original image. No side of these cases grows 62.5-fold, the limit of ours.
     """
     recorded = golden("frcnn/proposal")
     assert len(recorded) == 4
@@ -136,10 +136,10 @@ def test_proposals_equal_the_original(golden: Golden, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", ["normal", "many_pos_n32"])
-def test_regions_are_labelled_and_drawn_as_in_the_original(golden: Golden, case: str) -> None:
-    """The case left out is one of a least IoU of 0.1 for background, which ours does not ask for.
+def test_regions_are_labelled_and_sampled_as_in_the_original(golden: Golden, case: str) -> None:
+    """The skipped case asks for a minimum IoU of 0.1 for background, which ours does not have.
 
-    The original rounds the number of positives, ours cuts it off; here they are whole.
+    The original rounds the number of positives, ours truncates it; in these cases it is an integer.
     """
     recorded = golden("frcnn/proposal_target")
     assert set(recorded) == {"normal", "many_pos_n32", "neg_lo_01"}
@@ -150,7 +150,7 @@ def test_regions_are_labelled_and_drawn_as_in_the_original(golden: Golden, case:
     rows = torch.cat((proposals.boxes, boxes), dim=1)[0]
     everything = RegionSampler(foreground_iou=args["pos_iou_thresh"], num_samples=len(rows), positive_fraction=1.0)
     samples = everything(proposals, boxes, labels, [0])
-    row = (samples.regions[0][:, None] == rows).all(dim=2).float().argmax(dim=1)  # of equal regions the first
+    row = (samples.regions[0][:, None] == rows).all(dim=2).float().argmax(dim=1)  # the first of equal regions
     assert torch.equal(samples.regions[0], rows[row])
     assert len(samples.regions[0]) == len(out["all_max_iou"])
     positive, assignment = out["is_pos_candidate"][row], out["all_gt_assignment"][row]
@@ -169,7 +169,7 @@ def test_regions_are_labelled_and_drawn_as_in_the_original(golden: Golden, case:
 
 
 def test_deltas_of_regions_equal_the_original(golden: Golden) -> None:
-    """Only those of positives; its background has some too, at which its loss does not look."""
+    """Compares positives only; its background has deltas too, which its loss ignores."""
     recorded = golden("frcnn/proposal_target")["normal"]
     regions, expected = yxyx(recorded["out"]["sample_roi"]), recorded["out"]["gt_roi_loc"]
     boxes, labels = yxyx(recorded["in"]["bbox"])[None], recorded["in"]["label"].long()[None]

@@ -1,4 +1,4 @@
-"""Which regions the head is trained on, and its losses."""
+"""The sampled regions on which the head is trained, and its losses."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,12 +20,12 @@ NO_TRUTH = torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.int64)
 
 
 def in_rows(samples: RegionSamples, image: int = 0) -> list[tuple[list[float], int]]:
-    """What was drawn, in order of coordinates."""
+    """The sampled regions, ordered by their coordinates."""
     regions, labels = samples.regions[image].tolist(), samples.labels[image].tolist()
     return sorted((r, n) for r, n in zip(regions, labels, strict=True) if n != IGNORED)
 
 
-def test_true_boxes_are_regions_too_and_a_region_answers_from_the_threshold_on() -> None:
+def test_true_boxes_are_regions_too_and_regions_are_assigned_from_the_threshold_on() -> None:
     proposals = proposals_of([NEAR_A, HALF_A, [0.0, 0.0, 40.0, 19.0], B])
     truth = torch.tensor([[A]]), torch.tensor([[6]])
     samples = RegionSampler(positive_fraction=1.0)(proposals, *truth, [0])
@@ -38,7 +38,7 @@ def test_true_boxes_are_regions_too_and_a_region_answers_from_the_threshold_on()
     assert [label for _, label in in_rows(stricter)].count(6) == 1
 
 
-def test_of_two_boxes_a_region_answers_for_the_one_of_larger_iou() -> None:
+def test_a_region_is_assigned_to_the_box_of_larger_iou() -> None:
     samples = RegionSampler()(proposals_of([[0, 0, 40, 34]]), torch.tensor([[A, NEAR_A]]), torch.tensor([[1, 2]]), [0])
     row = (samples.regions[0] == torch.tensor([0.0, 0.0, 40.0, 34.0])).all(dim=1)
     assert samples.labels[0][row].tolist() == [2]
@@ -46,8 +46,8 @@ def test_of_two_boxes_a_region_answers_for_the_one_of_larger_iou() -> None:
 
 
 @pytest.mark.parametrize("num_boxes", [0, 2])
-def test_padding_is_never_drawn(num_boxes: int) -> None:
-    """Neither a padded proposal nor a padded box, however few are left."""
+def test_padding_is_never_sampled(num_boxes: int) -> None:
+    """Neither padded proposals nor padded boxes are sampled, however few others there are."""
     proposals = proposals_of([A, B], [A, B, NEAR_A, HALF_A, *random_boxes(30).tolist()])
     boxes, labels = torch.zeros(2, 5, 4), torch.full((2, 5), -1)
     boxes[1], labels[1] = random_truth(1, 5, 4)[0][0], 3
@@ -83,7 +83,7 @@ def test_an_image_with_neither_boxes_nor_proposals_has_no_sample_and_no_loss() -
     assert [x.abs().max().item() for x in gradients] == [0.0, 0.0]
 
 
-def test_a_proposal_is_drawn_by_its_anchor_whatever_its_rank_and_the_rank_of_others() -> None:
+def test_a_proposal_is_sampled_by_its_anchor_whatever_the_order_of_proposals() -> None:
     boxes, labels = random_truth(2, 6, 9)
     proposals = proposals_of(*(random_boxes(60, seed=i) for i in range(2)))
     sample = RegionSampler(num_samples=16)
@@ -99,7 +99,7 @@ def test_a_proposal_is_drawn_by_its_anchor_whatever_its_rank_and_the_rank_of_oth
     assert not torch.equal(sample(others, boxes, labels, [5, 6]).regions, samples.regions)
 
 
-def test_images_are_sampled_alone() -> None:
+def test_images_are_sampled_independently() -> None:
     boxes, labels = random_truth(3, 6, 9)
     boxes[1, 2:], labels[1, 2:] = 0, -1
     proposals = proposals_of(*(random_boxes(60, seed=i) for i in range(3)))
@@ -125,7 +125,7 @@ def test_weights_that_decode_to_no_box_are_refused() -> None:
 
 @pytest.mark.parametrize("loss", [RegionLoss, RPNLoss, RetinaNetLoss])
 @pytest.mark.parametrize("beta", [-0.5, float("nan")])
-def test_a_smooth_l1_loss_with_no_shape_is_refused(loss: Callable[..., object], beta: float) -> None:
+def test_a_negative_smooth_l1_beta_is_refused(loss: Callable[..., object], beta: float) -> None:
     with pytest.raises(
         ValueError, match=rf"smooth_l1_beta={beta} of (regions|anchors): expected 0 \(a plain L1 loss\) or more"
     ):
@@ -147,7 +147,7 @@ def test_losses_are_means_over_the_sampled_regions_of_the_class_of_each() -> Non
     assert of_box > 0
 
 
-def test_regions_that_were_not_sampled_count_for_nothing() -> None:
+def test_regions_that_were_not_sampled_are_ignored() -> None:
     outputs, samples = random_region_outputs(2, 20, 3), samples_of()
     labels = samples.labels.clone()
     labels[:, 15:] = IGNORED
@@ -171,7 +171,7 @@ def test_losses_are_finite_and_reach_both_outputs_also_without_boxes(num_boxes: 
     assert gradients[1][..., 0, :].abs().max() == 0  # background has no box
 
 
-def test_deltas_of_background_cannot_break_the_loss_however_wild() -> None:
+def test_extreme_deltas_of_background_do_not_change_the_loss() -> None:
     samples = RegionSampler(positive_fraction=1.0)(proposals_of([A, B]), torch.tensor([[A]]), torch.tensor([[0]]), [0])
     deltas = torch.zeros(1, 3, 2, 4)
     deltas[samples.labels == BACKGROUND] = torch.tensor([torch.inf, torch.nan, 1e30, -1e30])

@@ -1,9 +1,9 @@
 """Parity with torchvision's Faster R-CNN over a pyramid.
 
-Its grid has no offset, its anchors are rounded and its RoIAlign is half a cell off; where a canvas is no multiple of 64
-it spreads the coarse anchors over the canvas (`canvas // cells`), so that there its anchors are given to our decoder
-and losses. It drops proposals with a side under 0.001 pixels and detections with one under 0.01, ours those without
-area. Both draw at random what the losses look at, each with numbers of its own: ours is given to its losses.
+Its grid has no offset, its anchors are rounded and its RoIAlign is half a cell off; where a canvas is not a multiple of
+64 it spreads the coarse anchors over the canvas (`canvas // cells`), so that there our decoder and losses are given its
+anchors. It drops proposals with a side under 0.001 pixels and detections with one under 0.01, ours drop those without
+area. Both sample at random, with different random numbers: its losses are given our samples.
 """
 
 from dataclasses import replace
@@ -51,7 +51,7 @@ def as_ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class Pair(NamedTuple):
-    theirs: Any  # whose parts torch takes for tensors or modules
+    theirs: Any  # Any, since torch types its parts as tensors or modules
     ours: FasterRCNN
 
 
@@ -63,7 +63,7 @@ def pair() -> Pair:
     spread = {"rpn.head.cls_logits": 0.1, "rpn.head.bbox_pred": 0.03, "cls_score": 0.1, "box_predictor.bbox_pred": 0.1}
     for name, value in theirs.state_dict().items():
         if name.endswith("running_var"):
-            value.fill_(1.5)  # keeps the activations of random residual blocks of one size
+            value.fill_(1.5)  # keeps activations of random residual blocks at a constant scale
         if name.endswith(("rpn.head.conv.0.0.weight", "fc6.weight", "fc7.weight")):
             nn.init.kaiming_normal_(value)
         for part, std in spread.items():
@@ -89,7 +89,7 @@ on_every_canvas = pytest.mark.parametrize("canvas", CANVASES)
 
 class Seen(NamedTuple):
     outputs: RPNOutputs
-    """With torchvision's anchors where its grid is not ours."""
+    """Our outputs, with torchvision's anchors where its grid differs from ours."""
     maps: dict[str, Tensor]
     logits: Tensor
     deltas: Tensor
@@ -106,7 +106,7 @@ class Seen(NamedTuple):
 
 @pytest.fixture(scope="module")
 def seen(pair: Pair) -> dict[tuple[int, int], Seen]:
-    """What both say of two images, by canvas."""
+    """Outputs of both for two images, by canvas."""
     return {canvas: _seen(pair, *canvas) for canvas in CANVASES}
 
 
@@ -140,8 +140,11 @@ def test_raw_outputs_of_the_proposal_network_equal(seen: dict[tuple[int, int], S
 
 
 def apart(logits: Tensor) -> Tensor:
-    """In the same order, but no two nearer than 1e-5 after the sigmoid, which rounds differently from processor to
-    processor, and by place in a vector: torchvision ranks by the sigmoid, ours by the logit."""
+    """Logits in the same order, but at least 1e-5 apart after the sigmoid.
+
+    The sigmoid rounds differently from processor to processor and by place in a vector; torchvision ranks by the
+    sigmoid, ours by the logit.
+    """
     flat = logits.flatten()
     return torch.linspace(-4, 4, len(flat))[flat.argsort(stable=True).argsort()].view_as(logits)
 
@@ -152,7 +155,7 @@ def test_proposals_equal(
     pair: Pair, seen: dict[tuple[int, int], Seen], canvas: tuple[int, int], training: bool
 ) -> None:
     case, rpn = seen[canvas], pair.theirs.rpn
-    rpn.training = training  # alone, for its two presets
+    rpn.training = training  # this module alone, to choose between its two presets
     boxes = rpn.box_coder.decode(case.deltas, case.anchors).view(2, -1, 4)
     logits = apart(case.logits)
     expected = rpn.filter_proposals(boxes, logits, case.shapes, list(case.outputs.level_sizes))
@@ -178,7 +181,7 @@ def test_raw_outputs_of_regions_equal(seen: dict[tuple[int, int], Seen], canvas:
 @on_every_canvas
 def test_detections_equal(pair: Pair, seen: dict[tuple[int, int], Seen], canvas: tuple[int, int]) -> None:
     case, heads = seen[canvas], pair.theirs.roi_heads
-    logits, deltas = case.theirs  # of both, since scores that are equal but for rounding come in any order
+    logits, deltas = case.theirs  # both decode these, since rounding changes the order of equal scores
     expected = heads.postprocess_detections(logits, deltas, list(case.proposals.boxes), case.shapes)
     decode = RegionDecoder(
         score_threshold=heads.score_thresh, nms_threshold=heads.nms_thresh, max_detections=heads.detections_per_img
@@ -194,7 +197,7 @@ def test_detections_equal(pair: Pair, seen: dict[tuple[int, int], Seen], canvas:
 
 
 def truth(*counts: int) -> tuple[list[dict[str, Tensor]], Tensor, Tensor]:
-    """Boxes of each image: torchvision's form, whose labels begin at 1, and ours."""
+    """Boxes of each image in torchvision's form, whose labels begin at 1, and in ours."""
     targets: list[dict[str, Tensor]] = []
     for image, count in enumerate(counts):
         labels = torch.randint(1, NUM_CLASSES + 1, (count,), generator=torch.Generator().manual_seed(image))

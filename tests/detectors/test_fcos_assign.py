@@ -72,7 +72,7 @@ def test_areas_have_no_added_pixel() -> None:
 
 
 @pytest.mark.parametrize("boxes", [[], [[0, 0, 32, 32]]])
-def test_no_box_and_padding_are_background(boxes: Sequence[Sequence[float]]) -> None:
+def test_without_boxes_and_with_padding_all_is_background(boxes: Sequence[Sequence[float]]) -> None:
     labels, distances = four_by_four(boxes, [-1] * len(boxes))
     assert labels == [[-1] * 4] * 4
     assert distances.abs().sum() == 0
@@ -92,7 +92,7 @@ def test_portions_of_boxes_give_the_result_of_all_at_once(center_sampling: float
         assert all(torch.equal(a, b) for a, b in zip(part, whole, strict=True))
 
 
-def test_images_of_a_batch_do_not_see_each_other() -> None:
+def test_images_of_a_batch_are_independent() -> None:
     points, strides = grid_points([torch.empty(1, 1, 128 // s, 128 // s) for s in STRIDES], STRIDES)
     sizes = tuple((128 // s) ** 2 for s in STRIDES)
     boxes, labels = random_truth(3, 9, 9)
@@ -112,8 +112,8 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES)
 def test_it_equals_the_original(golden: Golden, case: str) -> None:
-    """Left out: `first_center_x_zero__cs1.5`, where a box centred at x = 0 turns off the whole image (below),
-    and `image_without_gt`, where the original fails. Areas without "+1" (above) change none of these.
+    """Skipped: `first_center_x_zero__cs1.5`, where a box centred at x = 0 disables the whole image (below), and
+    `image_without_gt`, where the original fails. Areas without "+1" (above) change none of these.
     """
     recorded = golden("fcos/assign")[case]
     labels, distances = assign(recorded)
@@ -125,7 +125,7 @@ def test_it_equals_the_original(golden: Golden, case: str) -> None:
 
 
 def assign(recorded: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-    """Per level, images one after the other, as the recorded arrays have it."""
+    """Assigns per level, images one after the other, in the form of the recorded arrays."""
     shapes = recorded["args"]["feature_shapes_hw"]
     points, strides = grid_points([torch.empty(1, 1, *shape) for shape in shapes], STRIDES)
     sizes = tuple(h * w for h, w in shapes)
@@ -138,10 +138,12 @@ def assign(recorded: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
     )
 
 
-def test_a_box_centred_at_zero_does_not_turn_off_its_image(golden: Golden) -> None:
-    """Two images hold the same boxes in both orders; where the original's fault does not strike we agree."""
+def test_a_box_centred_at_zero_does_not_disable_its_image(golden: Golden) -> None:
+    """Two images hold the same boxes in both orders; the results agree in the image where the original's fault has no
+    effect.
+    """
     recorded = golden("fcos/assign")["first_center_x_zero__cs1.5__norm0"]
-    other_order = torch.tensor([1, 0, -1])  # labels by position; -1 picks the last entry, itself
+    other_order = torch.tensor([1, 0, -1])  # maps each label to that of the other order; -1 picks the last entry, -1
     for ours, theirs in zip(assign(recorded)[0], recorded["out"]["labels_per_level"], strict=True):
         (first, second), (lost, kept) = ours.chunk(2), (theirs.long() - 1).chunk(2)
         assert (lost < 0).all()

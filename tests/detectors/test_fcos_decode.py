@@ -21,7 +21,7 @@ def logit(p: float) -> float:
 def outputs_for(
     boxes: Sequence[Sequence[float]], scores: list[list[float]], centerness: list[float] | None = None
 ) -> FCOSOutputs:
-    """Points in the middles of the boxes, all on the first level, each with one score a class."""
+    """Outputs with points at the centres of the boxes, all on the first level, each with one score per class."""
     corners = torch.tensor(boxes, dtype=torch.float32)
     points = (corners[:, :2] + corners[:, 2:]) / 2
     return FCOSOutputs(
@@ -135,7 +135,7 @@ def original(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The original's decoder, candidate by candidate.
 
-    `legacy`: clip to [0, size - 1], areas and overlaps with "+1" pixels, boxes without area stay.
+    `legacy`: clip to [0, size - 1], areas and overlaps with "+1" pixels, boxes without area are kept.
     """
     height, width = args["image_sizes_hw"][image]
     one = 1.0 if legacy else 0.0
@@ -175,7 +175,7 @@ def original(
 
 
 def in_order(boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """By label, then by falling score."""
+    """Rows ordered by label, then by falling score."""
     order = scores.argsort(descending=True, stable=True)
     order = order[labels[order].argsort(stable=True)]
     return boxes[order], scores[order], labels[order]
@@ -183,7 +183,7 @@ def in_order(boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Ten
 
 @pytest.mark.parametrize("case", ["basic", "none_above_threshold", "small_topn_and_post", "boxes_far_outside_image"])
 def test_it_equals_the_original_without_its_added_pixel(golden: Golden, case: str) -> None:
-    """The oracle with its legacy pixel is the recorded original, without it is ours."""
+    """With its legacy pixel the oracle equals the recorded original, without it ours."""
     recorded = golden("fcos/decode")[case]
     given, args = recorded["in"], recorded["args"]
     outputs = outputs_of(given["cls_logits"], given["box_regression"], given["centerness_logits"])
@@ -210,7 +210,7 @@ def test_it_equals_the_original_without_its_added_pixel(golden: Golden, case: st
 
 @pytest.mark.parametrize(("threshold", "kept"), [(0.5, [0, 2, 3, 4]), (0.59, [0, 2, 3, 4])])
 def test_suppression_equals_the_original_on_whole_pixels(golden: Golden, threshold: float, kept: list[int]) -> None:
-    """Its boxes include their last pixel; with 1 added to the far sides they are the same boxes as ours."""
+    """The original's boxes include their last pixel; with 1 added to their right and bottom they are our boxes."""
     recorded = golden("fcos/ml_nms")[f"thr{threshold}"]
     boxes = recorded["in"]["boxes"] + torch.tensor([0.0, 0.0, 1.0, 1.0])
     assert recorded["out"]["keep"].tolist() == kept

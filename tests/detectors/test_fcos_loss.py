@@ -21,7 +21,7 @@ HEADS = ("logits", "distances", "centerness")
 
 
 def original(outputs: FCOSOutputs, labels: Tensor, targets: Tensor, kind: str, smoothing: float) -> dict[str, Tensor]:
-    """The original's three losses, by rows of positives; `smoothing` is 1 there and 0 here."""
+    """The original's three losses by rows of positives; its `smoothing` is 1, ours is 0."""
 
     def area(d: Tensor) -> Tensor:
         return (d[:, 0] + d[:, 2]) * (d[:, 1] + d[:, 3])
@@ -48,7 +48,7 @@ def original(outputs: FCOSOutputs, labels: Tensor, targets: Tensor, kind: str, s
 
 @pytest.mark.parametrize("case", CASES)
 def test_losses_and_gradients_equal_the_original_without_its_smoothing(golden: Golden, case: str) -> None:
-    """The oracle with smoothing 1 is the recorded original, with 0 it is ours."""
+    """With smoothing 1 the oracle equals the recorded original, with 0 ours."""
     recorded = golden("fcos/total_loss")[case]
     args, given, expected = recorded["args"], recorded["in"], recorded["out"]
     outputs = outputs_of(given["cls_logits"], given["box_regression"], given["centerness_logits"])
@@ -99,7 +99,7 @@ def test_losses_of_one_point_worked_out_by_hand() -> None:
     )
     losses = FCOSLoss()(outputs, torch.tensor([[[0.0, 0.0, 16.0, 8.0]]]), torch.tensor([[0]]))
     assert losses["loss_cls"].item() == pytest.approx(0.25 * 0.25 * 0.693147)
-    assert losses["loss_box"].item() == pytest.approx(0.693147)  # IoU 64 / 128; weight over weight is 1
+    assert losses["loss_box"].item() == pytest.approx(0.693147)  # IoU 64 / 128; the weight cancels out
     assert losses["loss_centerness"].item() == pytest.approx(0.693147)
 
 
@@ -144,7 +144,7 @@ def test_bfloat16_outputs_give_float32_losses_also_under_autocast() -> None:
         torch.testing.assert_close(losses[name], expected)
 
 
-def test_predictions_of_background_points_are_never_looked_at() -> None:
+def test_box_predictions_of_background_points_are_ignored() -> None:
     outputs = random_outputs(1, 3)
     boxes, labels = random_truth(1, 5, 3)
     target_labels, _ = assign_fcos(outputs.points, outputs.strides, outputs.level_sizes, boxes, labels)
@@ -155,7 +155,7 @@ def test_predictions_of_background_points_are_never_looked_at() -> None:
 
 def test_an_unknown_box_loss_names_the_choices() -> None:
     loss = FCOSLoss()
-    object.__setattr__(loss, "box_loss", "diou")  # which the tests' type checker would refuse sooner
+    object.__setattr__(loss, "box_loss", "diou")  # the constructor's type check would refuse it first
     with pytest.raises(ValueError, match="box_loss=diou: expected one of iou, linear_iou, giou"):
         loss.__post_init__()
 
@@ -179,8 +179,8 @@ def test_size_ranges_choose_the_levels_that_boxes_train() -> None:
 
 @pytest.mark.compiled
 def test_no_shape_depends_on_the_targets() -> None:
-    """Assignment and loss trace as one graph, which an operator of data-dependent shape (and so a wait for
-    the device) would break; the whole network exports with its outputs' type.
+    """Assignment and loss trace as one graph, which an operator with a data-dependent shape (a wait for the device)
+    would break; the whole network exports with the type of its outputs.
     """
     script = """
         import torch

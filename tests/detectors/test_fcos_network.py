@@ -24,7 +24,7 @@ def some_images(num: int, height: int = 64, width: int = 96) -> Tensor:
 
 
 def of_original(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The original's names in ours."""
+    """The original's state dict under our names."""
     names = {
         "cls_tower": "class_tower",
         "bbox_tower": "box_tower",
@@ -59,7 +59,7 @@ def test_the_head_equals_the_original(golden: Golden) -> None:
 
 
 def test_the_head_starts_as_the_original(golden: Golden) -> None:
-    """(mean, std) of every tensor; sampling error allowed for."""
+    """Compares (mean, std) of every tensor, within the sampling error."""
     recorded = golden("fcos/head")["default"]["out"]["init_mean_std"]
     torch.manual_seed(0)
     ours = head().state_dict()
@@ -143,7 +143,7 @@ def test_batched_equals_single_on_the_same_canvas() -> None:
             torch.testing.assert_close(single.scores[0], detections.scores[i], rtol=1e-4, atol=1e-4)
 
 
-def test_what_lies_in_the_padding_does_not_matter() -> None:
+def test_the_contents_of_the_padding_do_not_matter() -> None:
     network = small_network().eval()
     images, sizes = some_images(1), torch.tensor([[40, 70]])
     cleaned = images.clone()

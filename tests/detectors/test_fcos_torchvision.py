@@ -1,8 +1,8 @@
 """Parity with torchvision's FCOS where the two agree.
 
 Its head is ours with normalised targets and centerness on the box tower, without the learnt scale of each
-level. Its points lie at the corners of cells, j * stride; here the outputs are moved there. Its decoder
-puts the threshold on sqrt(class * centerness), and keeps boxes that clipping left empty.
+level. Its points lie at the corners of cells, j * stride; here our points are moved there. Its decoder
+applies the threshold to sqrt(class * centerness), and keeps boxes that clipping left empty.
 """
 
 from dataclasses import replace
@@ -58,7 +58,7 @@ def theirs() -> TorchvisionFCOS:
     model = TorchvisionFCOS(body, NUM_CLASSES).eval()
     for name, value in model.state_dict().items():
         if name.endswith("running_var"):
-            value.fill_(4.0)  # keeps the activations of random residual blocks of one size
+            value.fill_(4.0)  # keeps activations of random residual blocks at a constant scale
         if name.endswith(("cls_logits.weight", "bbox_reg.weight")):
             nn.init.normal_(value, std=0.06)
         if name.endswith("bbox_reg.bias"):
@@ -104,7 +104,7 @@ def test_raw_outputs_equal(theirs: TorchvisionFCOS, ours: FCOS, outputs: FCOSOut
 def partners(scores: Tensor, labels: Tensor, boxes: Tensor, wanted: dict[str, Tensor], rows: Tensor) -> Tensor:
     """The row of `wanted` that is nearest to each detection; a permutation.
 
-    Scores that are equal but for rounding come in any order, which differs from processor to processor.
+    Rounding, which differs between processors, changes the order of scores that are otherwise equal.
     """
     ours = torch.cat((boxes, 1e3 * labels[:, None], 1e3 * scores[:, None]), 1)
     theirs = torch.cat(
@@ -116,8 +116,8 @@ def partners(scores: Tensor, labels: Tensor, boxes: Tensor, wanted: dict[str, Te
 
 
 def test_detections_equal(theirs: TorchvisionFCOS, outputs: FCOSOutputs, monkeypatch: pytest.MonkeyPatch) -> None:
-    # With up to 1000 boxes it moves classes apart in float32, which rounds the boxes of the 91st by 0.001 pixels.
-    # And at 0.6 it suppresses boxes whose IoU is exactly 3/5, since float32's 0.6 is more than 0.6.
+    # With up to 1000 boxes it offsets the classes in float32, which rounds the boxes of the 91st by 0.001 pixels.
+    # And at 0.6 it suppresses boxes whose IoU is exactly 3/5, since 0.6 in float32 is more than 0.6.
     monkeypatch.setattr(theirs, "nms_thresh", 0.61)
     monkeypatch.setattr(boxes, "_batched_nms_coordinate_trick", boxes._batched_nms_vanilla)
     split = {

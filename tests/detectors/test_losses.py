@@ -28,7 +28,7 @@ Focal = Callable[[Tensor, Tensor, float, float], Tensor]
 
 @pytest.fixture(params=[sigmoid_focal_loss, fused_sigmoid_focal_loss])
 def focal(request: pytest.FixtureRequest) -> Focal:
-    """The formula, and the same with its gradient worked out by hand."""
+    """The plain formula, and the fused version with its explicit gradient."""
     return request.param
 
 
@@ -111,14 +111,14 @@ def test_giou_loss_of_a_cross_counts_the_hull() -> None:
     assert giou_loss(predicted, target).item() == pytest.approx(1 - 4 / 20 + 16 / 36)
 
 
-def test_boxes_apart_in_both_directions_have_nothing_in_common() -> None:
+def test_disjoint_boxes_do_not_overlap() -> None:
     # (1, 1, 3, 3) and (-4, -5, -2, -1) seen from the origin: areas 4 and 8, hull 7 x 8
     predicted, target = torch.tensor([[-1.0, -1.0, 3.0, 3.0]]), torch.tensor([[4.0, 5.0, -2.0, -1.0]])
     assert linear_iou_loss(predicted, target).item() == 1
     assert giou_loss(predicted, target).item() == pytest.approx(1 + (56 - 12) / 56)
 
 
-def test_the_choices_of_a_config_are_the_box_losses_that_there_are() -> None:
+def test_the_choices_of_a_config_are_the_existing_box_losses() -> None:
     assert get_args(BoxLoss) == tuple(BOX_LOSSES)
 
 
@@ -129,7 +129,7 @@ def test_equal_boxes_cost_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BOX_LOSSES)
-def test_box_losses_do_not_see_the_unit(name: str) -> None:
+def test_box_losses_do_not_depend_on_the_unit(name: str) -> None:
     predicted, target = torch.rand(9, 4) * 5, torch.rand(9, 4) * 5
     torch.testing.assert_close(BOX_LOSSES[name](8 * predicted, 8 * target), BOX_LOSSES[name](predicted, target))
 
@@ -152,8 +152,8 @@ def test_box_losses_equal_torchvision() -> None:
     torch.testing.assert_close(linear_iou_loss(predicted, target), 1 - iou)
 
 
-def test_box_losses_of_boxes_anywhere_equal_torchvision() -> None:
-    """Seen from a point that lies outside of most; two in three do not meet."""
+def test_box_losses_of_arbitrary_boxes_equal_torchvision() -> None:
+    """The point lies outside of most boxes; two in three pairs do not overlap."""
     generator = torch.Generator().manual_seed(0)
     corner = torch.rand(2, 99, 2, generator=generator) * 50
     a, b = torch.cat((corner, corner + torch.rand(2, 99, 2, generator=generator) * 30), dim=-1)
@@ -166,7 +166,7 @@ def test_box_losses_of_boxes_anywhere_equal_torchvision() -> None:
 
 
 def original_loss(kind: str, predicted: Tensor, target: Tensor, smoothing: float) -> Tensor:
-    """The original's formula, which has `smoothing` 1 where ours has 0."""
+    """The original's formula; its `smoothing` is 1, ours is 0."""
 
     def area(d: Tensor) -> Tensor:
         return (d[:, 0] + d[:, 2]) * (d[:, 1] + d[:, 3])
@@ -189,7 +189,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES)
 def test_box_losses_equal_the_original_without_its_smoothing(golden: Golden, case: str) -> None:
-    """The oracle with smoothing 1 is the recorded original, with 0 it is ours."""
+    """With smoothing 1 the oracle equals the recorded original, with 0 ours."""
     recorded = golden("fcos/iou_loss")[case]
     kind, given = recorded["args"]["loss_type"], recorded["in"]
     predicted, target = given["pred"].requires_grad_(), given["target"]
@@ -198,13 +198,13 @@ def test_box_losses_equal_the_original_without_its_smoothing(golden: Golden, cas
         torch.testing.assert_close(theirs, recorded["out"]["row_loss"], rtol=1e-6, atol=1e-9)
     else:
         weight = given.get("weight", torch.ones(()))
-        total = (theirs * weight if weight.any() else theirs).sum()  # all zero: it falls back to no weights
+        total = (theirs * weight if weight.any() else theirs).sum()  # if all weights are zero the original uses none
         rtol, atol = (1e-4, 1e-6) if predicted.dtype == torch.float32 else (1e-6, 1e-9)
         torch.testing.assert_close(total, recorded["out"]["loss"], rtol=rtol, atol=atol)
         (grad,) = torch.autograd.grad(total, predicted)
         torch.testing.assert_close(grad, recorded["out"]["grad_pred"], rtol=rtol, atol=atol)
 
-    overlaps = (predicted.detach() > 0).all(dim=1)  # elsewhere IoU may be 0, whose logarithm ours bounds
+    overlaps = (predicted.detach() > 0).all(dim=1)  # elsewhere IoU may be 0, where ours limits the logarithm
     predicted = predicted.detach()[overlaps].requires_grad_()
     ours = BOX_LOSSES[kind](predicted, target[overlaps])
     expected = original_loss(kind, predicted, target[overlaps], smoothing=0)

@@ -13,7 +13,7 @@ from detectors.matching import gather_matched, match_anchors
 
 
 def bars(*ends: tuple[float, float]) -> Tensor:
-    """Boxes one pixel high, from end to end."""
+    """Boxes of height 1, each from one end to the other."""
     return torch.tensor([[start, 0.0, stop, 1.0] for start, stop in ends]).reshape(-1, 4)
 
 
@@ -24,13 +24,13 @@ def match(anchors: Tensor, boxes: Tensor, allow_low_quality: bool = False) -> li
     return found[0].tolist()
 
 
-def test_thresholds_belong_to_what_lies_above_them() -> None:
+def test_an_iou_equal_to_a_threshold_counts_as_above_it() -> None:
     # IoU 1, 0.5 and 0.4 exactly, 0.3 and 0
     anchors = bars((0, 10), (0, 5), (0, 4), (0, 3), (20, 30))
     assert match(anchors, bars((0, 10))) == [0, 0, IGNORED, BACKGROUND, BACKGROUND]
 
 
-def test_an_anchor_answers_for_the_box_of_largest_iou_and_of_equal_ones_for_the_first() -> None:
+def test_an_anchor_is_assigned_to_the_box_of_largest_iou_and_of_equal_ones_to_the_first() -> None:
     anchors = bars((0, 10), (0, 12))
     assert match(anchors, bars((0, 9), (0, 8), (0, 20))) == [0, 0]
     assert match(anchors, bars((0, 8), (0, 20), (0, 9))) == [2, 2]
@@ -48,7 +48,7 @@ def test_the_best_anchor_of_an_ignored_pair_is_matched_too() -> None:
     assert match(bars((0, 4.5), (0, 4.4)), bars((0, 10)), allow_low_quality=True) == [0, IGNORED]
 
 
-def test_an_anchor_forced_by_a_box_answers_for_the_one_that_it_overlaps_most() -> None:
+def test_a_forced_anchor_is_assigned_to_the_box_that_it_overlaps_most() -> None:
     # (0, 10) is the best anchor of (0, 2), with IoU 0.2, and has IoU 1/3 with the other box.
     anchors, boxes = bars((0, 10), (5, 15)), bars((0, 2), (5, 15))
     assert match(anchors, boxes) == [BACKGROUND, 1]
@@ -56,7 +56,7 @@ def test_an_anchor_forced_by_a_box_answers_for_the_one_that_it_overlaps_most() -
 
 
 def test_a_box_that_no_anchor_overlaps_forces_none() -> None:
-    """torchvision matches all anchors to it."""
+    """torchvision matches all anchors to such a box."""
     anchors, boxes = bars((0, 10), (5, 15)), bars((20, 30))
     assert match(anchors, boxes, allow_low_quality=True) == [BACKGROUND, BACKGROUND]
     theirs = Matcher(0.5, 0.4, allow_low_quality_matches=True)(box_iou(boxes, anchors))
@@ -65,7 +65,7 @@ def test_a_box_that_no_anchor_overlaps_forces_none() -> None:
 
 @pytest.mark.parametrize("allow_low_quality", [False, True])
 def test_rows_without_area_are_matched_by_nothing(allow_low_quality: bool) -> None:
-    """Also by anchors around the origin, where padding lies."""
+    """Not even anchors around the origin, where padding lies, match them."""
     anchors = torch.tensor([[-5.0, -5.0, 5.0, 5.0], [0.0, 0.0, 4.0, 4.0], [2.0, 2.0, 12.0, 12.0]])
     box, nothing = torch.tensor([[2.0, 2.0, 12.0, 12.0]]), torch.zeros(2, 4)
     assert match(anchors, nothing, allow_low_quality) == [BACKGROUND] * 3
@@ -105,7 +105,7 @@ def test_portions_of_500_boxes_give_the_result_of_all_at_once_in_less_memory(all
         assert largest.numel <= max(max_pairs, pairs, anchors.numel())
 
 
-def test_images_of_a_batch_do_not_see_each_other() -> None:
+def test_images_of_a_batch_are_independent() -> None:
     anchors = RETINANET.grid((128, 128))
     boxes, _ = random_truth(3, 9, 9)
     boxes[1, 4:] = 0
@@ -120,7 +120,7 @@ def test_images_of_a_batch_do_not_see_each_other() -> None:
 @pytest.mark.parametrize(("background", "foreground"), [(0.4, 0.5), (0.3, 0.7), (0.5, 0.5)])
 @pytest.mark.parametrize("seed", range(3))
 def test_it_equals_torchvision(background: float, foreground: float, allow_low_quality: bool, seed: int) -> None:
-    """But for boxes that no anchor overlaps, of which there are two here that only ours is given."""
+    """Ours is also given two boxes that no anchor overlaps, to which torchvision would match all anchors."""
     anchors = RETINANET.grid((96, 160))
     generator = torch.Generator().manual_seed(seed)
     corner = torch.rand(40, 2, generator=generator) * torch.tensor([150.0, 90.0])
@@ -139,7 +139,7 @@ def test_it_equals_torchvision(background: float, foreground: float, allow_low_q
     assert torch.equal(ours[0], theirs)
 
 
-def test_gathering_gives_label_and_box_or_what_the_anchor_is_instead() -> None:
+def test_gathering_gives_label_and_box_or_background_or_ignored() -> None:
     boxes = torch.tensor([[[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]])
     matched = torch.tensor([[1, IGNORED, 0, BACKGROUND, 1]])
     labels, target = gather_matched(matched, boxes, torch.tensor([[7, 0]]))

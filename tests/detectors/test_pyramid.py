@@ -38,7 +38,7 @@ def test_it_equals_the_original(golden: Callable[[str], dict[str, Any]]) -> None
 
 @pytest.mark.parametrize("p6_from", ["p5", "c5"])
 def test_maps_of_any_size_give_five_levels(p6_from: str) -> None:
-    pyramid = FeaturePyramid(Maps(4, 8, 16), 16, p6_from)  # C5 and P5 are equally wide
+    pyramid = FeaturePyramid(Maps(4, 8, 16), 16, p6_from)  # C5 and P5 have equally many channels
     maps = [torch.randn(1, 4, 13, 9), torch.randn(1, 8, 7, 5), torch.randn(1, 16, 4, 3)]
     levels = pyramid(maps)
     assert [tuple(x.shape[1:]) for x in levels] == [
@@ -54,7 +54,7 @@ def test_maps_of_any_size_give_five_levels(p6_from: str) -> None:
 
 
 def test_levels_from_a_pool_equal_torchvision() -> None:
-    """P2-P6; P6 is every second cell of P5, also where their number is odd."""
+    """P6 of P2-P6 is every second cell of P5, also where their number is odd."""
     torch.manual_seed(0)
     theirs = FeaturePyramidNetwork([4, 8, 16, 32], 24, LastLevelMaxPool())
     pyramid = FeaturePyramid(Maps(4, 8, 16, 32), 24, "pool")
@@ -105,7 +105,7 @@ def test_an_unknown_source_of_p6_is_refused() -> None:
 
 @pytest.mark.parametrize("canvas", [32, 64])
 def test_gradients_on_single_cells_are_the_same_every_time_in_bf16(canvas: int) -> None:
-    """Where P5 or P6 is one cell, a bf16 kernel read memory that nobody wrote; poisoned memory shows that."""
+    """Where P5 or P6 is one cell, a bf16 kernel read uninitialized memory; filling it with other values shows that."""
     torch.manual_seed(0)
     pyramid = FeaturePyramid(Maps(32, 96, 1280), 32)
     maps = [torch.randn(2, c, canvas // s, canvas // s) for c, s in zip((32, 96, 1280), (8, 16, 32), strict=True)]

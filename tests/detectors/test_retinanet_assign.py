@@ -17,7 +17,7 @@ from detectors.retinanet import assign_retinanet
 Golden = Callable[[str], dict[str, Any]]
 
 
-def test_anchors_take_the_label_and_the_box_that_they_answer_for() -> None:
+def test_anchors_have_the_label_and_box_of_their_assignment() -> None:
     anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 30.0, 10.0], [0.0, 0.0, 10.0, 4.5], [90, 90, 99, 99]])
     boxes = torch.tensor([[[0.0, 0.0, 10.0, 9.0], [20.0, 0.0, 30.0, 4.5], [0.0, 0.0, 0.0, 0.0]]])
     labels, target = assign_retinanet(anchors, boxes, torch.tensor([[5, 3, -1]]), allow_low_quality=False)
@@ -60,7 +60,7 @@ def test_an_image_without_boxes_is_background_with_deltas_of_zero(num_boxes: int
     assert boxes_to_deltas(anchors, target, RCNN).abs().max() == 0
 
 
-def test_images_of_a_batch_do_not_see_each_other() -> None:
+def test_images_of_a_batch_are_independent() -> None:
     anchors = RETINANET.grid((128, 128))
     boxes, labels = random_truth(3, 9, 9)
     boxes[1, 4:], labels[1, 4:] = 0, -1
@@ -75,7 +75,9 @@ def test_images_of_a_batch_do_not_see_each_other() -> None:
 
 
 def assert_matched_up_to(expected: Tensor, anchors: Tensor, boxes: Tensor) -> None:
-    """IoUs that `match_anchors` sees: a threshold just below one matches its anchor, one just above does not."""
+    """Asserts that `match_anchors` sees these IoUs: a threshold just below one matches its anchor, one just above does
+    not.
+    """
     for row, column in (expected > 0).nonzero().tolist():
         for factor, result in ((1 - 1e-5, 0), (1 + 1e-5, BACKGROUND)):
             threshold = expected[row, column].item() * factor
@@ -90,7 +92,7 @@ def assert_matched_up_to(expected: Tensor, anchors: Tensor, boxes: Tensor) -> No
     assert (expected == 0).any()
     nothing = match_anchors(
         anchors, boxes[:, None], background_iou=1e-9, foreground_iou=1e-9, allow_low_quality=False
-    )  # each box an image of its own
+    )  # each box in an image of its own
     assert torch.equal(nothing.T == BACKGROUND, expected == 0)
 
 
@@ -102,7 +104,7 @@ def test_overlap_equals_the_original_of_xytpai(golden: Golden) -> None:
 
 
 def test_overlap_equals_the_original_of_zgcr_without_its_added_pixel(golden: Golden) -> None:
-    """The oracle with 1 added to the sides of areas is the recorded original, without it is ours."""
+    """With 1 added to the sides of areas the oracle equals the recorded original, without it ours."""
     recorded = golden("retinanet_zgcr/iou")["f32"]
     anchors, boxes = recorded["in"]["anchors"], recorded["in"]["gt"]
     torch.testing.assert_close(ious(anchors, boxes, added=1.0), recorded["out"]["iou"], rtol=1e-5, atol=1e-7)
@@ -127,9 +129,9 @@ def of_zgcr(anchors: Tensor, annotations: Tensor, legacy: bool) -> tuple[Tensor,
 
 @pytest.mark.parametrize("case", ["mixed", "all_empty"])
 def test_it_equals_the_original_of_zgcr_with_all_anchors_and_without_its_added_pixel(golden: Golden, case: str) -> None:
-    """It drops anchors that touch the border, forces none, and ignores an image without boxes.
+    """The original drops anchors that touch the border, forces none, and ignores an image without boxes.
 
-    Here all anchors train, `allow_low_quality` is off, and such an image is background.
+    Here all anchors are trained, `allow_low_quality` is off, and such an image is background.
     """
     recorded = golden("retinanet_zgcr/assign")[case]
     anchors, annotations, out = recorded["in"]["anchors"], recorded["in"]["annotations"], recorded["out"]
@@ -165,8 +167,8 @@ def test_it_equals_the_original_of_zgcr_with_all_anchors_and_without_its_added_p
 def of_xytpai(anchors: Tensor, boxes: Tensor, numbers: Tensor, legacy: bool) -> tuple[Tensor, Tensor]:
     """Labels and deltas of one image's anchors.
 
-    `legacy`: a box forces its first best anchor alone, and that one answers for this box, of several the last; 0.5 is
-    not enough to match.
+    `legacy`: a box forces only its first best anchor, which is assigned to this box (of several, to the last); an IoU
+    of 0.5 is not enough to match.
     """
     iou = ious(anchors, boxes, added=0.0)
     largest, row = iou.max(dim=1)
@@ -185,8 +187,8 @@ def of_xytpai(anchors: Tensor, boxes: Tensor, numbers: Tensor, legacy: bool) -> 
 
 
 @pytest.mark.parametrize("case", ["random", "tiny_forced", "two_gts_same_best_anchor", "exact_anchor_and_border"])
-def test_it_equals_the_original_of_xytpai_but_for_whom_forced_anchors_answer_for(golden: Golden, case: str) -> None:
-    """Every box of these cases overlaps an anchor; it forces one even where none does."""
+def test_it_equals_the_original_of_xytpai_except_for_the_boxes_of_forced_anchors(golden: Golden, case: str) -> None:
+    """Every box of these cases overlaps an anchor; the original forces one even where none does."""
     recorded = golden("retinanet_xyt/encode")[case]
     anchors = anchors_of_xytpai(*recorded["args"]["train_size"])
     background, foreground = recorded["args"]["train_iou_th"]

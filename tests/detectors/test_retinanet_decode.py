@@ -10,7 +10,7 @@ from detectors.retinanet import RetinaNetDecoder, RetinaNetOutputs
 
 
 def outputs_for(boxes: Sequence[Sequence[float]], scores: list[list[float]]) -> RetinaNetOutputs:
-    """Anchors where the boxes are, all on the first level, each with one score a class."""
+    """Outputs with anchors equal to the boxes, all on the first level, each with one score per class."""
     return outputs_on(boxes, torch.tensor([scores], dtype=torch.float64).logit().float())
 
 
@@ -75,7 +75,7 @@ def test_fast_suppression_is_over_all_classes() -> None:
 
 
 @pytest.mark.parametrize("fast", [False, True])
-def test_suppressed_boxes_however_many_make_room_for_lower_ones(fast: bool) -> None:
+def test_lower_scored_boxes_replace_any_number_of_suppressed_ones(fast: bool) -> None:
     outputs = outputs_for([A] * 50 + [B, NEAR_A], [[0.9]] * 50 + [[0.2], [0.1]])
     detections = RetinaNetDecoder(max_detections=2, top_class_only=fast)(outputs, SIZE)
     assert found(detections) == [(A, 0.9, 0), (B, 0.2, 0)]
@@ -83,14 +83,14 @@ def test_suppressed_boxes_however_many_make_room_for_lower_ones(fast: bool) -> N
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_boxes_are_clipped_to_their_image_before_suppression_and_empty_ones_dropped(fast: bool) -> None:
-    """Cut off at 60 x 50, the first two are equal."""
+    """Clipped at 60 x 50, the first two are equal."""
     outputs = outputs_for([[20, 10, 200, 50], [20, 10, 60, 300], [60, 0, 90, 20]], [[0.9], [0.8], [0.7]])
     detections = RetinaNetDecoder(top_class_only=fast)(outputs, torch.tensor([[50, 60]]))
     assert [box for box, _, _ in found(detections)] == [pytest.approx([20, 10, 60, 50])]
 
 
 @pytest.mark.parametrize("fast", [False, True])
-def test_a_wild_delta_gives_a_box_of_bounded_sides_and_a_broken_one_none(fast: bool) -> None:
+def test_an_extreme_delta_gives_a_bounded_box_and_a_non_finite_one_none(fast: bool) -> None:
     deltas = torch.tensor([[[0.0, 0.0, 1e9, 1e9], [torch.nan, 0.0, 0.0, 0.0], [torch.inf, 0.0, 0.0, 0.0]]])
     outputs = outputs_on([[496.0, 496.0, 504.0, 504.0]] * 3, torch.zeros(1, 3, 1), deltas)
     detections = RetinaNetDecoder(top_class_only=fast)(outputs, torch.tensor([[1000, 1000]]))

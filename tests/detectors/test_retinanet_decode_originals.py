@@ -1,4 +1,4 @@
-"""Detections against those recorded from zgcr and xytpai; of each oracle the legacies can be taken out."""
+"""Detections compared with those recorded from zgcr and xytpai; each oracle works with and without their faults."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ Golden = Callable[[str], dict[str, Any]]
 
 
 def suppressed(boxes: Tensor, scores: Tensor, labels: Tensor | None, threshold: float, from_on: bool) -> Tensor:
-    """Rows that survive, best first; a box goes at the threshold too where `from_on`."""
+    """Rows that survive suppression, best first; with `from_on` a box at the threshold is suppressed too."""
     order = scores.argsort(descending=True, stable=True)
     boxes = boxes[order]
     iou = ious(boxes, boxes, added=0.0)
@@ -30,11 +30,11 @@ def suppressed(boxes: Tensor, scores: Tensor, labels: Tensor | None, threshold: 
 
 
 def of_zgcr(given: dict[str, Any], args: dict[str, Any], image: int, fast: bool, legacy: bool) -> tuple[Tensor, ...]:
-    """Its decoders, written apart.
+    """Its decoders, written independently.
 
     `legacy`: sides without bound; boxes truncated towards zero, then left and top clamped at 0 alone, right and bottom
-    at size - 1 alone; those without area stay; an equal overlap suppresses; and class by class an anchor has only its
-    best class, with no limit to the candidates of a level.
+    at size - 1 alone; those without area are kept; an equal overlap suppresses; and class by class an anchor has only
+    its best class, with no limit to the candidates of a level.
     """
     height, width = args["image_hw"]
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -68,7 +68,7 @@ def of_zgcr(given: dict[str, Any], args: dict[str, Any], image: int, fast: bool,
 
 
 def in_order(boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """By label, then by falling score."""
+    """Rows ordered by label, then by falling score."""
     order = scores.argsort(descending=True, stable=True)
     order = order[labels[order].argsort(stable=True)]
     return boxes[order], scores[order], labels[order]
@@ -77,7 +77,7 @@ def in_order(boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Ten
 @pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("case", ["basic", "none", "thresh_005", "large_reg_outside_and_inverted"])
 def test_it_equals_the_original_of_zgcr_without_its_faults(golden: Golden, case: str, fast: bool) -> None:
-    """The oracle with its legacies is the recorded original, without them it is ours."""
+    """With its faults the oracle equals the recorded original, without them ours."""
     given = golden("retinanet_zgcr/decode_fast")[case]["in"]
     recorded = golden(f"retinanet_zgcr/decode_{'fast' if fast else 'classwise'}")[case]
     args, out = recorded["args"], recorded["out"]
@@ -108,7 +108,7 @@ def test_it_equals_the_original_of_zgcr_without_its_faults(golden: Golden, case:
 def of_xytpai(
     anchors: Tensor, logits: Tensor, reg: Tensor, args: dict[str, Any], legacy: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Its decoder; `legacy`: clamped after suppression, left and top at 0, right and bottom at size - 1."""
+    """Its decoder; `legacy`: boxes are clamped after suppression, left and top at 0, right and bottom at size - 1."""
     height, width = args["img_size_hw"]
     scores, labels = logits.sigmoid().max(dim=1)
     boxes, limit = boxes_of(anchors, yxhw(reg)), torch.tensor([width, height])
@@ -128,7 +128,7 @@ def of_xytpai(
 
 
 def test_fast_decoding_equals_the_original_of_xytpai_clipped_on_both_sides_first(golden: Golden) -> None:
-    """The oracle with its legacy clamps is the recorded original, without them it is ours. It has no limits."""
+    """With its clamps the oracle equals the recorded original, without them ours. It has no maximum numbers."""
     recorded = golden("retinanet_xyt/decode")["basic_65"]
     given, args, out = recorded["in"], recorded["args"], recorded["out"]
     anchors = anchors_of_xytpai(*args["img_size_hw"])
@@ -153,13 +153,13 @@ def test_fast_decoding_equals_the_original_of_xytpai_clipped_on_both_sides_first
 
 
 def test_boxes_of_deltas_equal_the_original_of_xytpai(golden: Golden) -> None:
-    """Without suppression it returns everything as it was before clamping."""
+    """Without suppression it returns all boxes before clamping."""
     recorded = golden("retinanet_xyt/decode")["no_nms"]
     given, args, out = recorded["in"], recorded["args"], recorded["out"]
     anchors = anchors_of_xytpai(*args["img_size_hw"])
     boxes = deltas_to_boxes(anchors, yxhw(given["reg_out"]), ONES)
     torch.testing.assert_close(yxyx(boxes), out["boxes"], rtol=1e-5, atol=1e-3)
-    # Of a size that cuts nothing off, so all anchors of a score over 0.5 come back, best class and score of each.
+    # The size clips nothing, so all anchors with a score over 0.5 are returned, each with its best class and score.
     far = torch.tensor([1000.0, 1000.0, 1000.0, 1000.0])
     outputs = outputs_on(anchors + far, given["cls_out"], yxhw(given["reg_out"]))
     decoder = RetinaNetDecoder(ONES, top_class_only=True, score_threshold=0.5, nms_threshold=1.0, max_detections=357)

@@ -38,7 +38,7 @@ HEADS = ("logits", "deltas")
 
 
 def test_losses_of_one_anchor_worked_out_by_hand() -> None:
-    # The box is the anchor; deltas of (0.3, 0, 0, -0.05) are off by as much, on both sides of beta.
+    # The box is the anchor, so deltas of (0.3, 0, 0, -0.05) are the errors, on both sides of beta.
     outputs = outputs_on([[0, 0, 8, 8]], torch.zeros(1, 1, 1), torch.tensor([[[0.3, 0.0, 0.0, -0.05]]]))
     box, label = torch.tensor([[[0.0, 0.0, 8.0, 8.0]]]), torch.tensor([[0]])
     losses = RetinaNetLoss(smooth_l1_beta=0.1, box_loss_weight=1.0)(outputs, box, label)
@@ -57,7 +57,7 @@ def test_box_weights_multiply_the_targets() -> None:
 
 
 def test_giou_of_a_box_half_covered() -> None:
-    # An anchor of 8 x 8 and a box of 8 x 4 inside of it: IoU 1/2, and no hull around them
+    # An anchor of 8 x 8 and a box of 8 x 4 inside it: IoU 1/2, and the hull is the anchor
     outputs = outputs_on([[0, 0, 8, 8]], torch.zeros(1, 1, 1))
     box, label = torch.tensor([[[0.0, 0.0, 8.0, 4.0]]]), torch.tensor([[0]])
     losses = RetinaNetLoss(box_loss="giou", box_loss_weight=1.0)(outputs, box, label)
@@ -65,16 +65,16 @@ def test_giou_of_a_box_half_covered() -> None:
 
 
 def test_both_losses_are_divided_by_the_matched_anchors_of_the_whole_batch() -> None:
-    """Three in each of two images, none in the third."""
+    """Three matched anchors in each of two images, none in the third."""
     anchors = [[0.0, 0.0, 8.0, 8.0], [0.0, 0.0, 8.0, 7.0], [0.0, 0.0, 8.0, 6.0], [40.0, 40.0, 48.0, 48.0]]
     outputs = outputs_on(anchors, torch.zeros(3, 4, 2), torch.ones(3, 4, 4))
     boxes = torch.tensor([[[0.0, 0.0, 8.0, 8.0]], [[0.0, 0.0, 8.0, 8.0]], [[0.0, 0.0, 0.0, 0.0]]])
     labels = torch.tensor([[0], [1], [-1]])
     assert (assign_retinanet(outputs.anchors, boxes, labels)[0] >= 0).sum(dim=1).tolist() == [3, 3, 0]
     losses = RetinaNetLoss(box_loss="l1", box_loss_weight=1.0)(outputs, boxes, labels)
-    quarter = 0.25 * 0.693147  # of each column, times alpha
+    quarter = 0.25 * 0.693147  # loss of each column, times alpha
     assert losses["loss_cls"].item() == pytest.approx(quarter * (6 * 0.25 + 18 * 0.75) / 6)
-    # Off by 1 in each coordinate, but for targets of 5 log(8 / 7) and 5 log(8 / 6) in the heights, and
+    # Errors of 1 in each coordinate, except for targets of 5 log(8 / 7) and 5 log(8 / 6) in the heights, and
     # 10 (4 - 3.5) / 7 and 10 (4 - 3) / 6 in the centres
     off = [abs(1 - x) for x in (5 * 0.1335314, 5 * 0.2876821, 5 / 7, 10 / 6)]
     assert losses["loss_box"].item() == pytest.approx(2 * (8 + sum(off)) / 6)
@@ -86,7 +86,7 @@ def test_both_losses_are_divided_by_the_matched_anchors_of_the_whole_batch() -> 
 @pytest.mark.parametrize("box_loss", BOX_LOSSES)
 @pytest.mark.parametrize("allow_low_quality", [False, True])
 def test_losses_and_gradients_equal_a_plain_formula(box_loss: str, allow_low_quality: bool) -> None:
-    """With loops over images, rows of the matched alone, and torchvision's focal and GIoU functions."""
+    """The formula loops over images and matched rows, with torchvision's focal and GIoU functions."""
     outputs = random_outputs(3, 4)
     outputs = replace(outputs, deltas=(outputs.deltas.detach() * 0.3).requires_grad_())
     boxes, labels = random_truth(3, 6, 4)
@@ -173,7 +173,7 @@ def test_an_empty_image_beside_a_full_one_only_adds_background(box_loss: str) ->
 
 
 @pytest.mark.parametrize("box_loss", BOX_LOSSES)
-def test_deltas_of_unmatched_anchors_are_never_looked_at(box_loss: str) -> None:
+def test_deltas_of_unmatched_anchors_are_ignored(box_loss: str) -> None:
     outputs = random_outputs(1, 3)
     boxes, labels = random_truth(1, 5, 3)
     target, _ = assign_retinanet(outputs.anchors, boxes, labels)
@@ -198,7 +198,7 @@ def test_bfloat16_outputs_give_float32_losses_also_under_autocast(box_loss: str)
         torch.testing.assert_close(losses[name], expected, rtol=1e-6, atol=0)
 
 
-def test_every_knob_of_the_assignment_is_used() -> None:
+def test_every_setting_of_the_assignment_is_used() -> None:
     outputs = random_outputs(1, 3)
     boxes, labels = random_truth(1, 8, 3)
     changed: tuple[dict[str, Any], ...] = (
@@ -223,19 +223,19 @@ def test_every_knob_of_the_assignment_is_used() -> None:
         ),
     ],
 )
-def test_impossible_knobs_are_refused(knobs: dict[str, Any], message: str) -> None:
+def test_impossible_settings_are_refused(knobs: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RetinaNetLoss(**knobs)
 
 
 def test_an_unknown_box_loss_names_the_choices() -> None:
     loss = RetinaNetLoss()
-    object.__setattr__(loss, "box_loss", "diou")  # which the tests' type checker would refuse sooner
+    object.__setattr__(loss, "box_loss", "diou")  # the constructor's type check would refuse it first
     with pytest.raises(ValueError, match="box_loss=diou: expected one of smooth_l1, l1, giou"):
         loss.__post_init__()
 
 
-def test_a_decoder_of_other_box_weights_than_the_losss_is_refused() -> None:
+def test_a_decoder_with_other_box_weights_than_the_loss_is_refused() -> None:
     check_same_weights(RetinaNetLoss(), RetinaNetDecoder())
     check_same_weights(RetinaNetLoss(box_weights=[1.0] * 4), RetinaNetDecoder(box_weights=(1.0,) * 4))
     check_same_weights(object(), RetinaNetDecoder())
@@ -247,7 +247,7 @@ def test_a_decoder_of_other_box_weights_than_the_losss_is_refused() -> None:
 
 
 class Copies(TorchFunctionMode):
-    """Calls that copy from the host to the device, and wait for it."""
+    """Counts calls that copy from the host to the device and wait for it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -266,8 +266,8 @@ class Copies(TorchFunctionMode):
 
 @pytest.mark.parametrize("box_loss", BOX_LOSSES)
 def test_a_training_step_never_waits_for_the_device(box_loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On tensors without values whatever would read one fails; copies from the host are listened for."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # where plain copies wait for what is queued
+    """On meta tensors any read of a value fails; copies from the host are intercepted."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # on CUDA plain copies wait for queued work
     with torch.device("meta"):
         network = RetinaNet(ResNet(18, weights=None), 3, RETINANET, pyramid_channels=32, num_convs=1)
         images, sizes = torch.empty(2, 3, 160, 160, dtype=torch.uint8), torch.empty(2, 2, dtype=torch.int64)
@@ -281,8 +281,8 @@ def test_a_training_step_never_waits_for_the_device(box_loss: str, monkeypatch: 
 
 @pytest.mark.compiled
 def test_no_shape_depends_on_the_targets() -> None:
-    """Assignment and loss trace as one graph, which an operator of data-dependent shape (and so a wait for
-    the device) would break; the whole network exports with its outputs' type.
+    """Assignment and loss trace as one graph, which an operator with a data-dependent shape (a wait for the device)
+    would break; the whole network exports with the type of its outputs.
     """
     script = """
         import torch

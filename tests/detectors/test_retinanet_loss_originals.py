@@ -1,4 +1,4 @@
-"""Losses against those recorded from zgcr and xytpai; of each oracle the legacies can be taken out."""
+"""Losses compared with those recorded from zgcr and xytpai; each oracle works with and without their faults."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ Golden = Callable[[str], dict[str, Any]]
 
 
 def with_targets(monkeypatch: pytest.MonkeyPatch, labels: Tensor, boxes: Tensor) -> None:
-    """Let the loss find these, whatever the truth."""
+    """Makes the loss use these targets, whatever the truth."""
     monkeypatch.setattr(retinanet, "assign_retinanet", lambda *_, **__: (labels, boxes))
 
 
@@ -24,7 +24,7 @@ NO_TRUTH = (torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.int64))
 
 
 def test_losses_of_recorded_targets_equal_the_original_of_zgcr(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One image. It clamps probabilities to [1e-4, 1 - 1e-4]; without that the oracle is ours."""
+    """For one image. It clamps probabilities to [1e-4, 1 - 1e-4]; without that the oracle equals ours."""
     recorded = golden("retinanet_zgcr/loss_one_image")["float32"]
     p, reg, targets = (recorded["in"][k] for k in ("cls_prob", "reg", "targets"))
     labels = targets[:, 4].long() - 1  # ignored, background, classes: -2, -1, 0 ...
@@ -49,8 +49,8 @@ def test_losses_of_recorded_targets_equal_the_original_of_zgcr(golden: Golden, m
 def of_zgcr(given: dict[str, Tensor], p: Tensor, reg: Tensor, size: list[int], legacy: bool) -> dict[str, Tensor]:
     """Its whole loss, image by image.
 
-    `legacy`: areas with "+1" pixels, anchors at the border dropped, probabilities clamped, images without a match left
-    out, and each image divided by its own number of matches.
+    `legacy`: areas with "+1" pixels, anchors at the border dropped, probabilities clamped, images without a match
+    skipped, and each image divided by its own number of matches.
     """
     anchors = given["anchors"]
     height, width = size
@@ -79,9 +79,9 @@ def of_zgcr(given: dict[str, Tensor], p: Tensor, reg: Tensor, size: list[int], l
 
 @pytest.mark.parametrize("case", ["mixed", "all_empty"])
 def test_losses_and_gradients_equal_the_original_of_zgcr_without_its_faults(golden: Golden, case: str) -> None:
-    """The oracle with its legacies is the recorded original, without them it is ours.
+    """With its faults the oracle equals the recorded original, without them ours.
 
-    Where no image has a match the original is nan, and ours is the background's loss.
+    Where no image has a match the original is nan, and ours is the loss of background.
     """
     recorded = golden("retinanet_zgcr/loss")[case]
     given, size = recorded["in"], recorded["args"]["image_hw"]
@@ -116,8 +116,8 @@ def test_losses_and_gradients_equal_the_original_of_zgcr_without_its_faults(gold
 def test_losses_and_gradients_of_recorded_targets_equal_the_original_of_xytpai(
     golden: Golden, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its smooth L1 has beta 1 and unit weights. In `no_positive_in_batch`, which holds no arrays, it fails; ours is
-    finite, as test_retinanet_loss has it.
+    """Its smooth L1 has beta 1 and unit weights. It fails in `no_positive_in_batch`, which holds no arrays; that ours
+    is finite is tested in test_retinanet_loss.
     """
     recorded = golden("retinanet_xyt/focal_loss_detection")[case]
     given, out = recorded["in"], recorded["out"]

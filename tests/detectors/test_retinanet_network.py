@@ -27,7 +27,7 @@ def head(channels: int = 64, classes: int = 4, **options: Any) -> RetinaNetHead:
 
 
 def test_rows_go_cell_by_cell_and_in_a_cell_anchor_by_anchor() -> None:
-    """A head without towers that says 100 times the number of the cell, plus that of its channel."""
+    """The head has no towers and outputs 100 times the number of the cell, plus that of its channel."""
     plain = head(channels=1, classes=2, num_convs=0)
     with torch.no_grad():
         for layer in (plain.logits, plain.deltas):
@@ -44,8 +44,8 @@ def test_rows_go_cell_by_cell_and_in_a_cell_anchor_by_anchor() -> None:
 
 
 @pytest.mark.parametrize(("level", "row", "column"), [(0, 1, 2), (0, 8, 12), (1, 4, 0), (2, 2, 3), (4, 0, 0)])
-def test_what_a_cell_says_is_said_of_the_anchors_around_it(level: int, row: int, column: int) -> None:
-    """On a canvas that the larger strides do not divide."""
+def test_the_outputs_of_a_cell_belong_to_the_anchors_around_it(level: int, row: int, column: int) -> None:
+    """The canvas is not divisible by the larger strides."""
     plain = head(channels=1, classes=2, num_convs=0)
     maps = [torch.zeros(1, 1, math.ceil(72 / stride), math.ceil(104 / stride)) for stride in RETINANET.strides]
     maps[level][0, 0, row, column] = 1
@@ -76,7 +76,7 @@ def test_every_anchor_of_the_canvas_has_outputs(canvas: tuple[int, int]) -> None
 
 
 def test_the_head_starts_as_in_the_paper() -> None:
-    """Section 4.1: normal weights of deviation 0.01, no bias, but each class begins at its prior."""
+    """Section 4.1: normal weights of deviation 0.01, no bias, except that each class begins at its prior."""
     torch.manual_seed(0)
     ours = head(prior=0.02)
     for name, value in ours.state_dict().items():
@@ -121,7 +121,7 @@ def test_classes_and_boxes_have_towers_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(("p6_from", "channels"), [("c5", 512), ("p5", 64)])
-def test_p6_is_made_from_c5_unless_told_otherwise(p6_from: str, channels: int) -> None:
+def test_p6_is_made_from_c5_by_default(p6_from: str, channels: int) -> None:
     assert small_network(p6_from=p6_from).pyramid.p6.in_channels == channels
     assert small_network().pyramid.p6.in_channels == 512
 
@@ -166,7 +166,7 @@ def test_batched_equals_single_on_the_same_canvas(fast: bool) -> None:
             torch.testing.assert_close(single.scores[0], detections.scores[i], rtol=1e-4, atol=1e-4)
 
 
-def test_what_lies_in_the_padding_does_not_matter() -> None:
+def test_the_contents_of_the_padding_do_not_matter() -> None:
     network = small_network().eval()
     images, sizes = some_images(1), torch.tensor([[40, 70]])
     cleaned = images.clone()

@@ -1,9 +1,9 @@
 """Parity with torchvision's RetinaNet, first version and second, where the two agree.
 
-Its grid has no offset, its anchors are rounded and their sizes cut to integers; where a canvas is no multiple of 128
-it spreads the coarse anchors over the canvas (`canvas // cells`), so that there its anchors are given to our decoder
-and loss. It keeps boxes that clipping left empty, hundreds here. Its losses are those of each image, so that images
-come alone. The second version has no biases before its GroupNorms; ours are zero.
+Its grid has no offset, its anchors are rounded and their sizes cut to integers; where a canvas is not a multiple
+of 128 it spreads the coarse anchors over the canvas (`canvas // cells`), so that there our decoder and loss are given
+its anchors. It keeps boxes that clipping left empty, hundreds here. Its losses are means of each image's loss, so that
+these are compared for single images. The second version has no biases before its GroupNorms; ours are zero.
 """
 
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def as_ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
         rest = name.removeprefix(old)
         if "blocks" in old and "extra" not in old:
             rest = rest.replace(".0.", ".")
-        elif "conv" in old:  # of each convolution, its norm and its ReLU a block of their own
+        elif "conv" in old:  # there each convolution, its norm and its ReLU are a block
             block, layer, kind = rest.split(".")
             rest = f"{int(block) * (3 if with_norm else 2) + int(layer)}.{kind}"
             if with_norm and layer == "0":
@@ -75,7 +75,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
     theirs = BUILD[request.param](weights=None, weights_backbone=None, num_classes=NUM_CLASSES).eval()
     for name, value in theirs.state_dict().items():
         if name.endswith("running_var"):
-            value.fill_(4.0)  # keeps the activations of random residual blocks of one size
+            value.fill_(4.0)  # keeps activations of random residual blocks at a constant scale
         if name.endswith(("cls_logits.weight", "bbox_reg.weight")):
             nn.init.normal_(value, std={"v1": 1.0, "v2": 0.06}[request.param])  # only one has norms in its towers
         if request.param == "v1" and ".conv." in name and name.endswith("weight"):
@@ -94,7 +94,7 @@ on_every_canvas = pytest.mark.parametrize("canvas", CANVASES)
 
 class Seen(NamedTuple):
     outputs: RetinaNetOutputs
-    """With torchvision's anchors where its grid is not ours."""
+    """Our outputs, with torchvision's anchors where its grid differs from ours."""
     raw: dict[str, Tensor]
     anchors: list[Tensor]
     sizes: Tensor
@@ -102,7 +102,7 @@ class Seen(NamedTuple):
 
 @pytest.fixture(scope="module")
 def seen(pair: Pair) -> dict[tuple[int, int], Seen]:
-    """What both say of two images, by canvas."""
+    """Outputs of both for two images, by canvas."""
     return {canvas: _seen(pair, *canvas) for canvas in CANVASES}
 
 
@@ -169,7 +169,7 @@ def test_detections_equal(pair: Pair, seen: dict[tuple[int, int], Seen], canvas:
 def test_losses_of_an_image_equal(
     pair: Pair, seen: dict[tuple[int, int], Seen], canvas: tuple[int, int], num_boxes: int
 ) -> None:
-    """Its first version has an L1 loss of the deltas, its second a GIoU loss; both match as ours by default."""
+    """The first version has an L1 loss of the deltas, the second a GIoU loss; both match as ours does by default."""
     generator = torch.Generator().manual_seed(num_boxes)
     corner = torch.rand(num_boxes, 2, generator=generator) * 60
     boxes = torch.cat((corner, corner + torch.rand(num_boxes, 2, generator=generator) * 60 + 5), dim=1)

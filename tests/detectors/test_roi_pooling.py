@@ -19,7 +19,7 @@ def maps_of(canvas: tuple[int, int], strides: tuple[int, ...] = STRIDES, channel
 def by_torchvision(
     maps: list[Tensor], strides: tuple[int, ...], images: Tensor, boxes: Tensor, size: int, aligned: bool
 ) -> Tensor:
-    """Region by region, each on the map that torchvision chooses."""
+    """Pools region by region, each on the map that torchvision chooses."""
     first = int(torch.tensor(strides[0]).log2())
     levels = LevelMapper(first, first + len(strides) - 1)([boxes]).tolist()
     regions = torch.cat((images[:, None].float(), boxes), dim=1)
@@ -76,8 +76,8 @@ def test_one_map_of_one_cell_or_one_row_equals_torchvision(canvas: tuple[int, in
         torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=2e-5)
 
 
-def test_a_map_of_its_own_coordinates_gives_the_middles_of_the_bins() -> None:
-    """`aligned` takes a cell's value to be that of its centre, without it that of its corner: half a cell off."""
+def test_pooling_a_map_of_coordinates_gives_the_centres_of_the_bins() -> None:
+    """With `aligned` a cell's value is at its centre, without it at its corner, half a cell away."""
     x = (torch.arange(20) + 0.5) * 16
     (ours,) = align_regions(
         [x.expand(1, 1, 20, 20)], [16], torch.tensor([0]), torch.tensor([[32.0, 48, 144, 160]]), 7, True
@@ -89,7 +89,7 @@ def test_a_map_of_its_own_coordinates_gives_the_middles_of_the_bins() -> None:
     assert (legacy - ours).flatten().tolist() == pytest.approx([8.0] * 49)
 
 
-def test_no_region_gives_nothing() -> None:
+def test_without_regions_the_result_is_empty() -> None:
     none = torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4)
     assert align_regions(maps_of((64, 64)), STRIDES, *none, 7, True).shape == (0, 3, 7, 7)
     assert max_pool_regions(maps_of((64, 64), (16,))[0], 16, *none, 7).shape == (0, 3, 7, 7)
@@ -106,7 +106,7 @@ def test_regions_of_bf16_maps_are_pooled_in_float32_also_under_autocast() -> Non
 
 
 @pytest.mark.parametrize("strides", [(4, 8, 16, 32), (8, 16, 32)])
-def test_levels_on_and_about_their_borders_are_those_of_torchvision(strides: tuple[int, ...]) -> None:
+def test_levels_at_and_near_their_borders_are_torchvisions(strides: tuple[int, ...]) -> None:
     borders = torch.tensor([56.0, 112.0, 224.0, 448.0, 896.0])
     steps = torch.tensor([-1e-2, -1e-4, -4e-5, -3e-5, -1e-5, 0.0, 1e-5, 1e-4, 1e-2])
     side = torch.cat(((borders[:, None] + steps).flatten(), torch.tensor([0.0, 1e-20, 1.0, 1e4, 1e9])))

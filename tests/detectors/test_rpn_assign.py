@@ -1,4 +1,4 @@
-"""Which anchors the proposal network's loss looks at, and what it makes of them."""
+"""The anchors that the RPN's loss samples, and its targets and losses."""
 
 from dataclasses import replace
 
@@ -34,8 +34,8 @@ def test_an_anchor_on_the_border_of_its_image_is_inside() -> None:
     ]
 
 
-def test_anchors_that_stick_out_are_ignored_and_the_best_of_the_others_answers_for_a_box() -> None:
-    """The box lies nearest to the third anchor, which sticks out; the first overlaps it by 0.53, the fourth by 0.6."""
+def test_anchors_that_stick_out_are_ignored_and_the_best_inside_is_assigned_to_a_box() -> None:
+    """The third anchor fits best but sticks out of the image; the first overlaps the box by 0.53, the fourth by 0.6."""
     boxes, labels = torch.tensor([[[0.0, 0.0, 40.0, 40.0]]]).expand(2, 1, 4), torch.tensor([[5], [3]])
     kept, target = assign_rpn(ANCHORS, boxes, labels, SIZES)
     assert kept[0].tolist() == [IGNORED, BACKGROUND, 5, IGNORED, BACKGROUND, BACKGROUND]
@@ -59,7 +59,7 @@ def test_a_box_that_no_anchor_inside_overlaps_forces_none() -> None:
 
 
 @pytest.mark.parametrize("inside_only", [True, False])
-def test_images_are_assigned_alone_and_padded_truth_is_nothing(inside_only: bool) -> None:
+def test_images_are_assigned_independently_and_padded_truth_is_ignored(inside_only: bool) -> None:
     anchors, sizes = FASTER_RCNN_FPN.grid((128, 128)), torch.tensor([[128, 128], [90, 70], [128, 100]])
     boxes, labels = random_truth(3, 6, 9, size=80)
     boxes[1, 2:], labels[1, 2:] = 0, -1
@@ -109,8 +109,8 @@ def test_losses_are_means_over_the_sampled_anchors() -> None:
     assert of_box > 0
 
 
-def test_anchors_that_were_not_sampled_count_for_nothing() -> None:
-    """Neither in the sum nor in the number, which is 40 where 64 were asked for."""
+def test_anchors_that_were_not_sampled_are_ignored() -> None:
+    """They count neither in the sum nor in the number, which is 40 where 64 were asked for."""
     labels = torch.tensor([[0] * 8 + [BACKGROUND] * 32 + [IGNORED] * 24])
     outputs = random_rpn_outputs(1)
     rows = torch.arange(64)[None]
@@ -133,8 +133,8 @@ def test_losses_are_finite_and_reach_both_outputs_also_without_boxes(num_boxes: 
     assert (gradients[1].abs().max() > 0) == (losses["loss_rpn_loc"] > 0) == (num_boxes > 0)
 
 
-def test_no_anchor_at_all_costs_nothing() -> None:
-    """No anchor lies inside of a tiny image."""
+def test_without_any_anchor_the_loss_is_zero() -> None:
+    """No anchor lies inside a tiny image."""
     outputs, loss = random_rpn_outputs(1), RPNLoss()
     boxes, labels = torch.tensor([[[1.0, 1.0, 8.0, 8.0]]]), torch.tensor([[0]])
     samples = AnchorSampler(inside_only=True)(outputs, boxes, labels, torch.tensor([[10, 10]]), [0])
@@ -145,7 +145,7 @@ def test_no_anchor_at_all_costs_nothing() -> None:
     assert [x.abs().max().item() for x in gradients] == [0.0, 0.0]
 
 
-def test_deltas_of_background_cannot_break_the_loss_however_wild() -> None:
+def test_extreme_deltas_of_background_do_not_change_the_loss() -> None:
     anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 60.0]])
     deltas = torch.tensor([[[0.0] * 4, [torch.inf, torch.nan, 1e30, -1e30]]]).requires_grad_()
     outputs = rpn_outputs_on(anchors, torch.zeros(1, 2), deltas)

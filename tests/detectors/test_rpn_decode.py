@@ -1,4 +1,4 @@
-"""The proposal network as a whole, and the boxes that it proposes."""
+"""The whole proposal network (RPN), and the boxes that it proposes."""
 
 from dataclasses import replace
 
@@ -56,7 +56,7 @@ def test_boxes_are_clipped_and_those_left_empty_or_small_are_dropped() -> None:
 
 
 def test_boxes_suppress_those_of_their_own_level_whose_iou_is_larger() -> None:
-    """IoU of A and NEAR_A: 0.75."""
+    """The IoU of A and NEAR_A is 0.75."""
     outputs = rpn_outputs_on([A, NEAR_A, B], [[2.0, 1.0, -30.0]])
     assert found(RPNDecoder(nms_threshold=0.74)(outputs, SIZE)) == [A, B]
     assert found(RPNDecoder(nms_threshold=0.75)(outputs, SIZE)) == [A, NEAR_A, B]
@@ -71,7 +71,7 @@ def test_each_level_keeps_its_best_anchors_and_an_image_its_best_boxes() -> None
     assert found(RPNDecoder(max_proposals=2, nms_threshold=0.9)(outputs, SIZE)) == [NEAR_A, B]
 
 
-def test_scores_that_a_sigmoid_cannot_tell_apart_keep_the_order_of_their_logits() -> None:
+def test_equal_scores_after_the_sigmoid_keep_the_order_of_their_logits() -> None:
     outputs = rpn_outputs_on([A, NEAR_A, B], [[80.0, 90.0, 100.0]])
     assert found(RPNDecoder(nms_threshold=0.9)(outputs, SIZE)) == [B, NEAR_A, A]
 
@@ -90,7 +90,7 @@ def test_an_images_proposals_do_not_depend_on_its_neighbours() -> None:
     assert not together.boxes.requires_grad
 
 
-def test_wild_deltas_give_bounded_boxes_and_broken_ones_none() -> None:
+def test_extreme_deltas_give_bounded_boxes_and_non_finite_ones_none() -> None:
     deltas = torch.tensor([[[0.0, 0.0, 1e9, 1e9], [torch.nan, 0.0, 0.0, 0.0], [torch.inf, 0.0, 0.0, 0.0]]])
     outputs = rpn_outputs_on([[496.0, 496.0, 504.0, 504.0]] * 3, torch.zeros(1, 3), deltas)
     assert found(RPNDecoder()(outputs, torch.tensor([[1000, 1000]]))) == [pytest.approx([250, 250, 750, 750])]
@@ -108,7 +108,7 @@ def test_bfloat16_outputs_are_decoded_in_float32_also_under_autocast() -> None:
 
 @pytest.mark.parametrize("canvas", [(64, 64), (96, 160)])
 @pytest.mark.parametrize("one_map", [False, True])
-def test_there_is_an_output_for_every_anchor(canvas: tuple[int, int], one_map: bool) -> None:
+def test_every_anchor_has_an_output(canvas: tuple[int, int], one_map: bool) -> None:
     backbone = ResNet(18, weights=None, norm="bn", frozen_stages=0)
     anchors, channels = (FASTER_RCNN_VGG16, None) if one_map else (FASTER_RCNN_FPN, 32)
     network = RPN(backbone, anchors, pyramid_channels=channels)
@@ -120,7 +120,7 @@ def test_there_is_an_output_for_every_anchor(canvas: tuple[int, int], one_map: b
     assert [tuple(x.shape[2:]) for x in outputs.maps] == [(-(-canvas[0] // s), -(-canvas[1] // s)) for s in strides]
 
 
-def test_numbers_of_an_anchor_lie_together_and_cells_go_row_by_row() -> None:
+def test_numbers_of_an_anchor_are_adjacent_and_cells_ordered_row_by_row() -> None:
     network = RPN(ResNet(18, weights=None, norm="bn"), FASTER_RCNN_VGG16, pyramid_channels=None)
     conv, logits, deltas = network.rpn.conv, network.rpn.logits, network.rpn.deltas
     for layer in (conv, logits, deltas):

@@ -9,7 +9,7 @@ CPU = torch.device("cpu")
 
 
 def labels_of(positives: int, background: int, ignored: int) -> Tensor:
-    """One image's, mixed."""
+    """Labels of one image, shuffled."""
     labels = torch.tensor([7] * positives + [BACKGROUND] * background + [IGNORED] * ignored)
     return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))][None]
 
@@ -23,20 +23,20 @@ def counts(sampled: Tensor) -> tuple[int, int, int]:
     [
         ((50, 50, 20), 40, 0.5, (20, 20, 0)),
         ((50, 50, 20), 40, 0.25, (10, 30, 0)),
-        ((50, 50, 20), 39, 0.25, (9, 30, 0)),  # 9.75 is cut off
-        ((5, 100, 20), 40, 0.5, (5, 35, 0)),  # background fills up
-        ((100, 5, 20), 40, 0.5, (20, 5, 15)),  # positives do not
+        ((50, 50, 20), 39, 0.25, (9, 30, 0)),  # 9.75 is truncated
+        ((5, 100, 20), 40, 0.5, (5, 35, 0)),  # background fills the rest
+        ((100, 5, 20), 40, 0.5, (20, 5, 15)),  # positives do not fill it
         ((3, 4, 100), 40, 0.5, (3, 4, 33)),
         ((0, 100, 20), 40, 0.5, (0, 40, 0)),
         ((0, 0, 50), 40, 0.5, (0, 0, 40)),
-        ((10, 10, 5), 256, 0.5, (10, 10, 5)),  # more than there are rows
+        ((10, 10, 5), 256, 0.5, (10, 10, 5)),  # more samples than rows
         ((10, 10, 5), 40, 0.25, (10, 10, 5)),
         ((10, 10, 5), 20, 1.0, (10, 10, 0)),
         ((10, 10, 5), 20, 0.0, (0, 10, 10)),
-        ((1, 0, 0), 1, 0.5, (0, 0, 1)),  # half of one is none
+        ((1, 0, 0), 1, 0.5, (0, 0, 1)),  # half of one is truncated to none
     ],
 )
-def test_so_many_are_drawn_of_each_kind(
+def test_the_number_of_samples_of_each_kind(
     given: tuple[int, int, int], num_samples: int, fraction: float, expected: tuple[int, int, int]
 ) -> None:
     labels = labels_of(*given)
@@ -50,14 +50,14 @@ def test_so_many_are_drawn_of_each_kind(
         assert torch.equal(labels.gather(1, rows)[drawn], sampled[drawn])
 
 
-def test_noise_of_zero_is_drawn_like_any_other() -> None:
+def test_noise_of_zero_is_sampled_like_any_other() -> None:
     labels = torch.tensor([[3, BACKGROUND, IGNORED]])
     _, sampled = balanced_sample(labels, torch.zeros(1, 3), num_samples=3, positive_fraction=0.5)
     assert counts(sampled) == (1, 1, 1)
 
 
-def test_every_row_of_a_kind_is_drawn_equally_often() -> None:
-    """Chi squared of 2000 draws; with 59 and 39 degrees of freedom it is above 110 once in 10000 or less."""
+def test_every_row_of_a_kind_is_sampled_equally_often() -> None:
+    """Chi squared of 2000 samples; with 59 and 39 degrees of freedom it exceeds 110 once in 10000 or less."""
     labels, num_draws = labels_of(60, 40, 10), 2000
     noise = uniform_noise(range(num_draws), 110, CPU)
     rows, sampled = balanced_sample(labels.expand(num_draws, -1), noise, num_samples=24, positive_fraction=0.5)
@@ -69,7 +69,7 @@ def test_every_row_of_a_kind_is_drawn_equally_often() -> None:
     assert drawn[labels[0] == IGNORED].sum() == 0
 
 
-def test_what_is_drawn_follows_from_the_images_seed_alone() -> None:
+def test_the_samples_depend_only_on_the_images_seed() -> None:
     together = uniform_noise([5, 2**62, 5, 0], 100, CPU)
     assert torch.equal(together[0], together[2])
     assert not torch.equal(together[0], together[1])
@@ -86,13 +86,13 @@ def test_what_is_drawn_follows_from_the_images_seed_alone() -> None:
         assert all(torch.equal(a, b[part]) for a, b in zip(alone, both, strict=True))
 
 
-def test_drawing_leaves_the_global_generator_as_it_was() -> None:
+def test_sampling_does_not_change_the_global_generator() -> None:
     before = torch.get_rng_state()
     uniform_noise([1, 2], 10, CPU)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_an_image_that_counts_for_nothing_has_no_sample() -> None:
+def test_an_ignored_image_has_no_sample() -> None:
     labels = torch.tensor([[0, 1, BACKGROUND, BACKGROUND, IGNORED]] * 2)
     noise = uniform_noise([None, 3], 5, torch.device("cpu"))
     _, sampled = balanced_sample(labels, noise, num_samples=4, positive_fraction=0.5)
@@ -100,8 +100,8 @@ def test_an_image_that_counts_for_nothing_has_no_sample() -> None:
     assert (sampled[1] != IGNORED).all()
 
 
-def test_every_key_is_drawn_equally_often() -> None:
-    """As above, with seeds as they come and keys that are neighbours."""
+def test_every_key_is_sampled_equally_often() -> None:
+    """The same with consecutive seeds and neighbouring keys."""
     labels, num_draws = labels_of(60, 40, 10), 2000
     seeds = torch.randint(2**63 - 1, (num_draws,), generator=torch.Generator().manual_seed(0)).tolist()
     noise = keyed_noise(seeds, torch.arange(2**31 - 50, 2**31 + 60).expand(num_draws, -1))
@@ -115,14 +115,14 @@ def test_every_key_is_drawn_equally_often() -> None:
     assert neighbours[0, 1].abs() < 0.01
 
 
-def test_noise_of_a_key_follows_from_the_seed_and_the_key_alone() -> None:
+def test_the_noise_of_a_key_depends_only_on_the_seed_and_the_key() -> None:
     keys = torch.tensor([[3, 2**31, 0, 2**32 - 1], [0, 5, 2**31, 3]])
     noise = keyed_noise([2**62 + 5, 2**62 + 5], keys)
     assert torch.equal(noise[0, :3], noise[1, [3, 2, 0]])
     assert len(noise.unique()) == 5
     assert noise.min() >= 0
     assert noise.max() < 1
-    for other in (5, 2**62 + 6):  # each half of a seed counts
+    for other in (5, 2**62 + 6):  # both halves of a seed matter
         assert not (keyed_noise([other], keys[:1]) == noise[0]).any()
     assert keyed_noise([None], keys[:1]).tolist() == [[-1] * 4]
 

@@ -21,9 +21,9 @@ from detectors.rpn import AnchorSampler, RPNLoss, RPNOutputs
 
 
 def _losses(part: slice) -> dict[str, Tensor]:
-    """Losses of images of a batch of two under each detector, and the gradients of all that has one.
+    """Losses of a batch of two images, or of one of them, for each detector, and all gradients.
 
-    The second image has no object, so that a rank that is given it alone has no positive, and still takes part.
+    The second image has no object, so that a rank with it alone has no positive, and must still take part.
     """
     boxes, labels = fcos_cases.random_truth(2, 4, 3)
     boxes[1], labels[1] = 0, -1
@@ -31,12 +31,12 @@ def _losses(part: slice) -> dict[str, Tensor]:
     seeds = (3, 4)[part]
 
     def proposing(outputs: RPNOutputs, boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The first image has fewer anchors than are asked for, since some are ignored."""
+        """The first image has fewer anchors than the requested number of samples, since some are ignored."""
         sample = AnchorSampler(num_samples=4000)
         return RPNLoss()(outputs, sample(outputs, boxes, labels, torch.full((len(boxes), 2), 128), seeds))
 
     def refining(outputs: RegionOutputs, boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The second image has fewer proposals than are asked for."""
+        """The second image has fewer proposals than the requested number of samples."""
         both = proposals_of(random_boxes(40), random_boxes(10, seed=1))
         own = of_images(both, part)
         return RegionLoss()(outputs, RegionSampler(num_samples=16)(own, boxes, labels, seeds))
@@ -72,7 +72,7 @@ def _rank(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     results: dict[str, object] = {"mean": mean_over_ranks(torch.tensor([1.0, 10.0]) * (rank + 1))}
-    if rank == 0:  # alone: would wait for ever if it reduced
+    if rank == 0:  # called on one rank only: would wait forever if it communicated
         with torch.no_grad():
             results["alone"] = mean_over_ranks(torch.tensor([5.0]))
 

@@ -14,7 +14,7 @@ from detectors.backbones.vgg import VGG16
 
 
 def their_maps(network: models.VGG, x: Tensor) -> list[Tensor]:
-    """Of stride 4, 8 and 16, each before the next pooling, and what the last pooling makes of it."""
+    """torchvision's maps of stride 4, 8 and 16, each before the next pooling, and the output of the last pooling."""
     layers = list(network.features.children())
     pools = [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
     maps: list[Tensor] = []
@@ -30,7 +30,7 @@ def convolutions(network: models.VGG) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def plain() -> models.VGG:
-    """Random weights; those of fc6 and fc7 are built of one row of numbers, so that a file of them is small."""
+    """torchvision's VGG16, random; fc6 and fc7 repeat one row of numbers, so that a file of them is small."""
     torch.manual_seed(0)
     with torch.device("meta"):
         network = models.vgg16(weights=None, init_weights=False)
@@ -62,7 +62,7 @@ def whole(file: Path) -> VGG16:
 
 @pytest.mark.parametrize("canvas", [(64, 64), (32, 96)])
 @torch.no_grad()
-def test_its_maps_are_those_of_torchvision(plain: models.VGG, whole: VGG16, canvas: tuple[int, int]) -> None:
+def test_maps_equal_torchvision(plain: models.VGG, whole: VGG16, canvas: tuple[int, int]) -> None:
     x = torch.randn(2, 3, *canvas, generator=torch.Generator().manual_seed(0))
     maps = whole.eval()(x, (4, 8, 16, 32))
     for ours, theirs, (stride, channels) in zip(maps, their_maps(plain, x), whole.channels.items(), strict=True):
@@ -72,7 +72,7 @@ def test_its_maps_are_those_of_torchvision(plain: models.VGG, whole: VGG16, canv
 
 
 @torch.no_grad()
-def test_regions_are_what_fc6_and_fc7_make_of_them(plain: models.VGG, whole: VGG16) -> None:
+def test_regions_pass_through_fc6_and_fc7(plain: models.VGG, whole: VGG16) -> None:
     x = torch.randn(3, 512, 7, 7, generator=torch.Generator().manual_seed(0))
     ours = whole.eval().region_head(x)
     assert ours.shape == (3, whole.region_channels)
@@ -92,7 +92,7 @@ def test_dropout_is_off_in_evaluation_and_by_default(whole: VGG16) -> None:
 
 
 @torch.no_grad()
-def test_with_a_norm_its_maps_are_those_of_torchvisions_vgg16_bn(tmp_path: Path) -> None:
+def test_with_a_norm_maps_equal_torchvisions_vgg16_bn(tmp_path: Path) -> None:
     torch.manual_seed(0)
     with torch.device("meta"):
         theirs = models.vgg16_bn(weights=None, init_weights=False)
@@ -102,7 +102,7 @@ def test_with_a_norm_its_maps_are_those_of_torchvisions_vgg16_bn(tmp_path: Path)
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = 1.0
             nn.init.uniform_(layer.weight, 0.5, 1.5)
-    theirs.features(torch.randn(2, 3, 64, 64))  # gives it statistics
+    theirs.features(torch.randn(2, 3, 64, 64))  # sets the statistics of its norms
     torch.save(convolutions(theirs), tmp_path / "vgg16_bn.pth")
     x = torch.randn(1, 3, 64, 64)
     expected = their_maps(theirs.eval(), x)
@@ -127,7 +127,7 @@ def frozen(backbone: VGG16) -> set[int]:
 
 def test_one_frozen_stage_is_conv1_and_conv2() -> None:
     with torch.device("meta"):
-        assert frozen(VGG16(weights=None)) == {0, 2, 5, 7}  # of torchvision's features the first ten
+        assert frozen(VGG16(weights=None)) == {0, 2, 5, 7}  # the first ten of torchvision's features
         assert frozen(VGG16(weights=None, frozen_stages=0)) == set()
         assert frozen(VGG16(weights=None, frozen_stages=2)) == {0, 2, 5, 7, 10, 12, 14}
         with_norm = VGG16(weights=None, norm="bn")
@@ -141,14 +141,14 @@ def test_one_frozen_stage_is_conv1_and_conv2() -> None:
     assert min(training) == 15
 
 
-def test_a_file_without_its_fully_connected_layers_is_told(plain: models.VGG, tmp_path: Path) -> None:
+def test_a_file_without_fully_connected_layers_is_refused(plain: models.VGG, tmp_path: Path) -> None:
     path = tmp_path / "features.pth"
     torch.save(convolutions(plain), path)
     with torch.device("meta"), pytest.raises(ValueError, match=r"4 of 32 tensors are not in the file: classifier\.0"):
         VGG16(weights=path, fully_connected=True)
 
 
-def test_without_them_there_is_no_head_for_regions() -> None:
+def test_without_fully_connected_layers_there_is_no_region_head() -> None:
     with torch.device("meta"):
         backbone = VGG16(weights=None)
     with pytest.raises(ValueError, match=r"model\.backbone\.fully_connected=false: .* set it to true"):
@@ -163,7 +163,7 @@ def caffe(plain: models.VGG, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 @torch.no_grad()
-def test_weights_of_caffe_see_bgr_less_its_mean(plain: models.VGG, caffe: tuple[Path, VGG16]) -> None:
+def test_weights_of_caffe_receive_bgr_minus_their_mean(plain: models.VGG, caffe: tuple[Path, VGG16]) -> None:
     images = torch.randint(256, (1, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     _, ours = caffe
     x = ours.normalize(images, torch.tensor([[32, 32]]))
@@ -173,7 +173,7 @@ def test_weights_of_caffe_see_bgr_less_its_mean(plain: models.VGG, caffe: tuple[
     assert theirs.std() > 10
 
 
-def test_a_checkpoint_of_ours_is_not_turned_again_and_keeps_its_pixel_scale(
+def test_our_checkpoint_is_not_converted_again_and_keeps_its_pixel_scale(
     caffe: tuple[Path, VGG16], tmp_path: Path
 ) -> None:
     _, ours = caffe
@@ -184,15 +184,13 @@ def test_a_checkpoint_of_ours_is_not_turned_again_and_keeps_its_pixel_scale(
         assert all(torch.equal(again[n], v) for n, v in ours.state_dict().items())
 
 
-def test_weights_of_caffe_are_not_those_of_torchvision() -> None:
+def test_caffe_with_imagenet_weights_is_refused() -> None:
     with pytest.raises(ValueError, match=r"caffe=true with model\.backbone\.weights=imagenet: .* or caffe=false"):
         VGG16(caffe=True)
 
 
 @pytest.mark.parametrize(("norm", "name"), [(None, r"vgg16-\w+"), ("bn", r"vgg16_bn-\w+")])
-def test_imagenet_weights_are_those_with_or_without_norm(
-    norm: Norm | None, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_imagenet_weights_are_chosen_by_the_norm(norm: Norm | None, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def download(*_: Any, **__: Any) -> None:
         raise URLError("no route to host")
 

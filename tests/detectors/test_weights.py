@@ -62,7 +62,7 @@ def test_our_checkpoint_gives_its_backbone_and_its_pixel_scale(tmp_path: Path, b
     assert backbone.pixel_mean.tolist() == [0.25] * 3
 
 
-def test_the_log_says_what_was_taken_and_what_was_left_out(
+def test_the_log_lists_the_taken_and_the_skipped_tensors(
     tmp_path: Path, state: dict[str, Tensor], backbone: ResNet, caplog: pytest.LogCaptureFixture
 ) -> None:
     torch.save(state | {"extra.weight": torch.zeros(2)}, tmp_path / "w.pth")
@@ -108,7 +108,7 @@ def test_a_truncated_file_is_named(suffix: str, share: float, tmp_path: Path, st
 
 
 class Trap:
-    """Pickled, it would run code when read."""
+    """An object whose pickle would run code when read."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return (Path.touch, (Path("sprung"),))

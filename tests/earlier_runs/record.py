@@ -1,7 +1,7 @@
-"""Records the runs of this folder with the version that it is started in: python tests/earlier_runs/record.py
+"""Record the runs of this folder with the version in which it is started: python tests/earlier_runs/record.py
 
-Runs in a temporary folder, kills them at the moments below, stores what is left of them and what this version makes of
-it. It replaces what is here; README.md says which version that is of, and why not to do so.
+Runs in a temporary folder, kills the runs at the moments below, and stores their files and what this version makes of
+them. It replaces the files here; README.md says which version made those, and why not to replace them.
 """
 
 import json
@@ -33,7 +33,7 @@ FCOS = ["model=fcos", *ONE_STAGE]
 ANCHORS = "model.anchor_sizes=[8.0,16.0,32.0,64.0,128.0]"
 SMALLEST_LOSS = ["callbacks.checkpoints.monitor=val/loss", "callbacks.checkpoints.mode=min"]
 FIRST_IS_BEST = "callbacks.checkpoints.monitor=val/AP_large"
-"""No object is large: -1 at each validation. So what rounding does changes no best step, as it may change an AP's."""
+"""No object is large, so each validation gives -1 and rounding cannot change the best step, as it could with AP."""
 
 
 def every(steps: int) -> list[str]:
@@ -83,7 +83,7 @@ RUNS: dict[str, tuple[list[str], dict[str, Any] | None]] = {
         None,
     ),
 }  # fmt: skip
-"""Each with the moment of its end, where that is not its last step."""
+"""Overrides of each run, and the moment of the kill, if any."""
 SWEEP = [*SHARED, *FCOS, *SHAPES, *every(2), "name=halves", "trainer.max_steps=4", "~callbacks.report"]
 
 
@@ -109,7 +109,7 @@ def record_runs(train: Runner, folder: Path) -> None:
     for name, (overrides, kill) in RUNS.items():
         train([*SHARED, *overrides, f"name={name}"], folder, kill=kill)
     train(["-m", *SWEEP, "model.lr=0.01,wrong"], folder, expect=1)
-    job = "model.lr=0.02"  # by the command that a sweep starts it with
+    job = "model.lr=0.02"  # started with the command that a sweep uses
     train([*SWEEP, job, f"hydra.run.dir='runs/sweeps/halves/{job}'"], folder, kill={"at": "batch_end", "batch": 3})
     for file in sorted((folder / "runs").rglob("*")):
         store(file, here / file.relative_to(folder), str(folder))
@@ -124,7 +124,7 @@ def record_expected(train: Runner, folder: Path) -> None:
 
 
 def store(file: Path, stored: Path, folder: str) -> None:
-    """What a later version may read; without the place on this machine."""
+    """Stores the files that a later version may read, without paths of this machine."""
     kept = file.suffix in (".yaml", ".json", ".txt", ".csv", ".ckpt", ".wandb") or file.name == "wandb_id"
     inside_wandb = "wandb" in file.parts and file.suffix != ".wandb" and file.name != "overrides.json"
     if not kept or inside_wandb or file.name.startswith(("sweep.", "multirun.")):
@@ -143,7 +143,7 @@ def store(file: Path, stored: Path, folder: str) -> None:
 
 
 def without_machine(records: Iterable[Any]) -> Iterator[bytes]:
-    """W&B's records but those that tell of the machine."""
+    """W&B's records except those that describe the machine."""
     for record in records:
         if record.WhichOneof("record_type") not in ("environment", "stats", "artifact", "files", "output_raw"):
             if record.HasField("run"):
@@ -152,7 +152,7 @@ def without_machine(records: Iterable[Any]) -> Iterator[bytes]:
 
 
 def in_blocks(records: Iterable[bytes]) -> Iterator[bytes]:
-    """LevelDB's log format, as `running.wandb_records` reads it; the last record is torn, as a kill leaves it."""
+    """Records in LevelDB's log format, as `running.wandb_records` reads it; the last is cut short, as by a kill."""
     *whole, last = records
     position = 7
     for record in [*whole, last[: len(last) // 2]]:

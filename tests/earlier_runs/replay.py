@@ -1,4 +1,4 @@
-"""What a version makes of the stored runs: a play makes some anew, uses the root's scripts, returns what came."""
+"""Replays the stored runs with the current version: each play uses root scripts and returns their outcome."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ TIMES = ("train_seconds", "ms_per_image", "timed")
 
 
 def outcome(folder: Path, run: Path) -> dict[str, Any]:
-    """Rows, files and results of a run, without what depends on the clock; `kept`: rows that are still as stored."""
+    """Rows, files and results of a run without what depends on the clock; `kept` is the number of rows as stored."""
     stored = curves(STORED / run) if (STORED / run).exists() else []
     run = folder / run
     rows = curves(run)
@@ -42,14 +42,14 @@ def resumed(name: str) -> Callable[[Runner, Path], dict[str, Any]]:
 
 
 def resumed_last(train: Runner, folder: Path) -> dict[str, Any]:
-    """`resume=last` finds a run of an earlier version; `best.ckpt` has the average of its weights."""
+    """`resume=last` finds a run of an earlier version; `best.ckpt` has its averaged weights."""
     (run,) = materialize(folder, "fcos")
     train(["resume=last", "name=fcos"], folder)
     return outcome(folder, run)
 
 
 def lengthened(train: Runner, folder: Path) -> dict[str, Any]:
-    """A finished run has nothing to resume, unless it is to take more steps."""
+    """A finished run has nothing to resume, unless it is given more steps."""
     (run,) = materialize(folder, "finished")
     train([f"resume={run}"], folder, expect=2)
     train([f"resume={run}", "trainer.max_steps=6"], folder)
@@ -57,7 +57,7 @@ def lengthened(train: Runner, folder: Path) -> dict[str, Any]:
 
 
 def dashboard(train: Runner, folder: Path) -> dict[str, Any]:
-    """A run of W&B goes on as the same: its id, and in its files each step once."""
+    """A W&B run continues as the same run: its id, and each step once in its files."""
     (run,) = materialize(folder, "dashboard")
     (before,) = (folder / run).glob("wandb/offline-run-*/run-*.wandb")
     stored = steps(before)
@@ -75,7 +75,7 @@ def steps(file: Path) -> list[int]:
 
 
 def swept(train: Runner, folder: Path) -> dict[str, Any]:
-    """The same command once more skips the finished job and goes on with the killed one."""
+    """The repeated command skips the finished job and continues the killed one."""
     (sweep,) = materialize(folder, "sweeps/halves")
     done, killed = folder / sweep / "model.lr=0.01", folder / sweep / "model.lr=0.02"
     files = {file: file.stat().st_mtime_ns for file in done.rglob("*")}
@@ -89,7 +89,7 @@ def swept(train: Runner, folder: Path) -> dict[str, Any]:
 
 
 def scored(train: Runner, folder: Path) -> dict[str, Any]:
-    """What `evaluate.py` and `predict.py` say of the checkpoints of each model, and that a classifier has a score."""
+    """Output of `evaluate.py` and `predict.py` for each model's checkpoints, and whether a classifier has a score."""
     found: dict[str, Any] = {}
     names = ("fcos", "retinanet", "faster_rcnn", "classifier")
     for name, run in zip(names, materialize(folder, *names), strict=True):
@@ -105,7 +105,7 @@ def scored(train: Runner, folder: Path) -> dict[str, Any]:
 
 
 def predictions(file: Path) -> dict[str, Any]:
-    """Keys of a results file, how many boxes it has, and the highest scores of each image."""
+    """The keys of a results file, its number of boxes, and the highest scores of each image."""
     content = json.loads(file.read_text())
     scores: dict[str, list[float]] = {}
     for box in content["annotations"]:
@@ -131,7 +131,7 @@ def started_from(train: Runner, folder: Path) -> dict[str, Any]:
 
 
 def compared(train: Runner, folder: Path) -> dict[str, Any]:
-    """The table of all stored runs: of each its AP and validation loss, whether it is finished, and how far it is."""
+    """The table of all stored runs: AP, validation loss, whether finished, and the step reached."""
     materialize(folder, "fcos", "retinanet", "rpn", "faster_rcnn", "dashboard", "finished", "sweeps/halves")
     train(["runs", "--output", "compared"], folder, script=COMPARE)
     (table,) = (folder / "compared").glob("*.csv")

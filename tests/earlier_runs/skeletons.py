@@ -1,7 +1,7 @@
-"""Runs of earlier versions without the bulk of their weights: described in a few kilobytes, and made whole again.
+"""Stores runs of earlier versions without their weights in a few kilobytes, and rebuilds them.
 
-A checkpoint is stored as JSON. Numbers, texts and small tensors stand there as they were. Of a large tensor there are
-its shape, its mean and half the width of its spread; made whole, it has other numbers with the same mean and spread,
+A checkpoint is stored as JSON. Numbers, texts and small tensors are stored as they are. Of a large tensor the shape,
+the mean and half the width of its spread are stored; rebuilt, it has other numbers with the same mean and spread,
 computed with integers from its name, so that they are the same on every machine. It imports nothing of the project.
 """
 
@@ -21,12 +21,12 @@ from torch import Tensor
 
 STORED = Path(__file__).parent
 SMALL = 16
-"""Numbers of a tensor that is stored as it was."""
+"""Tensors of at most so many numbers are stored as they are."""
 CLASSES = ("even", "odd", "rest")
 
 
 def described(value: Any) -> Any:
-    """Turns what a checkpoint holds into what JSON takes."""
+    """Turns the contents of a checkpoint into JSON values."""
     if isinstance(value, Tensor):
         return {"~tensor": _tensor(value)}
     if isinstance(value, OrderedDict):
@@ -44,7 +44,7 @@ def described(value: Any) -> Any:
 
 
 def rebuilt(node: Any, name: str = "") -> Any:
-    """Turns it back; `name` is the way to it in the checkpoint, by which a large tensor is filled."""
+    """Turns JSON values back into contents; `name` is the path in the checkpoint, which seeds a large tensor."""
     if isinstance(node, list):
         return [rebuilt(item, f"{name}/{i}") for i, item in enumerate(node)]
     if not isinstance(node, dict):
@@ -72,7 +72,7 @@ def _tensor(tensor: Tensor) -> dict[str, Any]:
     if low == high:
         return node | {"mean": low, "spread": 0.0}
     mean, spread = numbers.mean().item(), math.sqrt(3) * numbers.std().item()
-    if low >= 0:  # a variance or a mean of squares, which also divides: it stays away from zero
+    if low >= 0:  # a variance or a mean of squares is also a divisor: keep it away from zero
         spread = min(spread, mean / 2)
     return node | {"mean": float(f"{mean:.5g}"), "spread": float(f"{spread:.5g}")}
 
@@ -81,7 +81,7 @@ def _rebuilt_tensor(node: dict[str, Any], name: str) -> Tensor:
     dtype = np.dtype(node["dtype"])
     if "bytes" in node:
         array = np.frombuffer(base64.b64decode(node["bytes"]), dtype).copy()
-    else:  # weights, their average and the best ones of a run get the same noise, whatever holds them
+    else:  # weights, their average and the best weights get the same noise, whichever object holds them
         of_weights = name.startswith(("/state_dict/", "/current_model_state/"))
         noise = _noise(name.split("/", 2)[2] if of_weights else name, math.prod(node["shape"]))
         array = (node["mean"] + node["spread"] * noise).astype(dtype)
@@ -90,7 +90,7 @@ def _rebuilt_tensor(node: dict[str, Any], name: str) -> Tensor:
 
 
 def _noise(name: str, count: int) -> np.ndarray:
-    """Numbers in [-1, 1), each the hash of its place in the tensor of this name (MurmurHash3's finaliser)."""
+    """Numbers in [-1, 1), each the hash of its index in the tensor of this name (MurmurHash3's finaliser)."""
     x = np.arange(count, dtype=np.uint32) * np.uint32(0x9E3779B1) + np.uint32(zlib.crc32(name.encode()))
     for _ in range(2):
         x ^= x >> np.uint32(16)
@@ -107,7 +107,7 @@ def store_checkpoint(file: Path, stored: Path) -> None:
 
 
 def materialize(folder: Path, *names: str) -> list[Path]:
-    """Make the stored runs of these names, and the data that they train on, anew in a folder.
+    """Rebuilds the stored runs of these names, and the data that they train on, in a folder.
 
     Returns the folders of the runs, relative to `folder`, from where they must be used: their configs name the data by
     a relative path. A sweep's name gives the folder of the sweep.

@@ -1,4 +1,4 @@
-"""Small truths and predictions, written as rows."""
+"""Builders of small truths and predictions from rows."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ def _truth_of(
     category_ids: Sequence[int] | None = None,
     voc: bool = False,
 ) -> Truth:
-    """`objects`: `image` (row), `label`, `box` (xyxy), and if wanted `area`, `crowd`, `difficult`."""
+    """Truth of `objects`: `image` (row), `label`, `box` (xyxy), and optionally `area`, `crowd`, `difficult`."""
     objects = sorted(objects, key=lambda row: row.get("image", 0))
     boxes = np.array([row["box"] for row in objects], dtype=np.float64).reshape(-1, 4)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
@@ -36,7 +36,7 @@ def _truth_of(
 
 
 def _predictions_of(found: Sequence[dict[str, Any]]) -> Predictions:
-    """`found`: `image` (row), `label`, `box` (xyxy), `score`."""
+    """Predictions of `found`: `image` (row), `label`, `box` (xyxy), `score`."""
     return Predictions(
         image_index=np.array([row.get("image", 0) for row in found], dtype=np.int64),
         boxes=np.array([row["box"] for row in found], dtype=np.float32).reshape(-1, 4),

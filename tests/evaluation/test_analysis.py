@@ -1,4 +1,4 @@
-"""Analysis: kinds of detections, the confusion matrix and AP of single images, by numbers that the eye can check."""
+"""Analysis: kinds of detections, the confusion matrix and AP of single images, with numbers that are easy to check."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ BOX, NEAR, LOOSE, FAR = [0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [0.0, 0.0
 
 
 def truth_of(*rows, images=1):
-    """Rows of (image, box, label) and perhaps "crowd" or "difficult"."""
+    """Truth from rows of (image, box, label) with optional "crowd" or "difficult"."""
     boxes = np.array([row[1] for row in rows], np.float64).reshape(-1, 4)
     return Truth(
         image_ids=np.arange(images), sizes=np.full((images, 2), 100),
@@ -26,7 +26,7 @@ def truth_of(*rows, images=1):
 
 
 def predictions_of(*rows):
-    """Rows of (image, box, label, score)."""
+    """Predictions from rows of (image, box, label, score)."""
     return Predictions(
         image_index=np.array([row[0] for row in rows], np.int64),
         boxes=np.array([row[1] for row in rows], np.float32).reshape(-1, 4),
@@ -71,7 +71,7 @@ def test_each_detection_has_the_kind_that_a_reader_would_give_it(truth, predicti
     assert analysis.why(0) == why
 
 
-def test_confusion_counts_objects_in_rows_and_what_is_no_object_in_the_last():
+def test_confusion_counts_true_classes_in_rows_and_background_in_the_last():
     truth = truth_of((0, BOX, 0), (0, FAR, 1), (1, BOX, 1), (1, FAR, 0, "crowd"), images=2)
     predictions = predictions_of(
         (0, NEAR, 0, 0.9), (0, [20.0, 20.0, 30.0, 30.0], 1, 0.9), (1, BOX, 0, 0.8), (1, FAR, 0, 0.9), (1, FAR, 0, 0.1)
@@ -80,7 +80,7 @@ def test_confusion_counts_objects_in_rows_and_what_is_no_object_in_the_last():
     assert analysed(truth, predictions).confusion.tolist() == expected
 
 
-def test_ap_of_an_image_is_what_the_evaluator_gives_for_it_alone():
+def test_ap_of_an_image_is_the_evaluators_for_that_image_alone():
     rng = np.random.default_rng(3)
     rows, found = [], []
     for image in range(12):
@@ -106,7 +106,7 @@ def test_ap_of_an_image_is_what_the_evaluator_gives_for_it_alone():
     assert analysis.image_ap[analysis.best(3)].tolist() == sorted(analysis.image_ap)[::-1][:3]
 
 
-def test_an_image_without_objects_is_perfect_when_nothing_is_shown_on_it():
+def test_an_image_without_objects_is_perfect_without_shown_detections():
     truth = truth_of((0, BOX, 0), images=3)
     analysis = analysed(truth, predictions_of((1, BOX, 0, 0.9), (2, BOX, 0, 0.1)))
     assert analysis.image_ap.tolist() == [0, 0, 1]
@@ -128,12 +128,12 @@ def test_the_curve_is_the_evaluators_own():
     assert set(metrics.curves["dog"].precision) == {-1.0}
 
 
-def test_a_class_of_which_nothing_was_found_shows_nothing():
+def test_a_class_without_detections_shows_nothing():
     metrics = evaluate(truth_of((0, BOX, 0)), predictions_of())
     assert best_thresholds(metrics.curves) == {"cat": 1.0, "dog": 1.0}
 
 
-def test_a_crowd_swallows_the_boxes_that_lie_in_it():
+def test_boxes_inside_a_crowd_are_ignored():
     overlaps = iou(np.array([[0, 0, 5, 10.0]]), np.array([BOX, BOX]), np.array([False, True]))
     assert overlaps == pytest.approx(np.array([[0.5, 1.0]]))
 

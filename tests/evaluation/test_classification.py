@@ -1,4 +1,4 @@
-"""Accuracy of rankings against one label an image, by hand."""
+"""Top-1 and top-5 accuracy of rankings with one label per image, by hand."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ RANKINGS = [
     ImageRanking(10, np.array([0, 1, 2, 3, 4])),  # first
     ImageRanking(20, np.array([1, 2, 3, 4, 0])),  # fifth
     ImageRanking(30, np.array([2, 1, 0, 3, 4])),  # first
-    ImageRanking(40, np.array([0, 1, 2, 3, 4])),  # nowhere
+    ImageRanking(40, np.array([0, 1, 2, 3, 4])),  # not ranked
 ]
 
 
@@ -29,13 +29,13 @@ def truth(labels: list[int] = LABELS, classes: tuple[str, ...] = CLASSES) -> Tru
     )  # fmt: skip
 
 
-def test_top_1_and_top_5_are_shares_of_the_images() -> None:
+def test_top_1_and_top_5_are_fractions_of_the_images() -> None:
     scalars, per_class = accuracy(truth(), RANKINGS)
     assert scalars == {"top1": 2 / 4, "top5": 3 / 4}
     assert per_class["a"] == {"top1": 1 / 2, "top5": 1.0, "num_images": 2.0}
     assert per_class["c"] == {"top1": 1.0, "top5": 1.0, "num_images": 1.0}
     assert per_class["g"] == {"top1": 0.0, "top5": 0.0, "num_images": 1.0}
-    assert per_class["b"] == {"top1": -1.0, "top5": -1.0, "num_images": 0.0}  # none of it to be right about
+    assert per_class["b"] == {"top1": -1.0, "top5": -1.0, "num_images": 0.0}  # it has no image
     assert list(per_class) == list(CLASSES)
 
 
@@ -44,7 +44,7 @@ def test_order_and_copies_of_the_ranks_change_nothing() -> None:
     assert accuracy(truth(), [*RANKINGS[::-1], copy]) == accuracy(truth(), RANKINGS)
 
 
-def test_of_few_classes_all_are_ranked() -> None:
+def test_few_classes_are_all_ranked() -> None:
     rankings = [ImageRanking(10, np.array([1, 0])), ImageRanking(20, np.array([1, 0]))]
     assert accuracy(truth([0, 1], ("a", "b")), rankings)[0] == {"top1": 0.5, "top5": 1.0}
 
@@ -68,7 +68,7 @@ def test_the_table_has_percentages_of_all_and_of_the_classes_that_have_images() 
     ]  # fmt: skip
 
 
-def test_of_many_classes_the_table_has_the_worst() -> None:
+def test_with_many_classes_the_table_has_the_worst() -> None:
     classes = tuple(f"n{number:03}" for number in range(100))
     rankings = [ImageRanking(10 * (i + 1), np.array([0 if i in (3, 70) else i])) for i in range(100)]
     lines = shown(Metrics(*accuracy(truth(list(range(100)), classes), rankings)))

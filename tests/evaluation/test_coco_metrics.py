@@ -1,4 +1,4 @@
-"""COCO's numbers against pycocotools and against cases worked by hand."""
+"""COCO's metrics compared with pycocotools and with cases worked by hand."""
 
 import contextlib
 import gc
@@ -20,14 +20,14 @@ Json = dict[str, Any]
 
 
 def pycocotools_metrics(dataset: Json, results: list[Json]) -> tuple[np.ndarray, np.ndarray]:
-    """The twelve numbers, and (AP, AP50) of each category by rising id."""
+    """The twelve numbers of pycocotools, and (AP, AP50) of each category by rising id."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth, found = COCO(), COCO()
         truth.dataset = dataset
         truth.createIndex()
         if results:
             found = truth.loadRes(results)
-        else:  # which loadRes refuses
+        else:  # loadRes refuses an empty list
             found.dataset = {**dataset, "annotations": []}
             found.createIndex()
         evaluator = COCOeval(truth, found, "bbox")
@@ -109,7 +109,9 @@ def jittered(dataset: Json, rng: np.random.Generator, copies: int) -> list[Json]
 
 
 def random_dataset(rng: np.random.Generator) -> Json:
-    """Ids neither sorted nor contiguous, crowds, masks of every size, images and a class without objects."""
+    """A data set of unsorted ids with gaps, crowds, masks of every size, images without objects and a class without
+    any.
+    """
     image_ids = rng.choice(1000, 12, replace=False).tolist()
     category_ids = [7, 3, 90, 12, 5]
     annotations = []
@@ -134,7 +136,7 @@ def test_equals_pycocotools_on_random_truth_and_predictions(seed: int) -> None:
     rng = np.random.default_rng(seed)
     dataset = random_dataset(rng)
     stats = assert_equal_to_pycocotools(dataset, jittered(dataset, rng, copies=2))
-    assert (stats > 0.02).all()  # every one of the twelve was put to the test
+    assert (stats > 0.02).all()  # each of the twelve has a value
 
 
 def test_equals_pycocotools_on_real_annotations(shared_data: Path) -> None:
@@ -155,7 +157,7 @@ def test_equals_pycocotools_beyond_100_detections_of_one_image_and_class() -> No
 
 @pytest.mark.parametrize("copies", [0, 1])
 @pytest.mark.parametrize("objects", ["none", "crowds only", "some"])
-def test_equals_pycocotools_where_nothing_is_true_or_found(objects: str, copies: int) -> None:
+def test_equals_pycocotools_without_objects_or_without_detections(objects: str, copies: int) -> None:
     rng = np.random.default_rng(0)
     dataset = random_dataset(rng)
     results = jittered(dataset, rng, copies)
@@ -185,7 +187,7 @@ def test_prints_nothing_even_with_logging_switched_on(
 
 
 @pytest.mark.parametrize("collects", [True, False])
-def test_the_garbage_collector_is_left_as_it_was(
+def test_the_state_of_the_garbage_collector_is_restored(
     collects: bool, truth_of: Callable[..., Truth], predictions_of: Callable[..., Predictions]
 ) -> None:
     box = {"box": (10, 10, 50, 50)}
@@ -216,7 +218,7 @@ def test_a_perfect_and_a_half_found_class(
 
 
 @pytest.mark.parametrize("kind", ["crowd", "difficult"])
-def test_a_crowd_or_difficult_object_costs_nothing_found_or_missed(
+def test_crowds_and_difficult_objects_are_ignored_whether_found_or_missed(
     kind: str, truth_of: Callable[..., Truth], predictions_of: Callable[..., Predictions]
 ) -> None:
     truth = truth_of([{"box": (10, 10, 50, 50)}, {"box": (100, 100, 200, 200), kind: True}])
@@ -236,7 +238,7 @@ def test_image_ids_may_be_file_stems(
     assert [coco_metrics(truth, predictions)[0]["AP"] for predictions in on] == pytest.approx([0, 1])
 
 
-def test_sides_of_a_file_survive_the_way_through_corners() -> None:
+def test_box_sides_of_a_file_survive_conversion_to_corners() -> None:
     x, y, w, h = 10.1, 200.3, 32.0, 10.12
-    assert (y + h) - y != h  # what is at stake
+    assert (y + h) - y != h  # rounding would change the side
     assert to_xywh(np.array([[x, y, x + w, y + h]])).tolist() == [[x, y, w, h]]

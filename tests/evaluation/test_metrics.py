@@ -1,4 +1,4 @@
-"""All numbers together, and their table."""
+"""All metrics together, and their table."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ OBJECTS = [
 NAMES = ("cat", "dog", "[bold]cow")
 
 
-def test_voc_numbers_come_with_voc_truth_alone(truth_of: Callable[..., Truth], predictions: Predictions) -> None:
+def test_voc_metrics_need_voc_truth(truth_of: Callable[..., Truth], predictions: Predictions) -> None:
     coco = evaluate(truth_of(OBJECTS, class_names=NAMES), predictions)
     voc = evaluate(truth_of(OBJECTS, class_names=NAMES, voc=True), predictions)
     assert tuple(coco.scalars) == COCO_METRICS
@@ -40,14 +40,14 @@ def test_crowds_and_difficult_objects_are_not_counted(truth_of: Callable[..., Tr
 
 
 def printed(metrics: Metrics) -> list[list[str]]:
-    """Words of the table's lines, without rules."""
+    """Words of the table's lines, without its rules."""
     console = Console(width=80)
     with console.capture() as capture:
         console.print(metrics_table(metrics))
     return [line.split() for line in capture.get().splitlines() if line.strip(" ─")]
 
 
-def test_the_table_shows_percentages_and_a_dash_where_nothing_was_true(
+def test_the_table_shows_percentages_and_a_dash_without_objects(
     truth_of: Callable[..., Truth], predictions: Predictions
 ) -> None:
     metrics = evaluate(truth_of(OBJECTS, class_names=NAMES, voc=True), predictions)
@@ -67,14 +67,14 @@ def test_the_table_shows_percentages_and_a_dash_where_nothing_was_true(
     ]
 
 
-def test_recall_of_proposals_has_a_row_where_there_is_any() -> None:
+def test_recall_of_proposals_has_a_row_where_it_exists() -> None:
     plain = dict.fromkeys(COCO_METRICS, 0.5)
     lines = printed(Metrics(plain | {"AR100_proposals": 0.25, "AR1000_proposals": 1.0}, {}))
     assert lines[-2:] == [["AR100_proposals", "AR1000_proposals"], ["25.0", "100.0"]]
     assert lines[:-2] == printed(Metrics(plain, {}))
 
 
-def test_of_many_classes_the_best_and_the_worst_are_listed() -> None:
+def test_with_many_classes_the_best_and_the_worst_are_listed() -> None:
     aps = {f"class {i}": i / 100 for i in range(80)} | {"absent": -1.0}
     metrics = Metrics(dict.fromkeys(COCO_METRICS, 0.5), {name: {"AP": ap} for name, ap in aps.items()})
     assert classes(metrics, listed=None) == list(aps)
@@ -89,7 +89,7 @@ def test_of_many_classes_the_best_and_the_worst_are_listed() -> None:
 
 
 def classes(metrics: Metrics, listed: int | None) -> list[str]:
-    """Those of the table's lines, in their order."""
+    """The classes in the table's lines, in order."""
     console = Console(width=80)
     with console.capture() as capture:
         console.print(metrics_table(metrics, listed))
@@ -97,7 +97,7 @@ def classes(metrics: Metrics, listed: int | None) -> list[str]:
     return [line for line in lines if line == "..." or line in metrics.per_class]
 
 
-def test_the_headline_is_in_percent_and_leaves_out_what_has_no_value() -> None:
+def test_the_headline_is_in_percent_without_undefined_values() -> None:
     assert headline({"AP": 0.45404, "AP50": 0.8, "AP_small": 0.1, "AP75": -1.0}) == "AP 45.40 %  AP50 80.00 %"
     assert headline({"AP": 0.5, "mAP_voc07": 1.0, "mAP_voc": float("nan")}) == "AP 50.00 %  mAP_voc07 100.00 %"
     assert headline({"top1": 0.25}) == "top1 25.00 %"

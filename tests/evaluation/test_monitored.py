@@ -1,4 +1,4 @@
-"""What a validation is judged by, also where its split can't have the monitored number."""
+"""The metric by which validations are compared, also where the split cannot have the monitored one."""
 
 import math
 
@@ -11,7 +11,7 @@ LARGE = Monitor("val/AP_large")
 
 
 def best_of(monitor: Monitor, *validations: dict[str, float], min_delta: float = 0.0) -> int:
-    """The place of the best of some validations, one after another."""
+    """The index of the best of consecutive validations."""
     best, at = None, -1
     for place, metrics in enumerate(validations):
         score = monitor.score(metrics)
@@ -21,24 +21,24 @@ def best_of(monitor: Monitor, *validations: dict[str, float], min_delta: float =
 
 
 @pytest.mark.parametrize("unknown", [-1.0, NAN])
-def test_ap_stands_in_for_a_number_that_the_split_cant_have(unknown):
+def test_ap_replaces_a_metric_that_the_split_cannot_have(unknown):
     validations = [{"val/AP_large": unknown, "val/AP": ap} for ap in (0.1, 0.3, 0.2)]
     assert best_of(LARGE, *validations) == 1
     assert str(LARGE.score(validations[1])) == "val/AP 30.00 %"
 
 
-def test_of_a_split_without_anything_to_find_the_newest_is_best():
+def test_for_a_split_without_objects_the_newest_is_best():
     validations = [{"val/AP_large": -1.0, "val/AP": -1.0}] * 3
     assert best_of(LARGE, *validations) == 2
     assert str(LARGE.score(validations[0])) == "val/AP_large -"
 
 
-def test_the_monitored_number_beats_what_stood_in_for_it_and_is_never_beaten_by_it():
+def test_the_monitored_metric_always_beats_its_replacement():
     known, unknown = {"val/AP_large": 0.1, "val/AP": 0.1}, {"val/AP_large": -1.0, "val/AP": 0.9}
     assert best_of(LARGE, unknown, known, unknown) == 1
 
 
-def test_a_loss_that_is_no_number_is_followed_by_one_that_is():
+def test_a_loss_of_nan_is_beaten_by_any_number():
     monitor = Monitor("val/loss", "min")
     losses = [{"val/loss": value, "val/AP": 0.5} for value in (NAN, math.inf, 3.0, 2.0, NAN, 2.5)]
     assert best_of(monitor, *losses) == 3
@@ -51,7 +51,7 @@ def test_the_smallest_loss_is_best_also_below_zero():
     assert str(Score("val/loss_cls", -0.5)) == "val/loss_cls -0.5000"
 
 
-def test_a_classifier_goes_by_top1():
+def test_a_classifier_is_compared_by_top1():
     monitor = Monitor("val/top5")
     assert monitor.score({"val/top5": NAN, "val/top1": 0.25}) == ("val/top1", 0.25)
 
@@ -59,7 +59,7 @@ def test_a_classifier_goes_by_top1():
 @pytest.mark.parametrize(
     ("monitor", "values"), [(Monitor("val/AP"), (0.5, 0.55)), (Monitor("val/loss", "min"), (1.0, 0.95))]
 )
-def test_better_is_by_more_than_the_least_difference(monitor, values):
+def test_an_improvement_must_exceed_min_delta(monitor, values):
     validations = [{monitor.name: value} for value in values]
     assert best_of(monitor, *validations, min_delta=0.04) == 1
     assert best_of(monitor, *validations, min_delta=0.06) == 0
@@ -69,11 +69,11 @@ def test_an_equal_score_is_not_better():
     assert best_of(Monitor("val/AP"), {"val/AP": 0.5}, {"val/AP": 0.5}) == 0
 
 
-def test_the_score_of_a_metric_that_is_monitored_no_more_does_not_count():
+def test_the_score_of_a_metric_that_is_no_longer_monitored_is_ignored():
     assert Monitor("val/AP50").is_better(Score("val/AP50", 0.1), Score("val/AP75", 0.9))
 
 
-def test_what_stands_in_is_said_and_only_then():
+def test_a_replacement_metric_is_named_and_only_then():
     assert LARGE.warning(LARGE.score({"val/AP_large": 0.0})) == ""
     of_ap = LARGE.warning(LARGE.score({"val/AP_large": -1.0, "val/AP": 0.0}))
     assert of_ap.startswith("callbacks.checkpoints.monitor=val/AP_large: this validation has no such number")
@@ -82,5 +82,5 @@ def test_what_stands_in_is_said_and_only_then():
 
 
 @pytest.mark.parametrize("value", [-1.0, NAN, -math.inf, math.inf])
-def test_no_number_is_a_dash(value):
+def test_an_undefined_value_is_a_dash(value):
     assert str(Score("val/AP", value)) == "val/AP -"

@@ -1,4 +1,4 @@
-"""Recall of proposals against pycocotools, and by hand."""
+"""Recall of proposals compared with pycocotools, and by hand."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ BOX = [10.0, 10.0, 110.0, 110.0]
 
 
 def oracle(truth: Truth, proposals: Sequence[ImageProposals], limits: Sequence[int]) -> list[float]:
-    """pycocotools with `useCats = 0`, the truth with its classes."""
+    """pycocotools' recall with `useCats = 0`; the truth keeps its classes."""
     boxes = to_xywh(truth.boxes)
     annotations = [
         {
@@ -44,12 +44,12 @@ def oracle(truth: Truth, proposals: Sequence[ImageProposals], limits: Sequence[i
         evaluator.params.useCats, evaluator.params.maxDets = 0, list(limits)
         evaluator.evaluate()
         evaluator.accumulate()
-    recall = evaluator.eval["recall"][:, 0, 0]  # of all areas, by IoU and number of detections
+    recall = evaluator.eval["recall"][:, 0, 0]  # for all areas, by IoU and number of detections
     return recall.mean(axis=0).tolist()
 
 
 @pytest.mark.parametrize("at_once", [1, 4, 50])
-def test_it_is_pycocotools_recall_without_classes_however_the_split_is_parted(
+def test_recall_equals_pycocotools_without_classes_however_the_split_is_divided(
     truth_of, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     """Ten images: crowds, difficult objects, equal scores, one image without objects and one without proposals."""
@@ -78,8 +78,8 @@ def test_it_is_pycocotools_recall_without_classes_however_the_split_is_parted(
     np.testing.assert_allclose([few, many], oracle(truth, proposals, [10, 30]), rtol=0, atol=1e-12)
 
 
-def test_a_box_behind_the_hundredth_counts_for_the_thousand_alone(truth_of) -> None:
-    """One object is met by the best proposal, at IoU 0.8 or more of seven thresholds; the other by the 101st."""
+def test_a_box_after_the_hundredth_counts_only_for_ar1000(truth_of) -> None:
+    """The best proposal meets one object, at IoU 0.8 or more of seven thresholds; the 101st meets the other."""
     truth = truth_of([{"box": BOX, "label": 0}, {"box": [300.0, 10.0, 400.0, 110.0], "label": 1}], class_names="ab")
     boxes = np.array([[10, 10, 110, 92], *[[500, 500, 520, 520]] * 99, [300, 10, 400, 110]], np.float32)
     scores = np.linspace(1, 0, len(boxes), dtype=np.float32)
@@ -88,7 +88,7 @@ def test_a_box_behind_the_hundredth_counts_for_the_thousand_alone(truth_of) -> N
     assert found["AR1000_proposals"] == pytest.approx(17 / 20)
 
 
-def test_where_nothing_is_to_be_found_there_is_no_recall(truth_of) -> None:
+def test_without_objects_recall_is_undefined(truth_of) -> None:
     truth = truth_of([{"box": BOX, "crowd": True}, {"box": BOX, "difficult": True}])
     boxes = np.array([BOX], np.float32)
     for found in (boxes, boxes[:0]):
@@ -96,6 +96,6 @@ def test_where_nothing_is_to_be_found_there_is_no_recall(truth_of) -> None:
         assert proposal_recall(truth, proposals) == {"AR100_proposals": -1, "AR1000_proposals": -1}
 
 
-def test_no_proposals_are_a_recall_of_nothing(truth_of) -> None:
+def test_without_proposals_recall_is_zero(truth_of) -> None:
     none = ImageProposals(1, np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
     assert proposal_recall(truth_of([{"box": BOX}]), [none]) == {"AR100_proposals": 0, "AR1000_proposals": 0}

@@ -1,4 +1,4 @@
-"""Predictions through files and out of several ranks."""
+"""Predictions written to files and read back, and merged from several ranks."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def truth(truth_of: Callable[..., Truth]) -> Truth:
 
 
 def near(truth: Truth) -> Predictions:
-    """Noisy float32 copies of every true box."""
+    """Copies of every true box with noise, in float32."""
     rng = np.random.default_rng(0)
     index = np.repeat(np.arange(len(truth.boxes)), 5)
     return Predictions(
@@ -34,7 +34,7 @@ def near(truth: Truth) -> Predictions:
     )
 
 
-def test_scoring_the_file_gives_the_digits_of_scoring_the_arrays(truth: Truth, tmp_path: Path) -> None:
+def test_scoring_the_file_gives_the_same_digits_as_scoring_the_arrays(truth: Truth, tmp_path: Path) -> None:
     predictions = near(truth)
     write_predictions(tmp_path / "found.json", truth, predictions)
     read = read_predictions(tmp_path / "found.json", truth)
@@ -67,7 +67,7 @@ def test_a_failed_write_leaves_the_old_file(truth: Truth, tmp_path: Path, monkey
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_file_stems_as_image_ids_go_through_the_file(truth_of: Callable[..., Truth], tmp_path: Path) -> None:
+def test_file_stems_as_image_ids_survive_the_file(truth_of: Callable[..., Truth], tmp_path: Path) -> None:
     truth = truth_of([{"box": (0, 0, 5, 5), "image": 1}], image_ids=("000007", "img_b"), voc=True)
     write_predictions(tmp_path / "found.json", truth, near(truth))
     assert_array_equal(read_predictions(tmp_path / "found.json", truth).image_index, [1] * 5)
@@ -139,7 +139,7 @@ def test_nothing_found_anywhere_can_be_scored(truth: Truth) -> None:
     assert evaluate(truth, empty).scalars["AP"] == 0
 
 
-def test_an_image_that_nobody_evaluated_is_named(truth: Truth) -> None:
+def test_an_image_that_no_rank_evaluated_is_named(truth: Truth) -> None:
     with pytest.raises(ValueError, match="2 of 4 images have no predictions: 10, 40"):
         collect([part(20), part(30)], truth)
 

@@ -1,4 +1,4 @@
-"""VOC's numbers against the recorded original and against cases worked by hand."""
+"""VOC's metrics compared with the recorded original and with cases worked by hand."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,12 +11,12 @@ from evaluation.voc import voc_metrics
 
 
 def continuous(boxes: np.ndarray) -> np.ndarray:
-    """Inclusive yxyx to ours."""
+    """Converts inclusive yxyx to our xyxy."""
     return boxes[:, [1, 0, 3, 2]].astype(np.float64) + np.array([0, 0, 1, 1])
 
 
 def flat(arrays: list[Any], empty: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Row of the list that each element came from, and the elements."""
+    """The list (by row) that each element came from, and the elements."""
     arrays = [np.asarray(array) for array in arrays]
     index = np.repeat(np.arange(len(arrays)), [len(array) for array in arrays])
     return index, np.concatenate([empty, *arrays])
@@ -57,7 +57,7 @@ CASES = [
     "difficult_twice",
     "best_gt_taken_no_second_choice",
     "pred_for_class_without_gt",
-]  # score_ties: the original leaves the order of equal scores open
+]  # without score_ties, where the order of equal scores is undefined in the original
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -71,7 +71,7 @@ def test_equals_the_recorded_original(name: str, golden: Callable[[str], dict[st
         np.testing.assert_allclose(scalars[f"mAP_{rule}"], case["out"][f"map_{theirs}"], **exactly)
 
 
-def test_no_case_was_forgotten(golden: Callable[[str], dict[str, Any]]) -> None:
+def test_every_recorded_case_is_compared(golden: Callable[[str], dict[str, Any]]) -> None:
     assert {*CASES, "score_ties"} == set(golden("frcnn/eval_detection_voc"))
 
 
@@ -93,7 +93,7 @@ def test_five_detections_worked_by_hand(
     assert scalars["mAP_voc07"] == pytest.approx((3 * 1 + 3 * 2 / 3 + 2 * 3 / 5) / 11)
 
 
-def test_overlap_is_that_of_the_devkits_inclusive_pixels(
+def test_overlap_uses_the_devkits_inclusive_pixels(
     truth_of: Callable[..., Truth], predictions_of: Callable[..., Predictions]
 ) -> None:
     # Pixels 1..10 by 1..10 in the kit's XML against 1..5 by 1..10: 50 pixels of 100, exactly the threshold.
@@ -112,7 +112,7 @@ def test_equal_scores_rank_in_the_order_given(
     assert voc_metrics(truth, predictions_of([wrong, right]))[0]["mAP_voc"] == 0.5
 
 
-def test_classes_and_images_do_not_mix(
+def test_classes_and_images_are_scored_separately(
     truth_of: Callable[..., Truth], predictions_of: Callable[..., Predictions]
 ) -> None:
     box = (0, 0, 10, 10)
@@ -128,7 +128,7 @@ def test_classes_and_images_do_not_mix(
     assert voc_metrics(truth, predictions_of(swapped))[0] == {"mAP_voc07": 0, "mAP_voc": 0}
 
 
-def test_nothing_found_is_zero_and_nothing_true_is_nan(
+def test_without_detections_ap_is_zero_and_without_objects_nan(
     truth_of: Callable[..., Truth], predictions_of: Callable[..., Predictions]
 ) -> None:
     box = (0, 0, 10, 10)

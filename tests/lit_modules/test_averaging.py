@@ -1,4 +1,4 @@
-"""Which weights a run goes on from where averaging is switched on or off when it is resumed."""
+"""The weights from which a run continues where averaging is switched on or off on resume."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ SCHEDULE = partial(constant, warmup=None)
 
 
 @pytest.mark.parametrize("off", [{"decay": None}, {"averaging": False}], ids=["decay is null", "no callback"])
-def test_without_averaging_a_run_goes_on_from_the_weights_that_it_trained(off, tmp_path):
+def test_without_averaging_a_run_continues_from_its_trained_weights(off, tmp_path):
     fit(tmp_path / "averaged", SCHEDULE, decay=0.9, max_steps=3)
     fit(tmp_path / "plain", SCHEDULE, max_steps=3)
     stored = torch.load(tmp_path / "averaged/checkpoints/step_0000003.ckpt", weights_only=True)
@@ -27,7 +27,7 @@ def test_without_averaging_a_run_goes_on_from_the_weights_that_it_trained(off, t
     assert "current_model_state" not in last
 
 
-def test_an_average_that_is_switched_on_begins_at_the_weights(tmp_path):
+def test_an_average_switched_on_at_resume_starts_from_the_weights(tmp_path):
     fit(tmp_path, SCHEDULE, max_steps=3)
     fit(tmp_path, SCHEDULE, decay=0.9, resume=True, max_steps=4)
     stored = torch.load(tmp_path / "checkpoints/step_0000004.ckpt", weights_only=True)

@@ -1,4 +1,4 @@
-"""The names best.ckpt and last.ckpt, also where a file system can't hold links."""
+"""The names best.ckpt and last.ckpt, also where a file system has no links."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ def refuse(*_: object, **__: object) -> None:
 
 @pytest.fixture(params=["symbolic links", "hard links", "copies"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """One on a file system that holds the links of the parameter."""
+    """A folder on a file system that supports the parameter's kind of link."""
     if request.param != "symbolic links":
         monkeypatch.setattr(os, "symlink", refuse)
     if request.param == "copies":
@@ -50,11 +50,11 @@ class Run:
         return {file.name: file.read_text() for file in sorted(self.folder.iterdir())}
 
 
-def test_best_and_last_are_the_checkpoints_that_they_name(folder):
+def test_best_and_last_have_the_contents_of_their_checkpoints(folder):
     run = Run(folder)
     run.save(2, -1, "two, before its validation")
     assert run.read() == {"last.ckpt": "two, before its validation", "step_0000002.ckpt": "two, before its validation"}
-    run.save(2, 2, "two")  # the same file anew
+    run.save(2, 2, "two")  # the same file written again
     assert run.read() == {"best.ckpt": "two", "last.ckpt": "two", "step_0000002.ckpt": "two"}
     run.save(4, 2, "four")
     run.save(6, 2, "six")
@@ -83,7 +83,7 @@ def test_a_checkpoint_is_copied_once(tmp_path, monkeypatch, caplog):
     ]
 
 
-def test_a_name_that_nothing_can_be_written_to_is_an_error(tmp_path, monkeypatch):
+def test_a_name_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "step_1.ckpt").write_text("one")
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(OSError, match=r"can't write .*best\.ckpt"):

@@ -1,4 +1,4 @@
-"""`compile=true`: the forward pass of training steps alone is compiled, with the numbers of the uncompiled one."""
+"""`compile=true` compiles only the forward pass of training steps, with the numbers of the uncompiled one."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ def _no_graphs_of_others() -> Iterator[None]:
 
 @pytest.mark.parametrize("model", slow_but("fcos", of=[name for name in MODELS if name != "classifier"]))
 def test_a_compiled_step_has_the_numbers_of_an_uncompiled_one(model: str) -> None:
-    """Traced as ever, but run by torch's own operators, so that no compiler's rounding comes in."""
+    """The graph is traced as usual, but run by torch's own operators, so that no compiler adds rounding."""
     module = built(composed(f"model={model}", "model/backbone=resnet18", "data=shapes", "data.num_classes=1"))
     module.train()
     batch = random_batch(2, 1)
@@ -62,7 +62,7 @@ def test_a_run_that_fails_leaves_the_network_as_it_was() -> None:
     assert not any("forward" in vars(part) for part in module.network.children())
 
 
-def test_kernels_of_one_instruction_set_are_never_taken_under_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_of_one_instruction_set_are_never_used_with_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # restored afterwards
 
     def folder(capability: str, limit: str = "") -> str:
@@ -92,8 +92,8 @@ def test_without_a_compiler_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None or sys.platform != "linux", reason="needs g++ and /proc")
-def test_signals_to_all_processes_reach_no_compiler(tmp_path: Path) -> None:
-    """As schedulers and Ctrl-C send them, while a compiler is at work."""
+def test_signals_to_all_processes_do_not_reach_the_compiler(tmp_path: Path) -> None:
+    """Schedulers and Ctrl-C signal all processes, possibly while a compiler works."""
     script = """
         import os, signal, threading, time
         from pathlib import Path

@@ -1,4 +1,4 @@
-"""What torch says where another process of a run was killed is told in words that name the likely cause."""
+"""Torch's errors about a killed worker or rank are replaced by a message with the likely cause."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from lit_modules.died import explain
 
 
 class Killed(Dataset[int]):
-    """A worker that reads it is killed."""
+    """A data set whose worker is killed when it reads."""
 
     def __init__(self, sig: int) -> None:
         self.sig = sig
@@ -29,7 +29,7 @@ class Killed(Dataset[int]):
 
 
 @pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_killed_worker_is_named_with_a_lack_of_memory(sig):
+def test_a_killed_worker_is_reported_with_lack_of_memory_as_likely_cause(sig):
     with pytest.raises(RuntimeError) as met:
         next(iter(DataLoader(Killed(sig), num_workers=1)))
     said = explain(met.value)
@@ -39,7 +39,7 @@ def test_a_killed_worker_is_named_with_a_lack_of_memory(sig):
 
 
 def in_ranks(folder: Path, do: Callable[[int], None]) -> str:
-    """What rank 0 of two said of the error that it met."""
+    """The message of rank 0 of two for the error that it met."""
     processes = []
     for rank in range(2):
         if process := os.fork():
@@ -58,7 +58,7 @@ def in_ranks(folder: Path, do: Callable[[int], None]) -> str:
     return (folder / "said_0").read_text()
 
 
-def test_a_killed_rank_is_told_of_by_the_others(tmp_path):
+def test_a_killed_rank_is_reported_by_the_others(tmp_path):
     def do(rank: int) -> None:
         dist.all_reduce(ones(1))
         if rank == 1:
@@ -73,5 +73,5 @@ def test_a_killed_rank_is_told_of_by_the_others(tmp_path):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory"), ValueError("DataLoader worker"), None])
-def test_other_errors_are_left_as_they_are(error):
+def test_other_errors_are_not_changed(error):
     assert explain(error) == ""

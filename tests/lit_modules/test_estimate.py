@@ -1,4 +1,4 @@
-"""How long a training will take, as its log says it after ten steps."""
+"""The estimated duration of a training, logged after ten steps."""
 
 import logging
 from pathlib import Path
@@ -16,18 +16,18 @@ from lit_modules.callbacks.log import Log
 SECONDS = 2.0
 
 
-def test_the_rest_is_its_steps_and_a_third_of_one_for_as_many_validated_images():
+def test_the_estimate_counts_a_third_of_a_training_images_time_per_validated_image():
     rest = Rest(steps=90, images_per_step=8, validations=2, val_images=24)
     assert rest.seconds([0.5] * STEPS) == pytest.approx(90 * 0.5 + 2 * 24 * (0.5 / 8 / 3))
 
 
-def test_a_slow_first_step_does_not_count_and_slow_and_fast_by_turns_both_do():
+def test_a_slow_first_step_is_ignored_and_alternating_steps_are_averaged():
     rest = Rest(steps=100, images_per_step=8, validations=0, val_images=0)
     assert rest.seconds([60.0, *[0.5] * (STEPS - 1)]) == pytest.approx(50)
     assert rest.seconds([0.2, 1.0] * (STEPS // 2)) == pytest.approx(60)
 
 
-def test_the_line_names_what_it_is_made_of_and_an_earlier_end():
+def test_the_line_names_steps_validations_and_an_earlier_end():
     rest = Rest(steps=690, images_per_step=8, validations=1, val_images=240)
     assert rest.told([0.6] * STEPS) == (
         "about 7 min to go: 690 steps of 0.60 s (the median of the first 10) and 1 validation"
@@ -50,7 +50,7 @@ def test_a_duration_has_two_units_at_most(seconds: float, words: str):
 
 
 class Clock(pl.Callback):
-    """A clock that a training step takes forward."""
+    """A clock that each training step advances."""
 
     now = 0.0
 
@@ -89,9 +89,9 @@ def shown(caplog: pytest.LogCaptureFixture) -> Any:
     return told
 
 
-def test_every_training_tells_its_rest_after_ten_steps_and_a_resumed_one_again(tmp_path: Path, shown: Any):
+def test_every_training_logs_the_estimate_after_ten_steps_also_when_resumed(tmp_path: Path, shown: Any):
     write_coco(tmp_path, [(64, 64)] * 4, [[[8, 8, 24, 24]]] * 4)
-    # 20 steps after the tenth; validations after 10 (yet to run), 20 and 30, of two images: a third of a step each
+    # 20 steps after the tenth; validations after 10 (not yet run), 20 and 30, of two images: a third of a step each
     first = fit(tmp_path, max_steps=30, val_check_interval=10, limit_val_batches=1)
     assert shown() == ["about 42 s to go: 20 steps of 2.00 s (the median of the first 10) and 3 validations"]
     first.save_checkpoint(tmp_path / "last.ckpt")
@@ -99,7 +99,7 @@ def test_every_training_tells_its_rest_after_ten_steps_and_a_resumed_one_again(t
     assert shown() == ["about 8 s to go: 4 steps of 2.00 s"]
 
 
-def test_a_training_that_has_ended_by_then_tells_nothing(tmp_path: Path, shown: Any):
+def test_a_training_of_ten_steps_logs_no_estimate(tmp_path: Path, shown: Any):
     write_coco(tmp_path, [(64, 64)] * 4, [[[8, 8, 24, 24]]] * 4)
     fit(tmp_path, max_steps=10, val_check_interval=10, limit_val_batches=0)
     assert shown() == []

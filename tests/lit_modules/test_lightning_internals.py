@@ -1,4 +1,4 @@
-"""The private names of Lightning that this project uses."""
+"""The private names of Lightning that this project uses exist and behave as it expects."""
 
 import ast
 import inspect
@@ -33,7 +33,7 @@ def test_private_names_exist(owner: object, name: str) -> None:
     assert hasattr(owner, name)
 
 
-def test_they_are_those_of_the_file() -> None:
+def test_the_list_of_private_names_is_complete() -> None:
     tree = ast.parse(inspect.getsource(lightning_internals))
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr.startswith("_")}
     assert used == {name for _, name in OWNED}
@@ -48,7 +48,7 @@ def test_overridden_names_exist(path: str) -> None:
         assert attribute in source
 
 
-def test_sigterm_is_taken_once() -> None:
+def test_sigterm_is_handled_once() -> None:
     trainer = pl.Trainer(barebones=True)
     trainer._signal_connector.received_sigterm = True
     assert take_sigterm(trainer)

@@ -1,4 +1,4 @@
-"""TensorBoard's and MLflow's loggers by themselves: a resumed run's curves are one, and nothing ends a run."""
+"""TensorBoard's and MLflow's loggers alone: a resumed run has one curve, and no error of theirs ends a run."""
 
 import shutil
 import time
@@ -24,14 +24,14 @@ def curve(folder: Path, name: str) -> list[tuple[int, float]]:
 
 
 def started(folder: Path, step: int = 0) -> TensorBoardLogger:
-    """As `boxwright.build` starts one."""
+    """A logger as `boxwright.build` starts it."""
     logger = TensorBoardLogger(str(folder))
     logger.drop_after(step)
     logger.log_hyperparams(CONFIG)
     return logger
 
 
-def test_what_is_logged_is_on_the_disk_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logged_values_are_on_the_disk_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logger = started(tmp_path)
     writer = logger.experiment.file_writer.event_writer._async_writer._writer
     write = writer.write
@@ -42,7 +42,7 @@ def test_what_is_logged_is_on_the_disk_at_once(tmp_path: Path, monkeypatch: pyte
     logger.finalize("success")
 
 
-def test_a_resumed_run_drops_what_it_computes_again_and_keeps_the_rest(tmp_path: Path) -> None:
+def test_a_resumed_run_drops_the_rows_that_it_repeats_and_keeps_the_rest(tmp_path: Path) -> None:
     logger = started(tmp_path)
     for step in (1, 2, 3):
         logger.log_metrics({"train/loss": float(step)}, step)
@@ -57,18 +57,18 @@ def test_a_resumed_run_drops_what_it_computes_again_and_keeps_the_rest(tmp_path:
     assert curve(tmp_path, "val/AP") == [(3, 0.5)]
 
 
-def test_a_validation_at_the_checkpoint_is_kept_when_it_came_in_a_part_that_was_killed(tmp_path: Path) -> None:
-    """The checkpoint of a step is written before its validation and after it, with a kill behind each."""
+def test_a_validation_at_the_checkpoints_step_is_kept_across_kills(tmp_path: Path) -> None:
+    """The checkpoint of a step is written before its validation and after it; a kill follows each."""
     started(tmp_path).log_metrics({"train/loss": 4.0}, 4)
     started(tmp_path, 4).log_metrics({"val/AP": 0.25}, 4)
     third = started(tmp_path, 4)
-    third.log_metrics({"val/AP": 0.25}, 4)  # where the kill came before the second checkpoint
+    third.log_metrics({"val/AP": 0.25}, 4)  # repeated, since the kill came before the second checkpoint
     third.log_metrics({"train/loss": 5.0}, 5)
     assert curve(tmp_path, "val/AP") == [(4, 0.25)]
     assert curve(tmp_path, "train/loss") == [(4, 4.0), (5, 5.0)]
 
 
-def test_rows_after_the_end_of_training_are_kept_beside_those_of_a_resumed_run(tmp_path: Path) -> None:
+def test_rows_after_the_end_of_training_are_kept_when_the_run_is_resumed(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     started(tmp_path).log_metrics({"train/loss": 1.0}, 1)
@@ -120,7 +120,7 @@ def test_pictures_and_the_table_of_classes_are_on_tensorboard(tmp_path: Path) ->
     assert "細胞" in logged["analysis/per_class/text_summary", 80].tensor.string_val[0].decode()
 
 
-def test_what_tensorboard_refuses_costs_one_warning(
+def test_an_error_of_tensorboard_gives_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     logger = started(tmp_path)
@@ -129,7 +129,7 @@ def test_what_tensorboard_refuses_costs_one_warning(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(logger.experiment.file_writer.event_writer._async_writer._writer, "write", refuse)
-    monkeypatch.setattr("threading.excepthook", lambda _: None)  # the writer's thread ends with it
+    monkeypatch.setattr("threading.excepthook", lambda _: None)  # the error ends the writer's thread
     run = Run(tmp_path, num_fixed=1, num_worst=0)
     run.trainer.loggers = [logger]
     for step in (1, 2):
@@ -142,7 +142,7 @@ def test_what_tensorboard_refuses_costs_one_warning(
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store, which takes MLflow seconds to make."""
+    """An empty store, made once, since MLflow takes seconds for it."""
     folder = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -170,7 +170,7 @@ def history(logger: MLflowLogger, name: str) -> list[tuple[int, float]]:
     return sorted((one.step, one.value) for one in logger.experiment.get_metric_history(logger.version, name))
 
 
-def test_a_resumed_run_of_mlflow_is_the_same_and_drops_what_it_computes_again(run: str) -> None:
+def test_a_resumed_run_of_mlflow_keeps_its_id_and_drops_the_rows_that_it_repeats(run: str) -> None:
     other = started_mlflow("runs/t", 0)  # another run in the same store
     other.log_metrics({"train/loss": 7.0}, 3)
     logger = started_mlflow(run)
@@ -201,7 +201,7 @@ def test_mlflow_has_the_settings_and_those_of_a_resumed_run_that_changed(run: st
     assert data.tags["mlflow.runName"] == "now"
 
 
-def test_mlflow_takes_every_class_by_its_name(run: str) -> None:
+def test_mlflow_has_every_class_by_its_name(run: str) -> None:
     logger = started_mlflow(run)
     classes = {f"val/AP_class/{i}": i / 2000 for i in range(1203)}
     logger.log_metrics({**classes, "val/AP_class/細胞": 0.5, "val/AP_class/a & b": float("nan")}, 1)
@@ -211,7 +211,7 @@ def test_mlflow_takes_every_class_by_its_name(run: str) -> None:
     assert len(found) == 1205
 
 
-def test_names_are_made_such_as_mlflow_takes() -> None:
+def test_names_are_changed_to_those_that_mlflow_accepts() -> None:
     assert accepted("val/AP_class/κύτταρο & <b>") == "val/AP_class/κύτταρο _ _b_"
     assert accepted("val/AP_class/..") == "val/AP_class/_"
     assert accepted("val/AP_class/") == "val/AP_class/_"
@@ -219,7 +219,7 @@ def test_names_are_made_such_as_mlflow_takes() -> None:
 
 
 @pytest.mark.parametrize(("ended", "status"), [("success", "FINISHED"), ("failed", "FAILED")])
-def test_mlflow_knows_how_a_run_ended_and_that_it_runs_again(run: str, ended: str, status: str) -> None:
+def test_mlflow_has_the_status_of_a_run_also_when_it_is_resumed(run: str, ended: str, status: str) -> None:
     logger = started_mlflow(run)
     logger.finalize(ended)
     assert logger.experiment.get_run(logger.version).info.status == status
@@ -239,7 +239,7 @@ def test_mlflow_has_the_metrics_of_the_best_checkpoint_once(run: str) -> None:
     assert history(logger, "best/AP") == [(2, 0.25)]
 
 
-def test_what_mlflow_refuses_costs_one_warning(run: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_of_mlflow_gives_one_warning(run: str, caplog: pytest.LogCaptureFixture) -> None:
     logger = started_mlflow(run)
     Path("runs/mlflow.db").write_bytes(b"no database")
     for step in (1, 2):
@@ -250,12 +250,12 @@ def test_what_mlflow_refuses_costs_one_warning(run: str, caplog: pytest.LogCaptu
     assert message.endswith("; the run continues without what it rejects")
 
 
-def test_a_store_that_can_not_be_used_is_refused_at_the_start(tmp_path: Path) -> None:
+def test_an_unusable_store_is_refused_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"logger\.mlflow\.tracking_uri=nosuch://x: .*expected sqlite:///FILE"):
         MLflowLogger(str(tmp_path), tracking_uri="nosuch://x")
 
 
-def test_mlflow_reports_nothing_of_its_use(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_sends_no_telemetry(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow.environment_variables import MLFLOW_DISABLE_TELEMETRY
 
     monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY", raising=False)

@@ -1,4 +1,4 @@
-"""Curves of a resumed run are one curve, with every digit."""
+"""The curves of a resumed run are continuous and keep every digit; W&B's errors never end a run."""
 
 import csv
 from pathlib import Path
@@ -16,7 +16,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-def test_a_resumed_run_drops_what_it_will_compute_again_and_keeps_the_rest(tmp_path):
+def test_a_resumed_run_drops_repeated_rows_and_keeps_the_rest(tmp_path):
     logger = CSVLogger(str(tmp_path))
     for step in (1, 2, 3):
         logger.log_metrics({"train/loss": 1 / step}, step)
@@ -30,7 +30,7 @@ def test_a_resumed_run_drops_what_it_will_compute_again_and_keeps_the_rest(tmp_p
     ]
 
 
-def test_a_validation_that_is_repeated_takes_the_place_of_the_first(tmp_path):
+def test_a_repeated_validation_replaces_the_first(tmp_path):
     logger = CSVLogger(str(tmp_path))
     logger.log_metrics({"train/loss": 2.0}, 4)
     logger.log_metrics({"val/AP": 0.1}, 4)
@@ -47,7 +47,7 @@ def test_a_new_column_keeps_the_rows_before_it_and_every_digit(tmp_path):
     assert rows(tmp_path) == [{"step": "1", "a": "0.30000000000000004"}, {"step": "2", "a": "1e-300", "b": "nan"}]
 
 
-def test_an_api_key_is_looked_for_where_wandb_does(tmp_path, monkeypatch):
+def test_an_api_key_is_looked_for_where_wandb_looks(tmp_path, monkeypatch):
     for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -66,7 +66,7 @@ def test_an_api_key_is_looked_for_where_wandb_does(tmp_path, monkeypatch):
     assert has_api_key()
 
 
-def test_online_without_an_api_key_is_refused_rather_than_asked_for(tmp_path, monkeypatch):
+def test_online_without_an_api_key_is_refused_without_a_prompt(tmp_path, monkeypatch):
     for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -76,7 +76,7 @@ def test_online_without_an_api_key_is_refused_rather_than_asked_for(tmp_path, mo
 
 @pytest.fixture
 def with_key(monkeypatch, tmp_path):
-    """A user who has a key."""
+    """Sets an API key for the user."""
     monkeypatch.setenv("WANDB_API_KEY", 40 * "a")
     monkeypatch.delenv("WANDB_MODE", raising=False)
     for name in ("DIR", "CACHE_DIR", "DATA_DIR"):
@@ -84,11 +84,11 @@ def with_key(monkeypatch, tmp_path):
     monkeypatch.setattr(ours, "_folders", {})
 
 
-def test_without_an_answer_the_run_is_offline_after_a_short_time_and_says_so(with_key, monkeypatch, tmp_path, caplog):
+def test_without_an_answer_the_run_goes_offline_soon_with_a_message(with_key, monkeypatch, tmp_path, caplog):
     import wandb
 
     monkeypatch.setattr(ours, "_ANSWER", 1.0)
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # where nothing listens
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # no server listens there
     logger = WandbLogger(str(tmp_path))
     try:
         logger.drop_after(0)
@@ -105,7 +105,7 @@ def test_without_an_answer_the_run_is_offline_after_a_short_time_and_says_so(wit
 
 
 class Server:
-    """W&B whose server is what a test says."""
+    """A stand-in for W&B whose server behaves as a test sets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         import wandb
@@ -135,7 +135,7 @@ def server(with_key, monkeypatch) -> Server:
     return Server(monkeypatch)
 
 
-def test_a_refusal_by_wandb_costs_a_line_and_not_the_run(server, tmp_path, caplog):
+def test_a_refusal_by_wandb_gives_a_warning_and_the_run_continues(server, tmp_path, caplog):
     from wandb.errors import UsageError
 
     server.refuses = UsageError("WANDB_API_KEY invalid\nadvice")
@@ -144,20 +144,20 @@ def test_a_refusal_by_wandb_costs_a_line_and_not_the_run(server, tmp_path, caplo
     assert "(WANDB_API_KEY invalid); offline" in caplog.text
 
 
-def test_a_server_that_dies_in_the_middle_is_waited_for_a_short_time(server, tmp_path, caplog):
+def test_a_server_that_fails_during_the_run_is_waited_for_briefly(server, tmp_path, caplog):
     logger = WandbLogger(str(tmp_path))
     logger.finalize("success")
     assert not server.ended  # more is logged after training
     logger.finalize("failed")
     assert server.ended == [1]
-    assert server.at_exit == [logger._end]  # which ends one that did not fail
+    assert server.at_exit == [logger._end]  # the exit handler ends a run that did not fail
     assert server.modes == ["online"]
     assert (server.settings[0].init_timeout, server.settings[0].finish_timeout) == (20, 60)
     assert server.settings[0].finish_timeout_raises
     assert "W&B: not everything was uploaded in 60 s; all of it is in wandb/run-1-a, and" in caplog.text
 
 
-def test_a_patience_of_the_users_own_counts(server, tmp_path, monkeypatch):
+def test_the_users_own_timeout_is_used(server, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "300")
     assert WandbLogger(str(tmp_path)).experiment is server
     assert "init_timeout" not in server.settings[0].model_fields_set

@@ -1,4 +1,4 @@
-"""What a module refuses."""
+"""A module refuses to save weights that are not finite."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Which parameter is trained at which rate and decay."""
+"""The learning rate and weight decay of each parameter."""
 
 import json
 from collections import Counter
@@ -18,7 +18,7 @@ PARAM_GROUPS = Path(__file__).parents[2] / "../shared/golden/solver_fcos/param_g
 
 
 class Tiny(nn.Module):
-    """One parameter of each kind."""
+    """A network with one parameter of each kind."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Tiny(nn.Module):
 
 
 def rates_and_decays(network: nn.Module, optimizer: Optimizer) -> dict[str, tuple[float, float]]:
-    """(rate, weight decay) of each parameter that the optimizer has, rounded to what the eye can check."""
+    """(rate, weight decay) of each parameter in the optimizer, rounded so that the numbers are easy to read."""
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     listed = [
         (names[id(parameter)], (round(group["lr"], 9), round(group["weight_decay"], 9)))
@@ -41,17 +41,17 @@ def rates_and_decays(network: nn.Module, optimizer: Optimizer) -> dict[str, tupl
 
 @pytest.fixture
 def original() -> dict[str, Any]:
-    """Parameter groups of the original's FCOS R-50, as recorded."""
+    """The recorded parameter groups of the original's FCOS R-50."""
     if not PARAM_GROUPS.exists():
         pytest.skip(f"recorded parameter groups of the original are not at {PARAM_GROUPS}")
     return json.loads(PARAM_GROUPS.read_text())
 
 
 def test_the_groups_of_fcos_r50_1x_are_the_originals(original):
-    """The same tensors with the same rate, decay and momentum, whatever their names.
+    """The same tensors have the same rate, decay and momentum, whatever their names.
 
     The original keeps the five scales of the levels as vectors of one element, ours are scalars; everything
-    else has its shape. It makes a group of every tensor, ours one of every pair of values.
+    else has its shape. It makes a group for every tensor, ours one for every pair of values.
     """
     module = built(composed("experiment=fcos_r50_1x"), device="meta")
     optimizer = module.make_optimizer(module.network, module.lr)
@@ -100,7 +100,7 @@ def test_without_factors_all_parameters_share_rate_and_decay():
 
 
 EXPECTED = {
-    # only what is called bias, in normalisation layers too
+    # only parameters called bias, in normalisation layers too
     "bias_lr_factor": ((2.0, 0.1), {"backbone.0.bias", "backbone.1.bias", "head.0.bias", "head.1.bias"}),
     "bias_decay_factor": ((1.0, 0.2), {"backbone.0.bias", "backbone.1.bias", "head.0.bias", "head.1.bias"}),
     # weights and biases of normalisation layers
@@ -110,7 +110,7 @@ EXPECTED = {
         (2.0, 0.1), {"backbone.0.weight", "backbone.0.bias", "backbone.1.weight", "backbone.1.bias"},
     ),
 }  # fmt: skip
-"""Of each factor, set to 2 where rate and decay are 1 and 0.1: the pair that it gives, and to whom."""
+"""For each factor, set to 2 with rate 1 and decay 0.1: the pair that it gives, and the parameters that get it."""
 
 
 @pytest.mark.parametrize("make", [sgd, adamw])
@@ -152,7 +152,7 @@ def test_adamw_decays_weights_alone_by_default():
     assert all(group["betas"] == (0.9, 0.999) for group in optimizer.param_groups)
 
 
-def test_the_rates_and_decays_are_those_that_a_step_takes():
+def test_a_step_uses_the_rates_and_decays():
     network = Tiny()
     optimizer = sgd(network, 0.1, momentum=0, weight_decay=0.5, bias_lr_factor=2, bias_decay_factor=0)
     for parameter in network.parameters():

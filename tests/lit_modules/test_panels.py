@@ -1,4 +1,4 @@
-"""What W&B is given of a validation, read back from the file of an offline run."""
+"""The panels of a validation on W&B, read back from the file of an offline run."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def analysis() -> Analysis:
 
 @pytest.fixture(scope="module")
 def jobs(analysis: Analysis, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Folders of two jobs of one process; the first, which failed, has validated twice."""
+    """Folders of two jobs of one process; the first, which failed, has two validations."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wandb_logger, "_folders", {})
         folders = [tmp_path_factory.mktemp("job") for _ in range(2)]
@@ -68,7 +68,7 @@ def file(jobs: list[Path]) -> Path:
 
 @pytest.fixture(scope="module")
 def row(file: Path) -> dict[str, Any]:
-    """Of the first validation."""
+    """The logged row of the first validation."""
     return next(row for row in wandb_rows(file) if "pictures" in str(row))
 
 
@@ -80,7 +80,7 @@ def chart(file: Path, row: dict[str, Any], key: str) -> list[list[Any]]:
     return media(file, row[f"Custom Chart Tables/{key}_table"])["data"]
 
 
-def test_each_call_lands_at_its_optimizer_step(file):
+def test_each_call_is_logged_at_its_optimizer_step(file):
     rows = wandb_rows(file)
     assert [row["trainer/global_step"] for row in rows] == [40, 40, 80, 80]
     assert [row["_step"] for row in rows] == [0, 1, 2, 3]
@@ -89,7 +89,7 @@ def test_each_call_lands_at_its_optimizer_step(file):
         assert keys <= {key.removeprefix("Custom Chart Tables/").removesuffix("_table") for key in row}
 
 
-def test_pictures_carry_what_went_wrong_as_their_captions_the_worst_first(row):
+def test_pictures_have_their_mistakes_as_captions_the_worst_first(row):
     assert row["pictures/worst"]["captions"] == [
         "e: AP 0.000, missed 1, false 1",
         "d: AP 0.500, missed 1",
@@ -105,7 +105,7 @@ def test_boxes_of_both_layers_are_those_of_the_analysis(row, file, analysis):
         size = Image.open(file.parent / "files" / row["pictures/fixed"]["filenames"][i]).size
         assert size == (row["pictures/fixed"]["width"], row["pictures/fixed"]["height"]) == (800, 600)
         height, width = analysis.truth.sizes[i]
-        scale = {1200: 800, 400: 600}[max(height, width)] / max(height, width)  # of the picture within the canvas
+        scale = {1200: 800, 400: 600}[max(height, width)] / max(height, width)  # scale of the image within the canvas
         truth, predictions = (media(file, layers[name]) for name in ("ground_truth", "predictions"))
         objects, detections = analysis.of_image(i)
         for stored, rows, of in ((truth, objects, analysis.truth), (predictions, detections, analysis.predictions)):
@@ -120,14 +120,14 @@ def test_boxes_of_both_layers_are_those_of_the_analysis(row, file, analysis):
     assert found == len(OBJECTS) + len(FOUND)
 
 
-def test_labels_say_class_and_score_and_what_is_wrong_with_a_box(row, file):
+def test_labels_have_class_score_and_mistake_of_a_box(row, file):
     (false,) = media(file, row["pictures/worst"]["all_boxes"][0]["predictions"])["box_data"]
     assert false["box_caption"] == "細胞 0.95, false"
     right, missed = media(file, row["pictures/worst"]["all_boxes"][1]["ground_truth"])["box_data"]
     assert (right["box_caption"], missed["box_caption"]) == ("細胞", "κύτταρο & <b>, missed")
 
 
-def test_the_table_has_a_row_for_each_class_with_nothing_where_nothing_can_be_measured(row, file, analysis):
+def test_the_table_has_a_row_for_each_class_with_empty_cells_where_undefined(row, file, analysis):
     table = media(file, row["analysis/per_class"])
     assert table["columns"] == ["class", "AP", "AP50", "objects", "threshold", "best F1"]
     for label, (name, ap, ap50, objects, threshold, f1) in enumerate(table["data"]):
@@ -142,7 +142,7 @@ def test_the_table_has_a_row_for_each_class_with_nothing_where_nothing_can_be_me
             assert (ap, ap50) == (None, None)
 
 
-def test_curves_are_the_evaluator_s_and_their_mean(row, file, analysis):
+def test_curves_are_the_evaluators_and_their_mean(row, file, analysis):
     data = chart(file, row, "analysis/pr_curves")
     lines = {name: [precision for of, _, precision in data if of == name] for name in dict.fromkeys(r[0] for r in data)}
     assert list(lines) == [*CLASSES[:2], "all classes"]  # the third has no objects
@@ -160,7 +160,7 @@ def test_the_confusion_matrix_counts_background_too(row, file, analysis):
     assert cells["background", CLASSES[0]] == 1
 
 
-def test_what_parts_of_a_model_counted_has_a_chart_each(analysis):
+def test_each_confusion_matrix_of_a_models_parts_has_a_chart(analysis):
     counts = np.array([[5, 0, 1, 2], [0, 4, 0, 1], [0, 0, 0, 3], [1, 2, 0, 90]])
     part = Confusion(Matrix("Sampled regions", ("background", *CLASSES[:2], "background")), counts)
     parts = replace(analysis, metrics=replace(analysis.metrics, confusions={"roi_head": part}))
@@ -171,7 +171,7 @@ def test_what_parts_of_a_model_counted_has_a_chart_each(analysis):
     assert [[cells[true, said] for said in names] for true in names] == counts.tolist()
 
 
-def test_many_classes_give_no_more_lines_and_cells_than_w_and_b_shows(monkeypatch, analysis):
+def test_many_classes_stay_within_the_lines_and_cells_that_wandb_shows(monkeypatch, analysis):
     monkeypatch.setattr(wandb_panels, "_CURVES", 1)
     monkeypatch.setattr(wandb_panels, "_CELLS", 3)
     assert {of for of, *_ in wandb_panels.pr_curves(analysis).table.data} == {CLASSES[0], "all classes"}
@@ -181,7 +181,7 @@ def test_many_classes_give_no_more_lines_and_cells_than_w_and_b_shows(monkeypatc
     )
 
 
-def test_a_run_that_found_nothing_has_empty_layers_and_curves_at_zero():
+def test_a_run_without_detections_has_empty_layers_and_curves_at_zero():
     shown = Run(Path(), analysed(OBJECTS, []))
     everything = wandb_panels.boxes(shown.analysis, 3, (300, 400), (300, 400))
     assert len(everything["ground_truth"]["box_data"]) == 2
@@ -190,7 +190,7 @@ def test_a_run_that_found_nothing_has_empty_layers_and_curves_at_zero():
     assert [row[-1] for row in wandb_panels.per_class(shown.analysis).data] == [0, 0, 0]
 
 
-def test_a_class_called_background_is_kept_apart(monkeypatch):
+def test_a_class_called_background_is_distinguished_from_background(monkeypatch):
     monkeypatch.setattr("validated.CLASSES", ("background", "all classes", "c"))
     analysis = analysed(OBJECTS, FOUND)
     assert {cell[0] for cell in wandb_panels.confusion(analysis).table.data} == {
@@ -206,7 +206,7 @@ def test_a_class_called_background_is_kept_apart(monkeypatch):
     }
 
 
-def test_voc_s_scores_are_columns_where_there_are_any(analysis):
+def test_voc_scores_are_columns_where_they_exist(analysis):
     for scores in analysis.metrics.per_class.values():
         scores["AP_voc07"] = float("nan")
     try:
@@ -252,7 +252,7 @@ def test_the_summary_has_the_best_of_each_metric_and_of_the_best_checkpoint(file
         assert defined[f"val/{name}"].step_metric == "trainer/global_step"
 
 
-def test_what_w_and_b_refuses_costs_one_warning(tmp_path, monkeypatch, caplog, analysis):
+def test_an_error_of_wandb_gives_one_warning(tmp_path, monkeypatch, caplog, analysis):
     logger = WandbLogger(str(tmp_path), mode="disabled")
 
     def refuse(*_: Any) -> None:
@@ -269,7 +269,7 @@ def test_what_w_and_b_refuses_costs_one_warning(tmp_path, monkeypatch, caplog, a
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["step_0000040", "step_0000080"]
 
 
-def test_boxes_reach_no_further_than_their_image():
+def test_boxes_do_not_extend_beyond_their_image():
     analysis = analysed(
         [(0, [-50.0, -10.0, 500.0, 310.0], 0), (0, OTHER, 1), (0, BOX, 2)], [], ids=("a",), sizes=[(300, 400)]
     )
@@ -277,7 +277,7 @@ def test_boxes_reach_no_further_than_their_image():
     assert box["position"] == {"minX": 0, "minY": 0, "maxX": 0.5, "maxY": 0.5}
 
 
-def test_an_offline_part_is_cut_after_a_step_and_where_a_kill_has_torn_it(file, tmp_path):
+def test_an_offline_part_is_cut_after_a_step_or_at_a_torn_record(file, tmp_path):
     data, records = file.read_bytes(), list(wandb_records(file))
     copy = tmp_path / "run.wandb"
     copy.write_bytes(data)
@@ -287,7 +287,7 @@ def test_an_offline_part_is_cut_after_a_step_and_where_a_kill_has_torn_it(file, 
     copy.write_bytes(data)
     cut(copy, 80)
     assert copy.read_bytes() == data
-    whole = {0: 7}  # length of the file with so many records
+    whole = {0: 7}  # length of the file by number of records
     for torn in range(len(data) - 1, 7, -1009):
         copy.write_bytes(data[:torn])
         cut(copy, 80)

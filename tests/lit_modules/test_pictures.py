@@ -1,4 +1,4 @@
-"""Pictures in a run's folder: the right images with the right boxes, and never a reason for a run to end."""
+"""Pictures in a run's folder show the right images with the right boxes, and their errors never end a run."""
 
 import errno
 import os
@@ -36,7 +36,7 @@ def test_the_worst_images_by_rising_ap_and_all_others_are_drawn_under_their_name
                                           "worst_1_e.jpg", "worst_2_d.jpg"])  # fmt: skip
 
 
-def test_true_boxes_are_at_the_left_and_predicted_and_missed_ones_at_the_right_in_the_colours_of_their_classes(
+def test_true_boxes_are_on_the_left_and_predicted_and_missed_ones_on_the_right_in_class_colours(
     tmp_path,
 ):
     Run(tmp_path, num_fixed=5, num_worst=0).validate(40)
@@ -47,7 +47,7 @@ def test_true_boxes_are_at_the_left_and_predicted_and_missed_ones_at_the_right_i
                                      (right, BOX, 0, False), (right, OTHER, 1, True)):  # fmt: skip
         x1, y1, x2, y2 = (int(1.5 * v) for v in box)
         middle = slice((y1 + y2) // 2 - 60, (y1 + y2) // 2 + 60)
-        for edge in (half[middle, x1 - 2 : x1], half[middle, x2 : x2 + 2]):  # around the box, not on it
+        for edge in (half[middle, x1 - 2 : x1], half[middle, x2 : x2 + 2]):  # the line is outside the box
             share = share_of_color(edge, label)
             assert 0.25 < share < 0.75 if dashed else share > 0.9
         assert share_of_color(half[y1 + 20 : y2 - 20, x1 + 20 : x2 - 20], label) == 0
@@ -77,11 +77,11 @@ def test_pictures_have_a_bounded_size_and_every_form_of_image_can_be_drawn(size,
     assert picture.size[1] <= HEAD + 800
 
 
-def test_a_run_that_found_nothing_has_pictures_with_all_objects_missed(tmp_path):
+def test_a_run_without_detections_has_pictures_with_all_objects_missed(tmp_path):
     run = Run(tmp_path, analysed(OBJECTS, []), num_fixed=0, num_worst=1)
     run.validate(5)
     (name,) = names(tmp_path, 5)
-    assert name == "worst_1_d.jpg"  # the most objects
+    assert name == "worst_1_d.jpg"  # it has the most objects
     right = np.asarray(Image.open(tmp_path / "pictures/step_0000005" / name))[HEAD:, 608:]
     assert share_of_color(right[150:300, 58:60], 0) > 0.25
 
@@ -108,11 +108,11 @@ def test_only_the_newest_folders_are_kept(tmp_path):
     assert steps(tmp_path) == [1_000_000, 10_000_000]
 
 
-def test_a_repeated_validation_takes_the_place_of_the_first_and_a_resumed_run_drops_what_came_later(tmp_path):
+def test_a_repeated_validation_replaces_the_first_and_a_resumed_run_drops_later_ones(tmp_path):
     run = Run(tmp_path, num_fixed=2, num_worst=1)
     run.validate(10)
     run.validate(20)
-    (tmp_path / "pictures/step_by_step").mkdir()  # the user's
+    (tmp_path / "pictures/step_by_step").mkdir()  # a folder of the user
     again = Run(
         tmp_path, analysed(OBJECTS, [(0, OTHER, 0, 0.95), *FOUND[1:4], (4, BOX, 0, 0.9)]), num_fixed=0, num_worst=1
     )
@@ -135,7 +135,7 @@ def test_ids_of_any_kind_give_file_names_of_their_own():
     assert (stems[0], stems[2], stems[15]) == ("a", "a_b", "17")
 
 
-def test_an_image_that_vanished_is_named_once_and_the_others_are_drawn(tmp_path, caplog):
+def test_a_missing_image_is_named_once_and_the_others_are_drawn(tmp_path, caplog):
     run = Run(tmp_path, num_fixed=5, num_worst=1)
     run.trainer.datamodule.gone = {"e"}
     run.validate(10)
@@ -145,7 +145,7 @@ def test_an_image_that_vanished_is_named_once_and_the_others_are_drawn(tmp_path,
     assert len(names(tmp_path, 20)) == 4
 
 
-def test_a_full_disk_costs_one_warning_and_leaves_the_pictures_before(tmp_path, caplog, monkeypatch):
+def test_a_full_disk_gives_one_warning_and_keeps_the_earlier_pictures(tmp_path, caplog, monkeypatch):
     run = Run(tmp_path, num_fixed=2, num_worst=1)
     run.validate(10)
     before = {path.name: path.read_bytes() for path in (tmp_path / "pictures/step_0000010").iterdir()}
@@ -162,8 +162,8 @@ def test_a_full_disk_costs_one_warning_and_leaves_the_pictures_before(tmp_path, 
     assert "No space left on device; the run continues without" in message
 
 
-def test_training_is_left_alone(tmp_path):
-    """No number is drawn from a global generator, and other ranks do nothing at all."""
+def test_pictures_do_not_affect_training(tmp_path):
+    """No global random generator is used, and ranks other than 0 do nothing."""
     run = Run(tmp_path)
     states = torch.get_rng_state(), np.random.get_state()[1].copy()
     run.validate(10)
@@ -178,7 +178,7 @@ def test_training_is_left_alone(tmp_path):
 
 def test_without_pictures_and_dashboard_nothing_is_computed(tmp_path, caplog):
     run = Run(tmp_path, num_fixed=0, num_worst=0)
-    run.analysis = None  # what uses it would warn
+    run.analysis = None  # using it would give a warning
     run.validate(10)
     assert not (tmp_path / "pictures").exists()
     assert not caplog.records

@@ -1,4 +1,4 @@
-"""Rates equal the original's at every iteration, and survive a save."""
+"""Learning rates equal the original's at every iteration, also after a save and load."""
 
 import math
 from functools import partial
@@ -66,7 +66,7 @@ def test_constant_stays_at_the_full_rate_after_the_warmup():
     assert rates(constant, 5, warmup="constant", warmup_steps=2, warmup_factor=0.5) == [0.5, 0.5, 1, 1, 1]
 
 
-def test_plateau_falls_as_torchs_own_does():
+def test_plateau_equals_torchs_own():
     losses = [3.0, 2.0, 2.0, 2.0, 2.0, 1.9, 1.95, 1.95, 1.95, 1.8]
     ours_optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     ours = plateau(ours_optimizer, 100, patience=2, factor=0.1, warmup=None)
@@ -82,7 +82,7 @@ def test_plateau_falls_as_torchs_own_does():
 
 
 @pytest.mark.parametrize("make", [multistep, cosine, constant, plateau])
-def test_state_is_plain_and_goes_on_where_it_was(make, tmp_path):
+def test_the_state_is_plain_and_continues_where_it_was(make, tmp_path):
     whole = rates(make, 12, warmup_steps=4)
     optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule = make(optimizer, 12, warmup_steps=4)
@@ -103,7 +103,7 @@ def test_state_is_plain_and_goes_on_where_it_was(make, tmp_path):
     assert seen == whole[5:]
 
 
-def test_plateau_hears_of_every_validation_of_a_run(train, tmp_path):
+def test_plateau_receives_every_validation_of_a_run(train, tmp_path):
     plateau = ["schedule=plateau", "schedule.patience=0", "schedule.threshold=10", "schedule.warmup=null"]
     train([o for o in TINY if "warmup" not in o] + [*plateau, f"data.root={tmp_path / 'shapes'}"], tmp_path)
     seen = [float(row["lr"]) for row in curves(only_run(tmp_path)) if "lr" in row]
@@ -121,14 +121,14 @@ def test_plateau_hears_of_every_validation_of_a_run(train, tmp_path):
         (lambda optimizer, total_steps: None, 8, []),
     ],
 )
-def test_what_lies_beyond_the_end_of_a_run_is_told_with_its_numbers(make, steps, says):
+def test_milestones_beyond_the_end_of_a_run_give_a_warning_with_the_numbers(make, steps, says):
     told = " ".join(beyond_the_end(make, steps))
     assert bool(told) == bool(says)
     assert all(part in told for part in says)
 
 
-def test_a_run_that_ends_by_epochs_has_the_schedule_of_its_own_length(tmp_path, caplog):
-    """Though `trainer.max_steps` is at its default of many more."""
+def test_a_run_limited_by_epochs_has_a_schedule_of_its_own_length(tmp_path, caplog):
+    """`trainer.max_steps` keeps its default, which is much longer."""
     module = fit(tmp_path, partial(cosine, warmup=None), max_steps=90000, max_epochs=2)
     assert module.rates == pytest.approx(rates(cosine, 2 * EPOCH, lr=0.1, warmup=None))
     fit(tmp_path / "steps", partial(multistep, milestones=[100], warmup=None), max_steps=90000, max_epochs=2)
@@ -144,7 +144,7 @@ def test_a_run_that_ends_by_epochs_has_the_schedule_of_its_own_length(tmp_path, 
     ],
     ids=["steps", "epochs", "milestones"],
 )
-def test_a_finished_run_made_longer_takes_each_step_at_the_rate_of_its_new_schedule(make, limits, tmp_path, caplog):
+def test_a_lengthened_run_takes_each_step_at_the_rate_of_its_new_schedule(make, limits, tmp_path, caplog):
     caplog.set_level("INFO", "lit_modules")
     steps = len(fit(tmp_path, make, **limits).rates)
     assert "by the schedule of now" not in caplog.text
@@ -156,7 +156,7 @@ def test_a_finished_run_made_longer_takes_each_step_at_the_rate_of_its_new_sched
 
 
 @pytest.mark.parametrize("make", [multistep, cosine, constant, plateau])
-def test_the_rate_of_a_run_that_is_resumed_as_it_was_stays_to_the_last_digit(make, tmp_path, caplog):
+def test_the_rate_of_a_run_resumed_without_changes_is_equal_to_the_last_digit(make, tmp_path, caplog):
     caplog.set_level("INFO", "lit_modules")
     make = partial(make, warmup_steps=5)
     whole = fit(tmp_path / "whole", make, max_steps=8)

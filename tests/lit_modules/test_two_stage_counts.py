@@ -1,4 +1,4 @@
-"""What a two-stage module counts of its samples: a case by hand, and row sums that are the samples of the loss."""
+"""The confusion matrices of a two-stage module: a case by hand, and row sums that equal the samples of the loss."""
 
 import numpy as np
 import pytest
@@ -87,7 +87,7 @@ def test_a_region_is_predicted_as_the_class_of_its_largest_logit() -> None:
 
 
 def test_row_sums_are_the_true_labels_of_the_samples_of_the_loss(two_stages, shapes) -> None:
-    """So for each batch, of three that hold five images."""
+    """Holds for each of three batches of five images in all."""
     batches = list(shapes.val_dataloader())
     whole = evaluated(two_stages, batches).confusions(two_stages.confusion_matrices(CLASSES))
     assert {name: part.matrix.names for name, part in whole.items()} == {
@@ -108,7 +108,7 @@ def test_row_sums_are_the_true_labels_of_the_samples_of_the_loss(two_stages, sha
     assert (regions > 0).sum() >= 4
 
 
-def test_a_batch_that_two_ranks_went_through_counts_once(two_stages, shapes) -> None:
+def test_a_batch_that_two_ranks_evaluated_counts_once(two_stages, shapes) -> None:
     first, *others = list(shapes.val_dataloader())
     matrices = two_stages.confusion_matrices(CLASSES)
     whole = evaluated(two_stages, [first, *others]).confusions(matrices)

@@ -1,4 +1,4 @@
-"""What could not be read counts for nothing: not in a loss, not in a gradient, not in a score."""
+"""Unreadable images have no effect on a loss, a gradient or a score."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def ready(root: Path, **options: Any) -> DetectionDataModule:
 
 
 class Record(pl.Callback):
-    """Losses, gradients and images of each training step."""
+    """Records losses, gradients and images of each training step."""
 
     def __init__(self) -> None:
         self.losses: list[dict[str, float]] = []
@@ -57,7 +57,7 @@ def fit(data: DetectionDataModule, folder: Path, steps: int, **options: Any) -> 
 
 
 def losses_and_gradients(batch: Batch) -> tuple[dict[str, Tensor], list[Any]]:
-    """Of a module at its start."""
+    """Losses and gradients of a module at its start."""
     module = Detector(blind=set())
     losses = module.losses(module.forward_batch(batch), batch)
     torch.stack(list(losses.values())).sum().backward()
@@ -83,7 +83,7 @@ def test_losses_and_gradients_are_those_of_the_readable_images(tmp_path: Path) -
     assert all(torch.equal(a, b) for a, b in zip(our_gradients, their_gradients, strict=True))
 
 
-def test_where_nothing_can_be_read_losses_and_all_gradients_are_zero(tmp_path: Path) -> None:
+def test_losses_and_gradients_of_an_unreadable_batch_are_zero(tmp_path: Path) -> None:
     write_coco(tmp_path, [(64, 64)] * 2, [BOX] * 2)
     (tmp_path / "train" / "train_1.png").write_bytes(b"")
     module, record = fit(ready(tmp_path, batch_size=1), tmp_path, steps=2)
@@ -96,7 +96,7 @@ def test_where_nothing_can_be_read_losses_and_all_gradients_are_zero(tmp_path: P
     assert module.skipped.images["train"].keys() == {"20"}
 
 
-def test_a_micro_batch_of_which_nothing_can_be_read_adds_nothing_to_the_gradient(tmp_path: Path) -> None:
+def test_an_unreadable_micro_batch_does_not_change_the_gradient(tmp_path: Path) -> None:
     write_coco(tmp_path, [(64, 64)] * 2, [BOX] * 2)
     (tmp_path / "train" / "train_1.png").write_bytes(b"")
     _, record = fit(ready(tmp_path, batch_size=2), tmp_path, steps=1, accumulate_grad_batches=2)
@@ -109,7 +109,7 @@ def test_a_micro_batch_of_which_nothing_can_be_read_adds_nothing_to_the_gradient
 
 
 def test_a_split_is_scored_as_if_the_unreadable_images_were_not_in_it(tmp_path: Path) -> None:
-    """Batches are formed before anything is read, so the images are such that the others share the same batches."""
+    """Batches are formed before images are read, so the images are such that the others share the same batches."""
     sizes = [(64, 64)] * 4 + [(96, 64)] * 3
     write_coco(tmp_path / "a", sizes, [BOX * (1 + row % 3) for row in range(7)])
     unread = {40, 70}  # the last of each canvas
@@ -130,16 +130,16 @@ def test_a_split_is_scored_as_if_the_unreadable_images_were_not_in_it(tmp_path: 
         assert with_unread[key] == without[key]
 
 
-def test_a_split_of_which_nothing_can_be_read_is_an_error(tmp_path: Path) -> None:
+def test_a_split_without_any_readable_image_is_an_error(tmp_path: Path) -> None:
     write_coco(tmp_path, [(64, 64)], [BOX])
     data = coco(tmp_path, resize=64, on_error="skip")
     data.setup("validate")
-    (tmp_path / "train" / "train_0.png").write_bytes(b"")  # only now: at the set-up it would be noticed
+    (tmp_path / "train" / "train_0.png").write_bytes(b"")  # only now: set-up would notice it
     with pytest.raises(ValueError, match=r"no image to score: .* none of its images could be read"):
         evaluated(1, data, set())
 
 
-def test_what_was_skipped_is_kept_in_the_folder_and_told_once(tmp_path: Path) -> None:
+def test_skipped_images_are_listed_in_the_folder_and_reported_once(tmp_path: Path) -> None:
     skipped = Skipped()
     skipped.write(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""A run of a tenth of a second in the test's own process: a module of four weights that sees random pixels."""
+"""A run of a tenth of a second in the test's own process: a module of four weights on random pixels."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -20,7 +20,7 @@ from lit_modules.optimizers import sgd
 from lit_modules.training_module import MakeSchedule, TrainingModule
 
 EPOCH = 4
-"""Steps of one."""
+"""Steps of an epoch."""
 
 
 class Module(TrainingModule):
@@ -81,7 +81,7 @@ def fit(
     resume: bool = False,
     **limits: Any,
 ) -> Module:
-    """The module after a run in a folder, which has its checkpoints; resumed from the newest of them."""
+    """Runs, or resumes from the newest checkpoint in the folder; returns the module."""
     folder.mkdir(exist_ok=True)
     module = Module(schedule)
     checkpoints = Checkpoints(every_steps=1, keep=-1)

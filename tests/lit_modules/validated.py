@@ -1,4 +1,4 @@
-"""A validation as a callback finds it, without a run: five images, and what was found on them."""
+"""The state after a validation as a callback finds it, without a run: five images and their detections."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ CLASSES = ("細胞", "κύτταρο & <b>", "c")
 
 
 def analysed(objects, detections, ids=IDS, sizes=None) -> Analysis:
-    """`objects`: (image, box, label), `detections`: (image, box, label, score), both in the order of images."""
+    """The analysis of `objects` (image, box, label) and `detections` (image, box, label, score), ordered by image."""
     boxes = np.array([box for _, box, _ in objects], np.float64).reshape(-1, 4)
     truth = Truth(
         image_ids=np.array(ids), sizes=np.array(sizes or [(300, 400)] * len(ids)),
@@ -36,11 +36,11 @@ def analysed(objects, detections, ids=IDS, sizes=None) -> Analysis:
 BOX, OTHER = [40.0, 60.0, 200.0, 220.0], [240.0, 60.0, 380.0, 220.0]
 OBJECTS = [(0, BOX, 0), (1, BOX, 1), (2, BOX, 0), (3, BOX, 0), (3, OTHER, 1), (4, BOX, 0)]
 FOUND = [(0, BOX, 0, 0.9), (1, BOX, 1, 0.9), (2, BOX, 0, 0.8), (3, BOX, 0, 0.9), (4, OTHER, 0, 0.95)]
-"""All is right on the first three images; on the fourth one object of two is missed, on the fifth all is wrong."""
+"""The first three images are correct; on the fourth one of two objects is missed, on the fifth all are wrong."""
 
 
 class Data:
-    """Grey images of the annotated sizes, as a data module gives them."""
+    """A data module of grey images in the annotated sizes."""
 
     def __init__(self, analysis: Analysis) -> None:
         self.sizes = dict(zip(analysis.truth.image_ids.tolist(), analysis.truth.sizes.tolist(), strict=True))
@@ -54,7 +54,7 @@ class Data:
 
 
 class Run:
-    """What the callback sees of a trainer and a module."""
+    """A stand-in for the trainer and the module as the callback sees them."""
 
     def __init__(self, folder: Path, analysis: Analysis | None = None, **settings: int) -> None:
         self.analysis = analysis or analysed(OBJECTS, FOUND)
@@ -67,7 +67,7 @@ class Run:
 
     @property
     def last(self) -> "Run":
-        """The results of its evaluation, of which the callback reads the analysis alone."""
+        """The results of its evaluation, of which the callback reads only the analysis."""
         return self
 
     def validate(self, step: int) -> None:

@@ -1,4 +1,4 @@
-"""Runs side by side: means over seeds, columns that tell rows apart, and what is not averaged."""
+"""Comparison of runs: means over seeds, columns that distinguish rows, and what is not averaged."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ BASE = {"data.resize": 400, "data.rule": "short_side", "seed": 0, "data.seed": 0
 
 
 def result(ap: float = 0.3, state: Any = "finished", changes: dict | None = None, **figures: float) -> Result:
-    """A run whose command line said what `changes` has."""
+    """A run whose command line had `changes` as overrides."""
     changes = changes or {}
     return Result(
         folder=",".join(f"{key}={value}" for key, value in changes.items()) or "only",
@@ -70,7 +70,7 @@ def test_only_finished_runs_are_averaged():
     assert row.state == "2 finished, 1 unfinished"
 
 
-def test_a_run_that_is_not_finished_says_how_far_it_came_and_a_failed_one_why():
+def test_an_unfinished_run_shows_its_step_and_a_failed_one_its_reason():
     unfinished = compare([result(state="unfinished")])
     assert unfinished.rows[0].state == "unfinished at step 7 of 10"
     failed = compare([result(state="failed", changes={"model.lr": 9.0})])
@@ -82,7 +82,7 @@ def test_a_run_that_is_not_finished_says_how_far_it_came_and_a_failed_one_why():
 def test_columns_are_the_overridden_settings_that_differ():
     runs = [result(changes={"data.resize": size, "model.lr": lr}) for size in (500, 400) for lr in (0.1, 0.01)]
     comparison = compare(runs)
-    assert comparison.columns == ["model.lr"]  # data.root was given for each; the size has a column of its own
+    assert comparison.columns == ["model.lr"]  # data.root is equal in all; the size has a column of its own
     shown = [(row.size, row.setting("model.lr")) for row in comparison.rows]
     assert shown == [
         ("short_side 400", 0.01),
@@ -92,13 +92,13 @@ def test_columns_are_the_overridden_settings_that_differ():
     ]
 
 
-def test_what_no_command_line_has_told_still_tells_rows_apart():
+def test_settings_that_no_command_line_named_still_distinguish_rows():
     one, other = result(), result()
     other = Result(**{**vars(other), "settings": {**other.settings, "model.prior": 0.1}})
     assert compare([one, other]).columns == ["model.prior"]
 
 
-def test_a_name_makes_no_other_kind_of_run():
+def test_runs_that_differ_only_in_name_and_group_are_one_row():
     comparison = compare(
         [result(changes={"seed": seed, "name": f"s{seed}", "logger.wandb.group": "g"}) for seed in (1, 2)]
     )
@@ -106,7 +106,7 @@ def test_a_name_makes_no_other_kind_of_run():
     assert comparison.columns == []
 
 
-def test_runs_that_differ_in_much_that_no_command_line_told_are_named_by_their_folders():
+def test_runs_with_many_unnamed_differences_are_named_by_their_folders():
     one, other = result(), result()
     settings = {**other.settings, **{f"model.knob{number}": 1 for number in range(20)}}
     comparison = compare([one, Result(**{**vars(other), "folder": "other", "settings": settings})])
@@ -145,7 +145,7 @@ def test_tables_for_people_are_in_percent_and_the_csv_has_fractions():
 
 
 @pytest.mark.parametrize("nothing", [-1.0, math.nan])
-def test_what_could_not_be_measured_is_no_number(nothing):
+def test_undefined_values_are_not_numbers(nothing):
     comparison = compare([result(nothing), result(0.4, changes={"model.lr": 0.1})])
     assert "AP" not in comparison.rows[0].figures
     assert rows(comparison)[0]["AP"] == ""

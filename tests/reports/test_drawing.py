@@ -1,4 +1,4 @@
-"""Drawn boxes: seen on any ground, beside what they name, in colours and scripts that tell classes apart."""
+"""Drawn boxes are visible on any background, labelled, and in colours and scripts that distinguish classes."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def grey(height=300, width=400, value=128):
 
 
 def laid_out(boxes, labels, names, scores, height=480, width=640):
-    """The labels that `draw` would put on such a picture."""
+    """The labels that `draw` would put on an image of this size."""
     boxes = np.array(boxes, np.float64)
     layout = drawing._Layout(width, height, boxes)
     for box, label, score in zip(boxes, labels, scores, strict=True):
@@ -39,7 +39,7 @@ def test_text_stands_out_from_the_colour_of_every_class():
         assert (light + 0.05) / (dark + 0.05) >= 4.5  # WCAG AA
 
 
-def test_colours_of_classes_are_told_apart():
+def test_colours_of_classes_are_distinguishable():
     colors = np.array([class_color(label) for label in range(80)])
     between = np.abs(colors[:, None] - colors[None]).sum(axis=2)
     np.fill_diagonal(between, 1000)
@@ -48,25 +48,25 @@ def test_colours_of_classes_are_told_apart():
     assert all(between[i, i + 1] > 150 for i in range(79))
 
 
-def test_a_line_lies_around_the_box_and_the_picture_given_is_left_alone():
+def test_a_line_is_around_the_box_and_the_given_image_unchanged():
     image = grey()
     drawn = draw(image, np.array([[100.0, 80.0, 200.0, 180.0]]), np.array([1]), NAMES)
     assert (image == 128).all()
     assert drawn.shape == image.shape
     assert drawn.dtype == np.uint8
     assert (drawn[100, 99] == class_color(1)).all()
-    assert (drawn[100, 98] < 128).all()  # a seam, to be seen on a ground of the same colour
+    assert (drawn[100, 98] < 128).all()  # a dark edge, visible on a background of the line's colour
     assert (drawn[82:178, 102:198] == 128).all()
     assert (drawn[:, 300:] == 128).all()
 
 
-def test_what_reaches_beyond_the_picture_is_drawn_at_its_border():
+def test_boxes_beyond_the_image_are_drawn_at_its_border():
     drawn = draw(grey(), np.array([[-50.0, -50.0, 500.0, 400.0]]), np.array([0]), NAMES)
     assert (drawn[-1] == class_color(0)).all()
     assert (drawn[:, -1] == class_color(0)).all()
 
 
-def test_dashes_leave_gaps_and_close_the_corners():
+def test_dashes_have_gaps_and_closed_corners():
     box = np.array([[50.0, 50.0, 350.0, 250.0]])
     drawn = draw(grey(), box, np.array([0]), [""], dashed=True)
     on_top = (drawn[49, 49:351] == class_color(0)).all(axis=1)
@@ -80,14 +80,14 @@ def test_without_boxes_nothing_changes():
     assert (draw(grey(), *none, NAMES) == 128).all()
 
 
-def test_the_best_lies_on_top():
+def test_the_best_score_is_on_top():
     boxes = np.array([[100.0, 100.0, 200.0, 200.0]] * 2)
     for scores, top in (((0.9, 0.8), 0), ((0.8, 0.9), 1)):
         drawn = draw(grey(), boxes, np.array([0, 1]), NAMES, np.array(scores))
         assert (drawn[150, 99] == class_color(top)).all()
 
 
-def test_of_boxes_that_coincide_each_is_seen_and_labelled_and_the_best_is_in_its_place():
+def test_coinciding_boxes_are_all_visible_and_labelled_with_the_best_in_place():
     boxes = np.array([[100.0, 100.0, 200.0, 200.0], [100.4, 99.8, 200.3, 200.0], [99.9, 100.0, 200.0, 200.2]])
     drawn = draw(grey(), boxes, np.array([0, 1, 2]), NAMES, np.array([0.5, 0.9, 0.7]))
     for x, label in ((99, 1), (97, 2), (95, 0)):  # from the inside to the outside
@@ -95,7 +95,7 @@ def test_of_boxes_that_coincide_each_is_seen_and_labelled_and_the_best_is_in_its
         assert ((drawn == class_color(label)).all(axis=2)).sum() > 300
 
 
-def test_boxes_that_coincide_at_the_border_of_the_picture_lie_within_it():
+def test_coinciding_boxes_at_the_border_of_the_image_are_inside_it():
     boxes = np.array([[0.0, 0.0, 400.0, 300.0]] * 2)
     drawn = draw(grey(), boxes, np.array([0, 1]), NAMES, np.array([0.9, 0.8]))
     assert (drawn[150, 0] == class_color(0)).all()
@@ -103,7 +103,7 @@ def test_boxes_that_coincide_at_the_border_of_the_picture_lie_within_it():
     assert (drawn[150, 397] == class_color(1)).all()
 
 
-def test_a_box_without_a_score_lies_below_and_may_be_dashed_alone():
+def test_a_box_without_a_score_is_below_and_may_be_dashed_alone():
     boxes = np.array([[50.0, 50.0, 150.0, 150.0], [200.0, 50.0, 350.0, 250.0]])
     drawn = draw(grey(), boxes, np.array([0, 1]), ["", ""], np.array([np.nan, 0.9]), np.array([True, False]))
     line = (drawn[49, 50:150] == class_color(0)).all(axis=1)
@@ -132,7 +132,7 @@ def test_pictures_too_small_for_text_are_drawn_without(size):
     assert (drawn == class_color(0)).all(axis=2).any()
 
 
-def test_labels_lie_in_the_picture_wherever_the_box_is():
+def test_labels_are_inside_the_image_wherever_the_box_is():
     corners = [[0, 0, 30, 30], [610, 0, 640, 30], [0, 450, 30, 480], [610, 450, 640, 480], [0, 0, 640, 480]]
     tabs = laid_out(corners, [0, 1, 2, 0, 1], NAMES, [0.5] * 5)
     assert {tab.label for tab in tabs} == {0, 1, 2}
@@ -159,7 +159,7 @@ def test_in_a_crowd_labels_hide_neither_one_another_nor_small_boxes():
     assert (hidden > 0.4).mean() < 0.1
 
 
-def test_a_label_says_the_score_and_where_there_is_no_room_the_class_alone():
+def test_a_label_has_the_score_or_without_room_only_the_class():
     alone = laid_out([[100, 100, 200, 200]], [0], NAMES, [0.876])
     assert text(alone[0]) == "red cell 0.88"
     rows = [[40 * i, 40 * j, 40 * i + 35, 40 * j + 35] for j in range(12) for i in range(16)]
@@ -188,7 +188,7 @@ def only_dejavu(monkeypatch):
         cache.cache_clear()
 
 
-def test_names_without_glyphs_are_told_apart_by_their_number(only_dejavu):
+def test_names_without_glyphs_are_distinguished_by_their_number(only_dejavu):
     assert fonts.spelled("红细胞", 3) == "#3"
     assert fonts.spelled("RBC 红", 4) == "#4 RBC"
     assert fonts.spelled("", 5) == "#5"
@@ -200,7 +200,7 @@ def test_names_without_glyphs_are_told_apart_by_their_number(only_dejavu):
     assert (drawn == class_color(0)).all(axis=2).sum() > 800
 
 
-def test_a_system_font_is_found_for_what_the_first_lacks():
+def test_a_system_font_is_found_for_characters_that_the_first_lacks():
     name = "红细胞 x"
     if fonts.spelled(name, 0) != name:
         pytest.skip("no font of this system has Chinese characters")

@@ -1,4 +1,4 @@
-"""Numbers that can be checked by eye: six boxes of two classes, one kind of anchors."""
+"""The inspection's tables, with numbers that are easy to check: six boxes of two classes, one kind of anchors."""
 
 import dataclasses
 import math
@@ -51,7 +51,7 @@ def test_a_box_belongs_to_the_level_whose_range_holds_half_its_longer_side() -> 
     assert rows == [["P3", "0 to 64", 4, 4 / 6], ["P4", "64 to 128", 1, 1 / 6], ["P5", "over 128", 1, 1 / 6]]
 
 
-def test_recall_counts_boxes_from_an_iou_of_a_half_on_by_size_and_class() -> None:
+def test_recall_by_size_and_class_counts_boxes_from_an_iou_of_a_half() -> None:
     assert coverage().recall() == {"A": 0.5}
     rows = inspection_tables.size_table(coverage()).rows
     assert rows == [
@@ -67,12 +67,12 @@ def test_boxes_without_location_are_counted_among_the_sampled() -> None:
     assert rows == [["0 to 8", 1, 1.0], ["8 to 16", 1, 0.0], ["over 512", 1, 0.0], ["all", 3, 1 / 3]]
 
 
-def test_classes_are_listed_from_the_commonest_on() -> None:
+def test_classes_are_listed_by_falling_frequency() -> None:
     table = inspection_tables.class_table(inspection())
     assert table.rows == [["dog", 4, 4 / 6, 3], ["猫 <b>", 2, 2 / 6, 1]]
 
 
-def test_advice_names_only_what_was_computed_to_help_the_best_first() -> None:
+def test_advice_names_only_changes_computed_to_help_the_best_first() -> None:
     anchors, locations = inspection_tables.advice(coverage())
     assert anchors == (
         "A: 50.0 % of the boxes have an anchor of IoU 0.5 or more; it would be 70.0 % with smaller anchors; "
@@ -83,7 +83,7 @@ def test_advice_names_only_what_was_computed_to_help_the_best_first() -> None:
     )
 
 
-def test_advice_says_so_when_nothing_helps_and_is_silent_when_nothing_is_amiss() -> None:
+def test_advice_says_when_nothing_helps_and_is_empty_without_a_problem() -> None:
     anchors, locations = inspection_tables.advice(
         coverage(alternatives=[Alternative("larger anchors", {"A": 0.505}, 0.1)])
     )
@@ -93,7 +93,7 @@ def test_advice_says_so_when_nothing_helps_and_is_silent_when_nothing_is_amiss()
     assert inspection_tables.advice(coverage(**fine)) == []
 
 
-def test_the_page_says_what_the_tables_say_and_escapes_names() -> None:
+def test_the_page_has_the_tables_contents_and_escapes_names() -> None:
     html = data_page(inspection(), [], Path("/data/<x>"), {"network input": "short_side 800"})
     assert "猫 &lt;b&gt;" in html
     assert "猫 <b>" not in html

@@ -1,4 +1,4 @@
-"""Lines of plots: of those that coincide each is seen."""
+"""Lines of plots that coincide are all visible."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ STEPS = np.arange(101.0)
 
 
 def styles(*lines: Drawn, height: float = 1.0) -> list[list[tuple[str, float, float]]]:
-    """Of each line its parts: dashes, first and last x."""
+    """The parts of each line: dashes, first and last x."""
     axes = Figure().add_subplot()
     draw_lines(axes, lines, 1.0, height)
     parts: dict[str, list[tuple[str, float, float]]] = {line.color: [] for line in lines}
@@ -35,7 +35,7 @@ def test_lines_that_coincide_alternate():
     ]  # fmt: skip
 
 
-def test_lines_beside_one_another_are_whole():
+def test_lines_next_to_each_other_are_whole():
     assert styles(constant(0.5, "C0"), constant(0.52, "C1")) == [[("-", 0, 100)], [("-", 0, 100)]]
 
 
@@ -65,7 +65,7 @@ def test_marks_of_lines_that_coincide_are_rings():
 
 
 @pytest.mark.parametrize("number", [2, 10])
-def test_curves_of_classes_that_are_all_perfect_are_all_seen(number):
+def test_coinciding_curves_of_perfect_classes_are_all_visible(number):
     curves = {label: Curve(np.ones(101), np.full(101, 0.5)) for label in range(number)}
     (axes,) = plots.precision_recall(curves, {label: f"C{label}" for label in curves}).axes
     lines = [line for line in axes.lines if line.get_color() in {f"C{label}" for label in curves}]
@@ -75,5 +75,5 @@ def test_curves_of_classes_that_are_all_perfect_are_all_seen(number):
     assert max(line.get_markersize() for line in lines) < 30
 
 
-def test_a_line_of_one_value_and_one_of_none_are_drawn():
+def test_lines_with_one_value_and_with_none_are_drawn():
     plots.over_steps([Line([3], [0.5], "series1"), Line([], [], "series2")], "", "AP")

@@ -49,7 +49,7 @@ def drawn(title: str = "") -> Figure:
     return plot
 
 
-def test_names_from_strangers_stand_on_the_page_as_text():
+def test_untrusted_names_are_text_on_the_page():
     boxes = [Box((1.0, 2.0, 30.0, 40.0), name, (200, 10, 10), group=name) for name in NASTY]
     numbers = html.matrix(NASTY, NASTY, np.eye(8, dtype=int), np.eye(8), ("a", "b"))
     parts = [
@@ -66,14 +66,14 @@ def test_names_from_strangers_stand_on_the_page_as_text():
     sections = [(f"Section {number}", content) for number, content in enumerate((*NASTY, *parts))]
     page = whole(*sections, title=NASTY[0], subtitle=NASTY[0])
     found = checked(page)
-    assert [tag for tag, _ in found.tags].count("script") == 1  # our own
+    assert [tag for tag, _ in found.tags].count("script") == 1  # the page's own script
     for name in NASTY[:-2]:
         assert name in found.text
     assert "\x00" not in page
     assert "\x1b" not in page
 
 
-def test_a_page_forbids_itself_the_network():
+def test_a_page_forbids_network_access():
     found = checked(of(""))
     (policy,) = (a["content"] for _, a in found.tags if a.get("http-equiv") == "Content-Security-Policy")
     assert "default-src 'none'" in policy
@@ -81,7 +81,7 @@ def test_a_page_forbids_itself_the_network():
     assert "http" not in "".join(found.links)
 
 
-def test_the_bar_of_links_leads_to_every_section():
+def test_the_navigation_bar_links_to_every_section():
     found = checked(whole(("A b", ""), ("C", "")))
     anchors = [a["id"] for tag, a in found.tags if tag == "section"]
     assert anchors == ["a-b", "c"]
@@ -99,7 +99,7 @@ def test_the_style_sheet_and_the_script_are_not_escaped_and_have_every_colour():
     assert "{%" not in page
 
 
-def test_figures_are_images_of_their_own_that_are_the_same_each_time():
+def test_figures_are_separate_images_and_reproducible():
     first, second = (part("plot", html.plot(drawn())) for _ in range(2))
     assert first == second
     (figure, again) = checked(of(first + second)).with_class("plot")
@@ -181,7 +181,7 @@ def placed(*boxes: Box) -> list[tuple[str, str]]:
     return [(text, style) for style, text in re.findall(r'<b class="early[^>]*style="([^"]*)"[^>]*>([^<]*)</b>', html)]
 
 
-def test_of_two_labels_on_one_box_both_are_read_the_mistake_first():
+def test_two_labels_on_one_box_are_both_readable_the_mistake_first():
     right = Box((20.0, 20.0, 60.0, 40.0), "right", (1, 2, 3))
     wrong = Box((20.2, 20.1, 60.0, 40.0), "wrong", (4, 5, 6), strong=True)
     (first, above), (second, beside) = placed(right, wrong)
@@ -191,14 +191,14 @@ def test_of_two_labels_on_one_box_both_are_read_the_mistake_first():
     assert beside.startswith("right:40.0%")
 
 
-def test_labels_of_boxes_at_one_place_go_to_all_its_corners_and_not_further():
+def test_labels_of_boxes_in_one_place_use_its_corners_only():
     boxes = [Box((20.0, 20.0, 80.0, 40.0), name, (1, 2, 3)) for name in ("a", "b", "c", "d", "e")]
     labels = placed(*boxes)
     assert [text for text, _ in labels] == ["a", "b", "c", "d"]
     assert len({re.sub(";--c.*", "", style) for _, style in labels}) == 4
 
 
-def test_a_true_box_whose_label_is_covered_is_told_by_the_prediction():
+def test_a_true_box_below_an_equal_prediction_has_no_label_of_its_own():
     true = Box((20.0, 20.0, 60.0, 40.0), "cat", (1, 2, 3), dashed=True, group="true")
     predicted = Box((20.0, 20.0, 60.0, 40.0), "cat 0.90", (1, 2, 3), group="predicted")
     assert [text for text, _ in placed(predicted, true)] == ["cat 0.90"]
@@ -217,10 +217,10 @@ def test_boxes_that_coincide_alternate_in_one_line():
     assert dashes == [
         "stroke-dasharray:8 8;stroke-dashoffset:0", "stroke-dasharray:8 8;stroke-dashoffset:-8", "",
     ]  # fmt: skip
-    assert sum("halo" in rect["class"] for rect in found) == 2  # which would darken what it lies on
+    assert sum("halo" in rect["class"] for rect in found) == 2  # each halo darkens what is below it
 
 
-def test_true_and_predicted_boxes_at_one_place_are_told_apart_by_dashes_as_ever():
+def test_coinciding_true_and_predicted_boxes_are_distinguished_by_dashes():
     place = (20.0, 20.0, 60.0, 40.0)
     found = rects(Box(place, "", (1, 2, 3), group="predicted"), Box(place, "", (1, 2, 3), dashed=True, group="true"))
     assert not any("dasharray" in rect["style"] for rect in found if "halo" not in rect["class"])
@@ -261,7 +261,7 @@ def test_tables_show_numbers_as_they_are_read():
     assert re.findall(r'data-value="([^"]*)"', table)[:8] == ["12345", "0.25", "0.5", "123.456", "", "1.5", "", "0.001"]
 
 
-def test_a_matrix_says_counts_and_shares_and_leaves_out_what_has_no_number():
+def test_a_matrix_has_counts_and_percentages_and_empty_cells_where_undefined():
     counts, shares = np.array([[3, 1], [0, -1]]), np.array([[0.75, 0.25], [0.0, 0.0]])
     numbers = html.matrix(["a", "none"], ["a", "missed"], counts, shares, ("true", "found"))
     found = checked(of(part("matrix", numbers)))
@@ -269,7 +269,7 @@ def test_a_matrix_says_counts_and_shares_and_leaves_out_what_has_no_number():
     assert found.text.rstrip().endswith("none 0")
 
 
-def test_a_page_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+def test_a_page_that_cannot_be_written_leaves_the_earlier_one(tmp_path, monkeypatch):
     file = tmp_path / "report.html"
     write_page(file, "before")
 
@@ -283,7 +283,7 @@ def test_a_page_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_file_names_that_are_no_text_can_be_written(tmp_path):
+def test_file_names_that_are_not_valid_text_can_be_written(tmp_path):
     name = os.fsdecode(b"bad\xff.jpg")
     write_page(tmp_path / "page.html", of(name))
     assert "bad?.jpg" in (tmp_path / "page.html").read_text()

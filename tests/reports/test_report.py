@@ -1,4 +1,4 @@
-"""The page of a run, from made-up runs."""
+"""The page of a run, made from invented results."""
 
 import dataclasses
 import re
@@ -32,7 +32,7 @@ ABOUT = About(
 
 
 def made_up(images: int, classes: tuple[str, ...], seed: int = 0, voc: bool = False) -> Analysis:
-    """Three objects an image; of each a detection that is off by a little, sometimes of another class, or none."""
+    """Three objects per image; for each a detection that is slightly off, sometimes of another class, or none."""
     random = np.random.default_rng(seed)
     count = 3 * images
     image_index = np.repeat(np.arange(images), 3)
@@ -83,7 +83,7 @@ def test_every_section_is_there(found):
     assert {"Worst by AP", "Best by AP", "At random"} <= set(found.headings)
 
 
-def test_the_head_tells_state_best_value_time_and_numbers(found):
+def test_the_head_has_state_best_value_time_and_numbers(found):
     assert "<b>run</b>" in found.text
     assert "best val/AP 0.432 at step 12" in found.text
     assert "state finished step 20 of 20" in found.text
@@ -92,7 +92,7 @@ def test_the_head_tells_state_best_value_time_and_numbers(found):
     assert "a note" in found.text
 
 
-def test_what_the_split_cant_have_is_a_dash_and_no_curve():
+def test_a_metric_that_the_split_cannot_have_is_a_dash_without_a_curve():
     history = [{"step": str(step), "val/AP": "-1.0", "val/AP50": "nan", "val/loss": "2.5"} for step in (4, 8)]
     about = dataclasses.replace(ABOUT, best=("val/AP", -1.0, 8), history=history)
     found = checked(report(about, None, grey))
@@ -101,11 +101,11 @@ def test_what_the_split_cant_have_is_a_dash_and_no_curve():
     assert "Average precision of the validation" not in found.headings
 
 
-def test_figures_say_of_which_split_step_and_weights_they_are(found):
+def test_figures_name_their_split_step_and_weights(found):
     assert found.text.count("val split, 30 images, step 16, weights averaged over steps (decay 0.9)") == 4
 
 
-def test_the_tables_hold_the_evaluator_s_numbers(found, few):
+def test_the_tables_have_the_evaluators_numbers(found, few):
     scalars = few.metrics.scalars
     for name, value in {"AP (IoU 0.50 to 0.95)": scalars["AP"], "mAP_voc07": scalars["mAP_voc07"]}.items():
         assert re.search(rf"{re.escape(name)}.{{0,25}} {value:.3f}", found.text), name
@@ -135,7 +135,7 @@ def test_classes_never_found_are_named_with_the_score_they_are_shown_from(few):
 
 
 def counting(analysis: Analysis, confusion: Confusion) -> Analysis:
-    """Of a model that scores its proposals, and counts what a part of it says."""
+    """The results of a model that scores its proposals, and counts confusions of one of its parts."""
     metrics = analysis.metrics
     scalars = metrics.scalars | {"AR100_proposals": 0.4321, "AR1000_proposals": 0.5678}
     return dataclasses.replace(
@@ -143,7 +143,7 @@ def counting(analysis: Analysis, confusion: Confusion) -> Analysis:
     )
 
 
-def test_what_a_part_of_the_model_counted_stands_behind_the_detections(few):
+def test_confusions_of_a_models_part_come_after_the_detections(few):
     counts = np.array([[5, 0, 1, 2], [0, 4, 0, 1], [0, 0, 0, 3], [1, 2, 0, 981]])
     analysis = counting(few, Confusion(Matrix("Regions & <b>", ("cat", "dog", "bird", "background")), counts))
     history = [{"step": "4", "val/AR100_proposals": "0.3", "val/AR1000_proposals": "0.4"}]
@@ -156,7 +156,7 @@ def test_what_a_part_of_the_model_counted_stands_behind_the_detections(few):
     assert re.search(r"AR1000_proposals \(.{0,40}\) 0.568", found.text)
 
 
-def test_of_many_classes_a_part_shows_the_pairs_and_a_drawing():
+def test_with_many_classes_a_parts_confusions_are_pairs_and_a_plot():
     names = tuple(f"c{number}" for number in range(30))
     counts = np.diag(np.full(31, 50))
     counts[7, 11] = 9
@@ -167,7 +167,7 @@ def test_of_many_classes_a_part_shows_the_pairs_and_a_drawing():
     assert "predicted (last column: background)" in svg(found.with_class("plot")[-1])
 
 
-def test_pictures_are_the_worst_the_best_and_others_none_twice(found, few):
+def test_pictures_are_the_worst_the_best_and_others_each_once(found, few):
     ids = [int(i) for i in re.findall(r"(\d+): AP \d", " ".join(found.texts))]
     assert ids[:12] == [few.truth.image_ids[row] for row in few.worst(12)]
     assert ids[12:18] == [few.truth.image_ids[row] for row in few.best(6)]
@@ -178,12 +178,12 @@ def test_pictures_are_the_worst_the_best_and_others_none_twice(found, few):
 
 
 @pytest.mark.parametrize("images", [1, 2, 7])
-def test_of_a_few_images_each_is_shown_once(images):
+def test_few_images_are_each_shown_once(images):
     html = report(ABOUT, made_up(images, ("cat",)), grey)
     assert len(checked(html).with_class("picture")) == images
 
 
-def test_an_image_that_is_gone_is_named_in_its_place(few):
+def test_a_missing_image_is_named_in_its_place(few):
     def image(image_id: int | str) -> np.ndarray:
         if image_id == 103:
             raise OSError("no file </p> 103.jpg")
@@ -211,11 +211,11 @@ def test_names_in_any_script_are_text_everywhere():
     assert re.search(r"(missed|false|loose box|wrong class|duplicate): \u2068<script>alert", " ".join(found.texts))
 
 
-def test_nothing_detected_is_a_page_too(few):
+def test_a_page_without_detections(few):
     found = checked(report(ABOUT, without_detections(few), grey))
     assert "Nothing was detected on any of the 30 images" in found.text
     assert "Of 90 objects 0 were detected as their own class" in found.text
-    assert "cat - 0.000 0.000 0.000" in found.text  # no threshold serves
+    assert "cat - 0.000 0.000 0.000" in found.text  # no score is a useful threshold
     assert "missed 3" in found.text
 
 
@@ -226,7 +226,7 @@ def test_a_run_without_validation_has_curves_config_and_environment():
     assert "Confusion" not in found.headings
 
 
-def test_a_run_without_anything_is_a_page_too():
+def test_a_page_of_an_empty_run():
     found = checked(report(About(name="n", folder="f", state="stopped"), None, grey))
     assert "Curves" not in found.headings
 
@@ -272,7 +272,7 @@ def test_each_image_is_read_once_however_often_it_is_encoded():
         return noise
 
     page = checked(report(ABOUT, made_up(40, ("cat",)), image, num_pictures=40))
-    assert 10 <= len(page.with_class("picture")) < 40  # they didn't fit at once
+    assert 10 <= len(page.with_class("picture")) < 40  # they did not fit at full quality
     assert len(read) == len(set(read))
 
 
@@ -281,7 +281,7 @@ def test_a_page_without_room_for_any_picture_says_so():
     assert "no room left for pictures" in html
 
 
-def test_a_thousand_boxes_on_an_image_are_drawn_in_part():
+def test_of_a_thousand_boxes_on_an_image_some_are_drawn():
     analysis = made_up(2, ("cat",))
     truth = analysis.truth
     many = 1500
@@ -313,7 +313,7 @@ def test_a_report_says_that_nothing_was_skipped(found):
     assert "None: no image and no annotation had to be skipped" in found.text
 
 
-def test_figures_of_the_tested_checkpoint_stand_beside_those_of_validation(few):
+def test_figures_of_the_tested_checkpoint_are_beside_those_of_validation(few):
     found = checked(report(dataclasses.replace(ABOUT, test={"AP": 0.111, "AP50": 0.222}), few, grey))
     assert "test AP 0.111 of the best checkpoint" in found.text
     assert re.search(r"AP50 \(IoU 0.5\) \d\.\d{3} 0\.222", found.text)

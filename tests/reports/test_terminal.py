@@ -1,4 +1,4 @@
-"""Tables for terminals and log files."""
+"""Tables in terminals and log files."""
 
 import math
 
@@ -9,7 +9,7 @@ from reports.tables import Table, fraction, known, percent
 from reports.terminal import as_text, metrics_text, rich_table
 
 
-def test_what_could_not_be_measured_is_a_dash_everywhere():
+def test_undefined_values_are_dashes_everywhere():
     assert [known(value) for value in (-1.0, math.nan, None, 0.0)] == [None, None, None, 0.0]
     assert [fraction(value) for value in (-1.0, math.nan, None, 0.25)] == ["-", "-", "-", "0.250"]
     assert [percent(value) for value in (-1.0, math.nan, None, 0.25)] == ["-", "-", "-", "25.0"]
