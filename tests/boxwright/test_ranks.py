@@ -15,7 +15,7 @@ from boxwright.ranks import Ranks
 
 
 def watched(folder: Path, monkeypatch: pytest.MonkeyPatch, *commands: str) -> list[subprocess.Popen[bytes]]:
-    """Watches processes that end as their commands say, for a run in a folder."""
+    """Starts processes that end as their commands say, and watches them for a run in a folder."""
     monkeypatch.setattr(ranks, "_EVERY", 0.01)
     processes = [subprocess.Popen(["sh", "-c", command]) for command in commands]
     trainer = SimpleNamespace(strategy=SimpleNamespace(launcher=SimpleNamespace(procs=processes)))

@@ -139,9 +139,7 @@ def assign(recorded: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def test_a_box_centred_at_zero_does_not_disable_its_image(golden: Golden) -> None:
-    """Two images hold the same boxes in both orders; the results agree in the image where the original's fault has no
-    effect.
-    """
+    """Two images hold the same boxes in both orders; results agree where the original's fault has no effect."""
     recorded = golden("fcos/assign")["first_center_x_zero__cs1.5__norm0"]
     other_order = torch.tensor([1, 0, -1])  # maps each label to that of the other order; -1 picks the last entry, -1
     for ours, theirs in zip(assign(recorded)[0], recorded["out"]["labels_per_level"], strict=True):

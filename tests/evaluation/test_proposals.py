@@ -79,7 +79,7 @@ def test_recall_equals_pycocotools_without_classes_however_the_split_is_divided(
 
 
 def test_a_box_after_the_hundredth_counts_only_for_ar1000(truth_of) -> None:
-    """The best proposal meets one object, at IoU 0.8 or more of seven thresholds; the 101st meets the other."""
+    """The best proposal meets one object with IoU 0.82, over seven of ten thresholds; the 101st is the other object."""
     truth = truth_of([{"box": BOX, "label": 0}, {"box": [300.0, 10.0, 400.0, 110.0], "label": 1}], class_names="ab")
     boxes = np.array([[10, 10, 110, 92], *[[500, 500, 520, 520]] * 99, [300, 10, 400, 110]], np.float32)
     scores = np.linspace(1, 0, len(boxes), dtype=np.float32)

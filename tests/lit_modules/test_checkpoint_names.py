@@ -26,7 +26,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 
 class Run:
-    """`Checkpoints` of a run whose weights are a number, as its files are."""
+    """`Checkpoints` in a run whose weights are a text, as are its files."""
 
     def __init__(self, folder: Path) -> None:
         self.callback = Checkpoints()
