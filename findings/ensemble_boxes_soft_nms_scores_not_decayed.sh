@@ -9,9 +9,9 @@
 #            falls away, so that the result is the input, duplicates at full confidence.
 # Output:    linear:   expected [0.9, 0.0615], seen [0.9, 0.8]
 #            Gaussian: expected [0.9, 0.1455], seen [0.9, 0.8]
-# Hurts:     who fuses detections by it (folds, flips, scales) sends every duplicate to the
-#            evaluator at full score: a false positive each, ranked where it was before, as
-#            with no suppression at all. No warning.
+# Hurts:     fusing detections with it (folds, flips, scales) passes every duplicate to the
+#            evaluator at full score: each is a false positive, ranked as before, as
+#            without any suppression. No warning.
 set -euo pipefail
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT

@@ -121,7 +121,7 @@ def traced(times: Path, arguments: list[str]) -> None:
         noted(build, "make_datamodule", "opening the index, and whether all files are there")
         noted(build, "make_module", "network and its weights")
         noted(build, "make_trainer", "trainer and loggers")
-        noted(start, "announce", "environment, config and operations told")
+        noted(start, "announce", "environment, config and operations logged")
         noted(TrainingModule, "configure_optimizers", "optimizer and schedule", "Lightning before the optimizer")
         noted(TrainingModule, "training_step", "forward and losses", "workers, first batch")
         on_train_batch_end = TrainingModule.on_train_batch_end

@@ -55,7 +55,7 @@ def test_there_are_documented_commands() -> None:
 def test_a_documented_command_names_settings_that_exist(command: str) -> None:
     script, words = COMMANDS[command]
     if any(word.startswith("--config-dir") for word in words):
-        pytest.skip("of a folder of the user's: test_your_own_code.py and test_adding_a_detector.py make and use them")
+        pytest.skip("needs a folder of the user; test_your_own_code.py and test_adding_a_detector.py test it")
     if script == "evaluate" and not any(word.startswith("data=") for word in words):
         words = [*words, "data=coco"]  # a checkpoint would give the data set
     words = [word for word in words if not word.startswith("resume=")]  # no such run is there
