@@ -338,7 +338,7 @@ def monitor_with_a_typo(folder: Path) -> tuple[bool, bool]:
     module = Tiny()
     saver = pl.callbacks.ModelCheckpoint(folder, monitor="val/Ap")
     late = raises(Exception, lambda: trainer(folder, callbacks=[saver], enable_checkpointing=True).fit(module))
-    here = tested("boxwright/test_config.py", "test_a_monitor_that_no_validation_will_produce_is_refused")
+    here = tested("boxwright/test_check.py", "test_a_monitor_that_no_validation_will_produce_is_refused")
     return late and float(module.weight) < 1, here
 
 
