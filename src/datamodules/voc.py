@@ -77,6 +77,7 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]], exif: Exif = "auto") -> R
     add = records.findings.add
     trees: list[tuple[ImageRecord, Element]] = []
     absent: list[Path] = []
+    pictures: list[ImageRecord] = []
     for folder, stems in listed:
         images: dict[str, list[str]] = {}
         for path in sorted(folder.glob("JPEGImages/*")):
@@ -88,6 +89,8 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]], exif: Exif = "auto") -> R
                 tree = _parse(file)
             except (FileNotFoundError, NotADirectoryError):
                 absent.append(file)
+                names = sorted(images.get(stem, ()), key=lambda name: not name.lower().endswith(".jpg"))
+                pictures += [ImageRecord(str(folder / "JPEGImages" / name), str(file)) for name in names[:1]]
                 add("an image of the split has no annotation file", f"{file}", "write one")
                 continue
             except DefusedXmlException as error:
@@ -107,11 +110,7 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]], exif: Exif = "auto") -> R
             path = folder / "JPEGImages" / name
             trees.append((ImageRecord(str(path), str(file), size=_size(tree), part=str(file.parent)), tree))
     if absent and len(absent) == sum(len(stems) for _, stems in listed):
-        near = nearest([str(file) for file in absent[:1]], absent[0].parents[1])
-        raise DataError(
-            f"none of the {len(absent)} annotation files of the split exists; the first would be {absent[0]}. Check "
-            "data.root, and that the lists in ImageSets name files without their suffix" + (f"\n{near}" if near else "")
-        )
+        return _without_annotations(records, absent, pictures)
     names = {_name(entry) for _, tree in trees for entry in tree.iter("object")} - {""}
     records.class_names = sorted(names)
     records.category_ids = list(range(1, len(names) + 1))
@@ -120,6 +119,24 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]], exif: Exif = "auto") -> R
     for row, (image, tree) in zip(rows, trees, strict=True):
         if row >= 0:
             _add_objects(records, row, image.source, tree, label_of)
+    return records
+
+
+def _without_annotations(records: Records, absent: list[Path], pictures: list[ImageRecord]) -> Records:
+    """Lists the images of a split without any annotation file, as test sets are; DataError unless each is there."""
+    near = nearest([str(file) for file in absent[:1]], absent[0].parents[1])
+    why = (
+        f"none of the {len(absent)} annotation files of the split exists; the first would be {absent[0]}. Check "
+        "data.root, and that the lists in ImageSets name files without their suffix" + (f"\n{near}" if near else "")
+    )
+    if len(pictures) < len(absent):
+        raise DataError(why)
+    found = records.findings
+    found.problems.clear()
+    found.counts.clear()
+    records.add_images(pictures)
+    found.filled.clear()  # a size is not lacking where there are no annotations
+    found.unlabelled = why
     return records
 
 
