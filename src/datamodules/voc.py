@@ -1,5 +1,6 @@
 """Pascal VOC, and any folder with its layout."""
 
+import os
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Mapping, Sequence
@@ -79,10 +80,7 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]], exif: Exif = "auto") -> R
     absent: list[Path] = []
     pictures: list[ImageRecord] = []
     for folder, stems in listed:
-        images: dict[str, list[str]] = {}
-        for path in sorted(folder.glob("JPEGImages/*")):
-            if path.suffix.lower() in PICTURES:
-                images.setdefault(path.stem, []).append(path.name)
+        images = _pictures(folder / "JPEGImages", stems)
         for stem in stems:
             file = folder / "Annotations" / f"{stem}.xml"
             try:
@@ -103,7 +101,8 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]], exif: Exif = "auto") -> R
                 add("the annotation file holds something else", f"{file} (<{tree.tag}> instead of <annotation>)")
                 continue
             if len(images.get(stem, ())) != 1:  # whatever will be there next time
-                records.findings.depends_on[str(folder / "JPEGImages")] = fingerprint([folder / "JPEGImages"])
+                home = folder / "JPEGImages" / os.path.dirname(stem)
+                records.findings.depends_on[str(home)] = fingerprint([home])
             name = _picture(stem, images, file, tree, records.findings)
             if name is None:
                 continue
@@ -120,6 +119,16 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]], exif: Exif = "auto") -> R
         if row >= 0:
             _add_objects(records, row, image.source, tree, label_of)
     return records
+
+
+def _pictures(folder: Path, stems: Sequence[str]) -> dict[str, list[str]]:
+    """Lists the names of image files by their stem, in the folders that the stems name."""
+    images: dict[str, list[str]] = {}
+    for below in sorted({os.path.dirname(stem) for stem in stems if "\0" not in stem}):
+        for path in sorted((folder / below).glob("*")):
+            if path.suffix.lower() in PICTURES:
+                images.setdefault(os.path.join(below, path.stem), []).append(os.path.join(below, path.name))
+    return images
 
 
 def _without_annotations(records: Records, absent: list[Path], pictures: list[ImageRecord]) -> Records:
@@ -143,7 +152,8 @@ def _without_annotations(records: Records, absent: list[Path], pictures: list[Im
 def _picture(stem: str, images: Mapping[str, list[str]], file: Path, tree: Element, found: Findings) -> str | None:
     """Chooses the image file of an annotation file: that of its stem, as the devkit does; of several the one that
     `<filename>` names, else the .jpg. None where that does not choose one."""
-    stated = re.split(r"[/\\]", (tree.findtext("filename") or "").strip())[-1]
+    below = os.path.dirname(stem)
+    stated = os.path.join(below, re.split(r"[/\\]", (tree.findtext("filename") or "").strip())[-1])
     names = images.get(stem, [f"{stem}.jpg"])
     jpgs = [name for name in names if name == f"{stem}.jpg"] or [
         name for name in names if name.lower().endswith(".jpg")
@@ -156,7 +166,8 @@ def _picture(stem: str, images: Mapping[str, list[str]], file: Path, tree: Eleme
         return None
     if len(names) > 1 and not named:
         found.note("an image has several files, of which the .jpg is taken", f"{file} ({', '.join(names)})")
-    if stem not in (stated, Path(stated).stem) and Path(stated).stem in images:
+    other = os.path.join(below, Path(stated).stem)
+    if stem not in (stated, other) and other in images:
         where = f"{file} (<filename> is {stated!r}, {chosen[0]!r} is taken)"
         found.note("<filename> names another picture than the one of the XML's own name, which is taken", where)
     return chosen[0]

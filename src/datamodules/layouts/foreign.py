@@ -75,7 +75,17 @@ def _has_pictures(folder: Path) -> bool:
 
 def _other(root: Path, folders: list[Path]) -> Layout | None:
     for file in files_in(
-        folders, "*.json", "annotations.xml", "_annotations.*", "*.tfrecord", "*.zip", "*.tar", "*.tar.gz", "*.tgz"
+        folders,
+        "*.json",
+        "annotations.xml",
+        "_annotations.*",
+        "*.csv",
+        "*.tsv",
+        "*.tfrecord",
+        "*.zip",
+        "*.tar",
+        "*.tar.gz",
+        "*.tgz",
     ):
         start, mark = head(file), below(root, file)
         if file.name.startswith("_annotations.") or (file.suffix == ".tfrecord" and ".rf." in file.name):
@@ -88,6 +98,8 @@ def _other(root: Path, folders: list[Path]) -> Layout | None:
             and re.search(r'"(annotations|rectanglelabels|annotator)"', start)
         ):
             return Layout(f"a JSON export of Label Studio ({mark})", remedy=_AGAIN["Label Studio"])
+        if file.suffix in (".csv", ".tsv") and re.search("rectanglelabels|annotation_id|annotator", start):
+            return Layout(f"a table of Label Studio ({mark})", remedy=_AGAIN["Label Studio"])
         if file.suffix == ".json" and '"shapes"' in start and '"imagePath"' in head(file, 2**24):
             return Layout(f"a file of LabelMe for each image ({mark})", remedy=_AGAIN[None])
         if file.suffix in (".zip", ".tar", ".gz", ".tgz"):
