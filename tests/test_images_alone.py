@@ -33,6 +33,7 @@ def write_set(root: Path) -> None:
         (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_what_its_best_checkpoint_finds_on_images_alone(train: Runner, tmp_path: Path) -> None:
     write_set(tmp_path / "set")
     printed = train([*RUN, "model.prior=0.3"], tmp_path)

@@ -273,16 +273,16 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         ]
 
     def _ask_for_boxes(self, role: Role, split: Split) -> None:
-        if not self.check_boxes or (why := split.without_box(role)) is None:
-            return
-        if role == "train":
-            raise DataError(f"split {split.name!r} has no box to train on: {why}")
         if split.index.findings.unlabelled:
             rank_zero_warn(
                 f"the test split {split.name!r} has no annotations, so that there is nothing to score; what is found "
                 "on its images is written as a results file"
             )
             return
+        if not self.check_boxes or (why := split.without_box(role)) is None:
+            return
+        if role == "train":
+            raise DataError(f"split {split.name!r} has no box to train on: {why}")
         rank_zero_warn(f"the {role} split {split.name!r} has no box to score, so that AP has no value: {why}")
 
     def truth(self, split: str) -> Truth:

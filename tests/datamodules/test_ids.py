@@ -80,7 +80,7 @@ def test_an_integer_among_texts_is_the_one_that_is_named(tmp_path: Path) -> None
     content["images"].append(image(id=30, file_name="train_2.png"))
     write_content(tmp_path, content)
     with pytest.raises(
-        DataError, match=r"1 problem in .*image 30, .*an integer as `id`, where others have a text"
+        DataError, match=r"(?s)1 problem in .*image 30, .*an integer as `id`, where others have a text"
     ) as error:
         coco(tmp_path).setup()
     assert NAMES[0] not in str(error.value)
@@ -101,7 +101,7 @@ def test_the_kind_of_an_id_is_part_of_it(tmp_path: Path) -> None:
     content["annotations"] = [annotation(id=1, image_id=10.0), annotation(id=2, image_id="20")]
     write_content(tmp_path, content)
     with pytest.raises(
-        DataError, match=r"1 problem in .*whose ids are integers: 1.*annotation 2 of image '20'"
+        DataError, match=r"(?s)1 problem in .*whose ids are integers: 1.*annotation 2 of image '20'"
     ) as error:
         coco(tmp_path).setup()
     assert "annotation 1 " not in str(error.value)
