@@ -16,6 +16,8 @@ from datamodules.ids import KINDS, Id, image_id, integer, is_int64, kind_of, ref
 from datamodules.images import shown
 from datamodules.records import Exif, ImageRecord, Records
 
+_LISTED = 10  # category ids in a message
+
 
 def read_coco(parts: Sequence[tuple[str, str]], exif: Exif = "auto") -> Records:
     """Reads (JSON file, image folder) pairs as one data set.
@@ -131,8 +133,9 @@ def _add_categories(
     """Adds the classes of a file; returns the label of each of its category ids. Those that are `spare` must not have a
     name of their own."""
     if not categories:
-        ids = sorted({str(_get(annotation, "category_id")) for annotation in annotations})
-        wanted = f" of its annotations, which are {_shown(ids)}" if ids else ""
+        ids = {_shown(_get(annotation, "category_id")) for annotation in annotations}
+        listed = ", ".join(sorted(ids, key=lambda text: (len(text), text))[:_LISTED])
+        wanted = f" of its annotations, which are {listed}{', ...' * (len(ids) > _LISTED)}" if ids else ""
         raise DataError(f"{file} {_NO_CLASS}{wanted}")
     pairs: list[tuple[int, str]] = []
     for category in categories:

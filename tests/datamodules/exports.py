@@ -198,6 +198,20 @@ def ultralytics(root: Path) -> None:
         yolo_txt(root / "labels" / split / "a.txt")
 
 
+def yolo_alone(root: Path) -> None:
+    """Without a data.yaml."""
+    images(root / "images" / "train", "a.jpg")
+    text(root / "labels" / "train" / "0_empty.txt", "")
+    yolo_txt(root / "labels" / "train" / "a.txt")
+
+
+def yolo_beside_images(root: Path) -> None:
+    """As labelImg writes it: the names of the classes, and each image's boxes, beside the images."""
+    images(root / "train", "a.jpg")
+    text(root / "train" / "classes.txt", "\n".join(NAMES) + "\n")
+    text(root / "train" / "a.txt", "1 0.5 .25 1e-02 1\r\n")
+
+
 def labelimg(root: Path) -> None:
     """XML files beside their images."""
     images(root, "a.jpg", "b c.jpg")
@@ -260,6 +274,8 @@ NOT_READ: dict[str, tuple[Callable[[Path], None], str]] = {
     "label_studio_json": (label_studio_json, "a JSON export of Label Studio (project-1-at-"),
     "label_studio_csv": (label_studio_csv, "a table of Label Studio (project-1-at-.*as COCO"),
     "ultralytics": (ultralytics, "a YOLO data set (data.yaml), .* docs/data.md"),
+    "yolo_alone": (yolo_alone, "a YOLO data set (labels/train/a.txt), .* docs/data.md"),
+    "yolo_beside_images": (yolo_beside_images, "a YOLO data set (train/a.txt), .* docs/data.md"),
     "labelme": (labelme, "a file of LabelMe for each image (a.json), .* docs/data.md"),
     "packed": (packed, "an archive (cells.zip), .* unpack it"),
 }

@@ -229,3 +229,11 @@ def test_a_split_keeps_its_own_numbers_of_the_same_classes(tmp_path: Path) -> No
     test = data.truth("test")
     assert (test.class_names, test.category_ids, test.other_categories) == (("a", "b"), (2, 1), {9: "c"})
     assert test.labels.tolist() == [1]
+
+
+def test_without_categories_the_ids_that_need_a_name_are_listed(tmp_path: Path) -> None:
+    write_coco(tmp_path, [SIZE], [[{"category_id": number} for number in (10, 2, 1, "x", 2)]])
+    file = tmp_path / "annotations" / "instances_train.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"categories": []}))
+    with pytest.raises(ValueError, match="names no class: .* of its annotations, which are 1, 2, 10, 'x'$"):
+        coco(tmp_path).setup()

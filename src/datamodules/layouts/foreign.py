@@ -3,11 +3,16 @@
 import os
 import re
 import shlex
+from itertools import islice
 from pathlib import Path
 
 from datamodules.endings import PICTURES
 from datamodules.layouts.layout import Layout, below, class_names, files_in, head, roles, typed
 
+_MOST_TEXTS = 200
+_SHARE = r"[ \t]+(?:[01]|[01]?\.\d+|\d(?:\.\d+)?e-\d+)"
+_YOLO_BOX = re.compile(rf"\s*\d+(?:{_SHARE}){{4}}[ \t]*(?:[\r\n]|$)")
+"""A class, and a box in fractions of its image, on a line of their own."""
 _AGAIN = {
     "Roboflow": "download it from Roboflow in the format COCO",
     "CVAT": "export it from CVAT as COCO 1.0, with images",
@@ -41,6 +46,10 @@ def _yolo(root: Path, folders: list[Path]) -> Layout | None:
         else:
             tool = "Label Studio" if (file.parent / "notes.json").exists() else tool
         return Layout(f"a YOLO {f'export of {tool}' if tool else 'data set'} ({mark})", remedy=_AGAIN[tool])
+    for file in islice(files_in(folders, "*.txt"), _MOST_TEXTS):
+        if _YOLO_BOX.match(head(file)):
+            what = f"export of {tool}" if tool else "data set"
+            return Layout(f"a YOLO {what} ({below(root, file)})", remedy=_AGAIN[tool])
     return None
 
 
