@@ -235,5 +235,5 @@ def test_without_categories_the_ids_that_need_a_name_are_listed(tmp_path: Path) 
     write_coco(tmp_path, [SIZE], [[{"category_id": number} for number in (10, 2, 1, "x", 2)]])
     file = tmp_path / "annotations" / "instances_train.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"categories": []}))
-    with pytest.raises(ValueError, match="names no class: .* of its annotations, which are 1, 2, 10, 'x'$"):
+    with pytest.raises(ValueError, match=r"names no class: .* of its annotations, which are 1, 2, 10, 'x'$"):
         coco(tmp_path).setup()
