@@ -181,19 +181,20 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
                 self._refuse_unreadable(split)
 
     def _split(self, role: Role) -> Split:
-        if role == "test" and self.test_is_val:
+        is_tested = role == "test"
+        if is_tested and self.test_is_val:
             role = "val"
         if role not in self._splits:
-            self._splits[role] = self._open(role)
+            self._splits[role] = self._open(role, is_tested)
         return self._splits[role]
 
-    def _open(self, role: Role) -> Split:
+    def _open(self, role: Role, is_tested: bool) -> Split:
         held_out = role == "val" and self.val_fraction is not None
         name = {"train": self.train_split, "val": self.val_split, "test": self.test_split}[role] or ""
         name = self.train_split if held_out else name
         shared = self._splits.get("train") if held_out else None
         index = shared.index if shared else self._open_index(role, name)
-        if role != "test" and index.findings.unlabelled:
+        if index.findings.unlabelled and not is_tested:
             raise DataError(_with(_UNLABELLED, index.findings.unlabelled))
         if not shared:
             report(name, index.findings, self.on_error, self.check_boxes, self.explain_missing)

@@ -77,6 +77,25 @@ def test_it_is_refused_to_be_validated_on(root: Path) -> None:
         coco(root, val_split="test").setup("fit")
 
 
+def test_a_list_that_is_named_for_validation_too_can_be_tested_on_alone(root: Path) -> None:
+    write_test(root, **FORMS["no annotations"])
+    data = coco(root, val_split="test", test_split="test")
+    with pytest.warns(UserWarning, match="nothing to score"):
+        data.setup("test")
+    assert len(data.truth("test").image_ids) == 2
+
+
+def test_cocos_own_file_of_images_alone_is_named_where_the_other_is_missing(root: Path) -> None:
+    write_test(root, **FORMS["no annotations"])
+    folder = root / "annotations"
+    (folder / "instances_test.json").rename(folder / "image_info_test.json")
+    says = r"image_info_test\.json lists images alone: to test on it set data\.annotations and data\.images"
+    with pytest.raises(DataError, match=says):
+        coco(root, test_split="test").setup("test")
+    with pytest.warns(UserWarning, match="nothing to score"):
+        coco(root, test_split="test", annotations="annotations/image_info_{split}.json").setup("test")
+
+
 def test_it_is_not_joined_with_annotated_images(root: Path) -> None:
     write_test(root, **FORMS["no annotations"])
     with pytest.raises(DataError, match=r"instances_train\.json has annotations: score it by itself"):
