@@ -79,16 +79,18 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]], exif: Exif = "auto") -> R
     trees: list[tuple[ImageRecord, Element]] = []
     absent: list[Path] = []
     pictures: list[ImageRecord] = []
+    in_folders = any("/" in stem for _, stems in listed for stem in stems)  # whose files may have one name
     for folder, stems in listed:
         images = _pictures(folder / "JPEGImages", stems)
         for stem in stems:
             file = folder / "Annotations" / f"{stem}.xml"
+            image_id = stem if in_folders else None
             try:
                 tree = _parse(file)
             except (FileNotFoundError, NotADirectoryError):
                 absent.append(file)
                 names = sorted(images.get(stem, ()), key=lambda name: not name.lower().endswith(".jpg"))
-                pictures += [ImageRecord(str(folder / "JPEGImages" / name), str(file)) for name in names[:1]]
+                pictures += [ImageRecord(str(folder / "JPEGImages" / name), str(file), image_id) for name in names[:1]]
                 add("an image of the split has no annotation file", f"{file}", "write one")
                 continue
             except DefusedXmlException as error:
@@ -107,7 +109,7 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]], exif: Exif = "auto") -> R
             if name is None:
                 continue
             path = folder / "JPEGImages" / name
-            trees.append((ImageRecord(str(path), str(file), size=_size(tree), part=str(file.parent)), tree))
+            trees.append((ImageRecord(str(path), str(file), image_id, _size(tree), str(file.parent)), tree))
     if absent and len(absent) == sum(len(stems) for _, stems in listed):
         return _without_annotations(records, absent, pictures)
     names = {_name(entry) for _, tree in trees for entry in tree.iter("object")} - {""}
