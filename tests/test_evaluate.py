@@ -101,6 +101,75 @@ def test_a_results_file_with_corners_gives_a_warning(evaluate, trained, tmp_path
     assert "found.json: are the boxes x1, y1, x2, y2? Read so, 0 of 3 stick out" in ended.said
 
 
+def images_alone(root: Path, **changes: object) -> Path:
+    """A set of which `b` has ids of text, and neither annotations nor what `changes` says is None."""
+    file = write_set(root) / "labels" / "b.json"
+    content = {**json.loads(file.read_text()), "annotations": None, **changes}
+    for row, entry in enumerate(content["images"]):
+        entry["id"] = f"000000{row}_02999_d_0000005"
+    file.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+    return root
+
+
+@pytest.mark.parametrize("changes", [{}, {"annotations": []}, {"categories": None}])
+def test_images_without_annotations_give_a_results_file_and_no_score(evaluate, trained, tmp_path, changes):
+    root = images_alone(tmp_path / "set", **changes)
+    ended = evaluate(f"checkpoint={trained / 'best.ckpt'}", f"data.root={root}", "data.num_workers=0", "output=out")
+    assert ended.status == 0, ended.said
+    assert "test: nothing to score, since the annotations of the split have no object" in ended.said
+    assert re.search(r"found: \d+ boxes on 3 images in \S*out/predictions\.json, COCO's results format", ended.said)
+    assert "100" not in re.sub(r"\d+ boxes", "", ended.said)
+    assert "AP " not in ended.said
+    found = json.loads(Path("out/predictions.json").read_text())
+    assert {entry["image_id"] for entry in found} == {f"000000{row}_02999_d_0000005" for row in range(3)}
+    assert {entry["category_id"] for entry in found} <= set(CATEGORY_IDS)
+    assert {len(entry["bbox"]) for entry in found} == {4}
+    assert not Path("out/report.html").exists()
+
+
+def test_voc_images_without_annotations_give_the_devkits_files(evaluate, trained, tmp_path):
+    for name in ("ImageSets/Main", "JPEGImages"):
+        (tmp_path / "voc" / name).mkdir(parents=True)
+    Image.new("RGB", (60, 40)).save(tmp_path / "voc" / "JPEGImages" / "2008_000001.jpg")
+    (tmp_path / "voc" / "ImageSets" / "Main" / "test.txt").write_text("2008_000001\n")
+    ended = evaluate(
+        f"checkpoint={trained / 'best.ckpt'}", "data=voc", "data.root=voc", f"data.classes=[{','.join(CLASSES)}]",
+        "data.test_split=test", "data.num_workers=0", "output=out",
+    )  # fmt: skip
+    assert ended.status == 0, ended.said
+    assert "nothing to score" in ended.said
+    files = sorted(Path("out").glob("comp4_det_test_*.txt"))
+    assert [file.name for file in files] == [f"comp4_det_test_{name}.txt" for name in sorted(CLASSES)]
+    lines = [line.split(" ") for file in files for line in file.read_text().splitlines()]
+    assert len(lines) == len(json.loads(Path("out/predictions.json").read_text())) > 0
+    assert {len(line) for line in lines} == {6}
+    for image_id, score, *corners in lines:
+        assert image_id == "2008_000001"
+        assert 0 < float(score) < 1
+        assert 1 <= float(corners[0]) <= 61
+        assert 0 <= float(corners[3]) <= 40
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_results_file_of_all_classes_is_scored_on_those_chosen(evaluate, trained, tmp_path, split):
+    found = [
+        {"image_id": row, "category_id": number, "bbox": [5, 5, 20, 20], "score": 0.9}
+        for row in range(2)
+        for number in CATEGORY_IDS
+    ]
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    chosen = [override for override in PATTERNS if "classes" not in override]
+    ended = evaluate(
+        "predictions=found.json", *chosen, f"data.root={trained / 'first'}", "data.classes=[disc,star]",
+        "data.test_split=a", f"split={split}", "output=out",
+    )  # fmt: skip
+    assert ended.status == 0, ended.said
+    assert (
+        "6 of its 10 entries are left out, of categories that are not scored (data.classes): 1 (square) 2" in ended.said
+    )
+    assert json.loads(Path("out/metrics.json").read_text())["per_class"]["disc"]["AP"] == 1
+
+
 def test_metrics_json_holds_fractions_and_null_where_there_is_nothing_to_find(evaluate, tmp_path):
     """VOC's metrics are undefined for a class without objects, and JSON has no nan."""
     root = tmp_path / "voc"

@@ -185,7 +185,8 @@ def test_an_unreadable_source_exits_with_1_and_keeps_an_older_result(predict, ch
         (["source=nowhere"], r"source=nowhere: /\S+/nowhere does not exist"),
         (["source=photos/*.jpg"], r"does not exist; patterns are not expanded, give the folder"),
         (["source=empty"], r"source=empty: no pictures in /\S+/empty or below.*Other files there: none\."),
-        (["source=texts"], r"Other files there: a\.txt, b\.txt\. Give a video by itself: source=VIDEO"),
+        (["source=texts/list.json"], r"a JSON is no picture; give the folder of its images, or have evaluate\.py"),
+        (["source=texts"], r"Other files there: a\.txt, b\.txt, list\.json\. Give a video by itself: source=VIDEO"),
         (["source=photos", "output=photos"], r"output=photos: drawn pictures would lie among those"),
         (["source=photos", "output=./photos/../photos/"], r"drawn pictures would lie among those"),
         (["source=photos", "checkpoint=none.ckpt"], r"checkpoint=none\.ckpt: no such file"),
@@ -201,7 +202,7 @@ def test_an_unreadable_source_exits_with_1_and_keeps_an_older_result(predict, ch
 def test_mistakes_are_reported_and_leave_no_files(predict, checkpoint, photos, overrides, message, tmp_path):
     for name in ("empty", "texts"):
         (tmp_path / name).mkdir()
-    for name in ("b.txt", "a.txt"):
+    for name in ("b.txt", "a.txt", "list.json"):
         (tmp_path / "texts" / name).touch()
     before = sorted(tmp_path.rglob("*"))
     given = [checkpoint] if not any(o.startswith("checkpoint=") for o in overrides) else []

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
 
@@ -102,6 +102,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         self._splits: dict[Role, Split] = {}
         self._class_names: tuple[str, ...] = ()
         self._category_ids: tuple[int, ...] = ()
+        self._assumed: tuple[list[str], list[int]] = [], []
 
     @abstractmethod
     def open_index(self, split: str) -> AnnotationIndex:
@@ -114,6 +115,21 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
     def explain_missing(self, split: str, missing: Sequence[str]) -> str:
         """Says on a line of its own where a missing image file of a split lies instead; empty where it isn't known."""
         return ""
+
+    def other_categories(self, index: AnnotationIndex) -> dict[int, str]:
+        """Returns the categories of the annotations that are not among the classes: names by the data set's numbers."""
+        return {}
+
+    def assume_classes(self, class_names: Sequence[str], category_ids: Sequence[int]) -> None:
+        """Gives the classes of a checkpoint to a split that lists images alone, and names none."""
+        self._assumed = list(class_names), list(category_ids)
+
+    def classes_of_others(self, index: AnnotationIndex) -> tuple[list[str], list[int]]:
+        """Returns the classes of the splits that are set up, else those assumed; DataError where none are known."""
+        names, numbers = (list(self._class_names), list(self._category_ids)) if self._class_names else self._assumed
+        if not names:
+            raise DataError(f"{index.findings.unlabelled}. Set up a split with classes before it, or assume_classes")
+        return names, numbers
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -165,18 +181,21 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
                 self._refuse_unreadable(split)
 
     def _split(self, role: Role) -> Split:
-        if role == "test" and self.test_is_val:
+        is_tested = role == "test"
+        if is_tested and self.test_is_val:
             role = "val"
         if role not in self._splits:
-            self._splits[role] = self._open(role)
+            self._splits[role] = self._open(role, is_tested)
         return self._splits[role]
 
-    def _open(self, role: Role) -> Split:
+    def _open(self, role: Role, is_tested: bool) -> Split:
         held_out = role == "val" and self.val_fraction is not None
         name = {"train": self.train_split, "val": self.val_split, "test": self.test_split}[role] or ""
         name = self.train_split if held_out else name
         shared = self._splits.get("train") if held_out else None
         index = shared.index if shared else self._open_index(role, name)
+        if index.findings.unlabelled and not is_tested:
+            raise DataError(_with(_UNLABELLED, index.findings.unlabelled))
         if not shared:
             report(name, index.findings, self.on_error, self.check_boxes, self.explain_missing)
         rows = np.arange(len(index))
@@ -206,9 +225,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         except DataError as error:
             if role != "test":
                 raise
-            first, *others = str(error).split("\n")
-            first += ". Where there is no list to test on, set data.test_split=null"
-            raise DataError("\n".join([first, *others])) from error
+            raise DataError(_with("Where there is no list to test on, set data.test_split=null", str(error))) from error
 
     def _refuse_unreadable(self, split: Split) -> None:
         """DataError where every image of a split would be skipped; as a rule the first one tells that it is not so."""
@@ -257,6 +274,12 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         ]
 
     def _ask_for_boxes(self, role: Role, split: Split) -> None:
+        if split.index.findings.unlabelled:
+            rank_zero_warn(
+                f"the test split {split.name!r} has no annotations, so that there is nothing to score; what is found "
+                "on its images is written as a results file"
+            )
+            return
         if not self.check_boxes or (why := split.without_box(role)) is None:
             return
         if role == "train":
@@ -265,7 +288,11 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
 
     def truth(self, split: str) -> Truth:
         """Returns every annotation of "train", "val" or "test" in original pixels, whatever training does with it."""
-        return self._split(_role(split)).truth(self.class_names, self.category_ids, "voc" in self.metrics)
+        part = self._split(_role(split))
+        own = dict(zip(*self.choose_classes(part.index), strict=True))  # another split's file may number them otherwise
+        category_ids = tuple(own[name] for name in self.class_names)
+        truth = part.truth(self.class_names, category_ids, "voc" in self.metrics)
+        return replace(truth, other_categories=self.other_categories(part.index))
 
     def image(self, split: str, image_id: int | str) -> np.ndarray:
         """Reads a picture as evaluation sees it, RGB uint8 (h, w, 3) in original size; ImageError as `decode`."""
@@ -401,6 +428,18 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         progress: Any = trainer.fit_loop.epoch_loop.batch_progress  # pyright: ignore[reportAttributeAccessIssue]
         done = progress.current.processed
         return (progress.total.processed - done) // int(trainer.num_training_batches), done
+
+
+_UNLABELLED = (
+    "Only the split to test on (data.test_split) can do without annotations: evaluate.py writes what a checkpoint "
+    "finds on its images as a results file"
+)
+
+
+def _with(sentence: str, message: str) -> str:
+    """Adds a sentence to the first line of a message."""
+    first, *others = message.split("\n")
+    return "\n".join([f"{first}. {sentence}", *others])
 
 
 def _role(split: str) -> Role:

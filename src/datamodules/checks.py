@@ -46,9 +46,11 @@ def report_missing(
     if not missing:
         return
     if len(missing) == number:
+        none = f"none of the {number} images of split {name!r} exists; the first"
+        if number == 1:
+            none = f"the one image of split {name!r} does not exist; it"
         raise DataError(
-            f"{f'none of the {number} images' if number > 1 else 'the one image'} of split {name!r} exists; the first "
-            f"would be {shown(missing[0])}. Check data.root, where its images lie, and that its disk is mounted"
+            f"{none} would be {shown(missing[0])}. Check data.root, where its images lie, and that its disk is mounted"
             f"{explain(name, missing)}"
         )
     listed = "".join(f"\n  {shown(path)}" for path in missing[:_LISTED])

@@ -19,7 +19,7 @@ import numpy as np
 from datamodules.errors import DataError
 from datamodules.records import Findings, Records, fingerprint
 
-READER_VERSION = 5  # to be raised when a reader changes what it makes of the same files
+READER_VERSION = 6  # to be raised when a reader changes what it makes of the same files
 _MAGIC = b"boxwright index\n"
 _ALIGNMENT = 64
 
@@ -34,7 +34,7 @@ class AnnotationIndex:
     sizes: np.ndarray
     """int32 (N, 2): height and width."""
     ids: np.ndarray | None
-    """int64 (N,); None where the stem of the file name is the id."""
+    """int64, or texts of one length (N,); None where the stem of the file name is the id."""
     offsets: np.ndarray
     """int64 (N + 1,)."""
     boxes: np.ndarray
@@ -90,7 +90,7 @@ class AnnotationIndex:
         ]
 
     def image_id(self, row: int) -> int | str:
-        return Path(self.image_path(row)).stem if self.ids is None else int(self.ids[row])
+        return Path(self.image_path(row)).stem if self.ids is None else self.ids[row].item()
 
     def image_ids(self, rows: np.ndarray) -> np.ndarray:
         if self.ids is None:

@@ -17,6 +17,8 @@ from datamodules.endings import PICTURES
 from datamodules.images import shown
 
 _MOST_MISSING, _MOST_ENTRIES, _DEPTH = 10, 300_000, 6
+_QUERY = re.compile(r"(?<=\w)[?][^/?]*=[^/?]*$")
+_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 _DRIVE = re.compile(r"(?:^|/)[A-Za-z]:/")
 
 
@@ -70,11 +72,11 @@ def _files(root: Path) -> Iterator[str]:
 
 
 def _parts(path: str) -> list[str]:
-    return _unquoted(path).replace("\\", "/").split("/")
+    return [part for part in _unquoted(path).replace("\\", "/").split("/") if part != "."]
 
 
 def _unquoted(path: str) -> str:
-    return unquote(path, errors="surrogateescape")
+    return unquote(_QUERY.sub("", path), errors="surrogateescape")
 
 
 def _folded(text: str) -> str:
@@ -83,8 +85,9 @@ def _folded(text: str) -> str:
 
 
 def _stem(name: str) -> str:
-    """A name, folded, without the ending of a picture."""
+    """A name, folded, without zeros before numbers and the ending of a picture."""
     stem, ending = os.path.splitext(_folded(name))
+    stem = _ZEROS.sub("", stem)
     return stem if ending in PICTURES else stem + ending
 
 
@@ -103,7 +106,9 @@ def _fit(missing: str, found: str) -> tuple[int, int, int]:
 def _causes(missing: str, found: str, root: str) -> Iterator[str]:
     if "\\" in missing:
         yield "backslashes in place of slashes"
-    if _unquoted(missing) != missing and "%" not in found:
+    if _QUERY.search(missing):
+        yield "a URL's query behind the name"
+    if unquote(missing) != missing and "%" not in found:
         yield "URL quotes, as %20 for a space"
     elif _unquoted(found) != found:
         yield "URL quotes in the name of the file itself"
@@ -119,6 +124,9 @@ def _causes(missing: str, found: str, root: str) -> Iterator[str]:
     if any(a.strip() != a or b.strip() != b for a, b in pairs if a != b):
         yield "spaces around a name"
     pairs = [(a.strip(), b.strip()) for a, b in pairs]
+    if _folded(pairs[-1][0]) != _folded(pairs[-1][1]):
+        yield "zeros before a number"
+        pairs[-1] = (_ZEROS.sub("", pairs[-1][0]), _ZEROS.sub("", pairs[-1][1]))
     if any(a.casefold() != b.casefold() for a, b in pairs):
         yield "another Unicode form of a letter (NFC, NFD)"
     if any(unicodedata.normalize("NFC", a) != unicodedata.normalize("NFC", b) for a, b in pairs):

@@ -51,6 +51,8 @@ class Findings:
     """Files whose boxes are likely of another form."""
     notes: list[str] = field(default_factory=list)
     """Odd entries, and what was made of them."""
+    unlabelled: str = ""
+    """What is lacking where images are listed without annotations, as of a test set; empty where they are there."""
     depends_on: dict[str, str] = field(default_factory=dict)
     """Fingerprints of the image files whose header was used, and of the folders whose listing was."""
 
@@ -107,7 +109,7 @@ class ImageRecord:
     path: str
     source: str
     """The annotation file."""
-    image_id: int | None = None
+    image_id: int | str | None = None
     size: tuple[int, int] | None = None
     """(height, width); None, or one that no image has: to be read from the image."""
     part: str = ""
@@ -259,8 +261,9 @@ class Records:
             "difficult": np.frombuffer(bytes(self._difficult), np.bool_)[order],
             "annotation_ids": np.array(self._annotation_ids, np.int64)[order],
         }
-        if any(image.image_id is not None for image in self.images):
-            result["ids"] = np.array([image.image_id for image in self.images], np.int64)
+        ids = [image.image_id for image in self.images]
+        if any(image_id is not None for image_id in ids):
+            result["ids"] = np.array(ids, np.str_ if isinstance(ids[0], str) else np.int64)
         return result
 
     def meta(self) -> dict[str, Any]:
@@ -319,7 +322,7 @@ class Records:
                 self.findings.add(
                     rule,
                     f"{image.source}: {self.entry} {self._annotation_ids[i]} of "
-                    f"{name if image.image_id is None else f'image {image.image_id}, {name}'} "
+                    f"{name if image.image_id is None else f'image {image.image_id!r}, {name}'} "
                     f"({width[i]} x {height[i]}), {self.box_format} {self.as_stated(boxes[i])}",
                 )
             sound &= ~broken

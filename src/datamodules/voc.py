@@ -1,5 +1,6 @@
 """Pascal VOC, and any folder with its layout."""
 
+import os
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Mapping, Sequence
@@ -77,17 +78,19 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]], exif: Exif = "auto") -> R
     add = records.findings.add
     trees: list[tuple[ImageRecord, Element]] = []
     absent: list[Path] = []
+    pictures: list[ImageRecord] = []
+    in_folders = any("/" in stem for _, stems in listed for stem in stems)  # whose files may have one name
     for folder, stems in listed:
-        images: dict[str, list[str]] = {}
-        for path in sorted(folder.glob("JPEGImages/*")):
-            if path.suffix.lower() in PICTURES:
-                images.setdefault(path.stem, []).append(path.name)
+        images = _pictures(folder / "JPEGImages", stems)
         for stem in stems:
             file = folder / "Annotations" / f"{stem}.xml"
+            image_id = stem if in_folders else None
             try:
                 tree = _parse(file)
             except (FileNotFoundError, NotADirectoryError):
                 absent.append(file)
+                names = sorted(images.get(stem, ()), key=lambda name: not name.lower().endswith(".jpg"))
+                pictures += [ImageRecord(str(folder / "JPEGImages" / name), str(file), image_id) for name in names[:1]]
                 add("an image of the split has no annotation file", f"{file}", "write one")
                 continue
             except DefusedXmlException as error:
@@ -100,18 +103,15 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]], exif: Exif = "auto") -> R
                 add("the annotation file holds something else", f"{file} (<{tree.tag}> instead of <annotation>)")
                 continue
             if len(images.get(stem, ())) != 1:  # whatever will be there next time
-                records.findings.depends_on[str(folder / "JPEGImages")] = fingerprint([folder / "JPEGImages"])
+                home = folder / "JPEGImages" / os.path.dirname(stem)
+                records.findings.depends_on[str(home)] = fingerprint([home])
             name = _picture(stem, images, file, tree, records.findings)
             if name is None:
                 continue
             path = folder / "JPEGImages" / name
-            trees.append((ImageRecord(str(path), str(file), size=_size(tree), part=str(file.parent)), tree))
+            trees.append((ImageRecord(str(path), str(file), image_id, _size(tree), str(file.parent)), tree))
     if absent and len(absent) == sum(len(stems) for _, stems in listed):
-        near = nearest([str(file) for file in absent[:1]], absent[0].parents[1])
-        raise DataError(
-            f"none of the {len(absent)} annotation files of the split exists; the first would be {absent[0]}. Check "
-            "data.root, and that the lists in ImageSets name files without their suffix" + (f"\n{near}" if near else "")
-        )
+        return _without_annotations(records, absent, pictures)
     names = {_name(entry) for _, tree in trees for entry in tree.iter("object")} - {""}
     records.class_names = sorted(names)
     records.category_ids = list(range(1, len(names) + 1))
@@ -123,10 +123,39 @@ def read_voc(listed: Sequence[tuple[Path, list[str]]], exif: Exif = "auto") -> R
     return records
 
 
+def _pictures(folder: Path, stems: Sequence[str]) -> dict[str, list[str]]:
+    """Lists the names of image files by their stem, in the folders that the stems name."""
+    images: dict[str, list[str]] = {}
+    for below in sorted({os.path.dirname(stem) for stem in stems if "\0" not in stem}):
+        for path in sorted((folder / below).glob("*")):
+            if path.suffix.lower() in PICTURES:
+                images.setdefault(os.path.join(below, path.stem), []).append(os.path.join(below, path.name))
+    return images
+
+
+def _without_annotations(records: Records, absent: list[Path], pictures: list[ImageRecord]) -> Records:
+    """Lists the images of a split without any annotation file, as test sets are; DataError unless each is there."""
+    near = nearest([str(file) for file in absent[:1]], absent[0].parents[1])
+    why = (
+        f"none of the {len(absent)} annotation files of the split exists; the first would be {absent[0]}. Check "
+        "data.root, and that the lists in ImageSets name files without their suffix" + (f"\n{near}" if near else "")
+    )
+    if len(pictures) < len(absent):
+        raise DataError(why)
+    found = records.findings
+    found.problems.clear()
+    found.counts.clear()
+    records.add_images(pictures)
+    found.filled.clear()  # a size is not lacking where there are no annotations
+    found.unlabelled = why
+    return records
+
+
 def _picture(stem: str, images: Mapping[str, list[str]], file: Path, tree: Element, found: Findings) -> str | None:
     """Chooses the image file of an annotation file: that of its stem, as the devkit does; of several the one that
     `<filename>` names, else the .jpg. None where that does not choose one."""
-    stated = re.split(r"[/\\]", (tree.findtext("filename") or "").strip())[-1]
+    below = os.path.dirname(stem)
+    stated = os.path.join(below, re.split(r"[/\\]", (tree.findtext("filename") or "").strip())[-1])
     names = images.get(stem, [f"{stem}.jpg"])
     jpgs = [name for name in names if name == f"{stem}.jpg"] or [
         name for name in names if name.lower().endswith(".jpg")
@@ -139,7 +168,8 @@ def _picture(stem: str, images: Mapping[str, list[str]], file: Path, tree: Eleme
         return None
     if len(names) > 1 and not named:
         found.note("an image has several files, of which the .jpg is taken", f"{file} ({', '.join(names)})")
-    if stem not in (stated, Path(stated).stem) and Path(stated).stem in images:
+    other = os.path.join(below, Path(stated).stem)
+    if stem not in (stated, other) and other in images:
         where = f"{file} (<filename> is {stated!r}, {chosen[0]!r} is taken)"
         found.note("<filename> names another picture than the one of the XML's own name, which is taken", where)
     return chosen[0]

@@ -50,6 +50,11 @@ def evaluate(truth: Truth, predictions: Predictions) -> Metrics:
     return Metrics(scalars, per_class, curves)
 
 
+def has_score(scalars: Mapping[str, float]) -> bool:
+    """Tells whether there was anything to find: not so without annotations, or without a box of the classes."""
+    return next(iter(scalars.values()), -1.0) >= 0  # false of nan too
+
+
 def headline(scalars: Mapping[str, float]) -> str:
     """Writes the metrics to compare by, in percent."""
     known = {name: scalars[name] for name in _HEADLINE if scalars.get(name, -1.0) >= 0}

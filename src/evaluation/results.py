@@ -1,7 +1,9 @@
 """Predictions gathered from all ranks, and read from or written to COCO's results JSON."""
 
 import json
+import logging
 import math
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +14,11 @@ from jaxtyping import Float, Int
 from evaluation.coco import to_xywh
 from evaluation.files import write_whole
 from evaluation.truth import Predictions, Truth
-from evaluation.wording import counted
+from evaluation.wording import counted, first_few
+
+log = logging.getLogger(__name__)
+
+_LISTED = 20  # categories in a message
 
 
 class ImagePredictions(NamedTuple):
@@ -39,13 +45,13 @@ def in_order(parts: Iterable[tuple[Any, ...]], truth: Truth) -> list[list[Any]]:
         raise ValueError("there is no image to score: the split is empty, or none of its images could be read")
     if missing := [image_id for image_id in image_ids if image_id not in by_image]:
         raise ValueError(
-            f"{len(missing)} of {len(image_ids)} images have no predictions: {_few(missing)}. The loaders of "
+            f"{len(missing)} of {len(image_ids)} images have no predictions: {first_few(missing)}. The loaders of "
             "all ranks together must go through the whole split; nothing found is an empty result, not none"
         )
     if unknown := sorted(by_image.keys() - set(image_ids), key=str):
         raise ValueError(
-            f"the split lacks {counted(len(unknown), 'image')} with predictions: {_few(unknown)}. It has "
-            f"{counted(len(image_ids), 'image')}: {_few(image_ids)}; predict and score the same split"
+            f"the split lacks {counted(len(unknown), 'image')} with predictions: {first_few(unknown)}. It has "
+            f"{counted(len(image_ids), 'image')}: {first_few(image_ids)}; predict and score the same split"
         )
     return [by_image[image_id] for image_id in image_ids]
 
@@ -86,7 +92,10 @@ def write_predictions(path: Path, truth: Truth, predictions: Predictions) -> Non
 
 
 def read_predictions(path: Path, truth: Truth) -> Predictions:
-    """Reads a results file of the truth's split; ValueError names the file, the entry and what is wrong with it."""
+    """Reads a results file of the truth's split; ValueError names the file, the entry and what is wrong with it.
+
+    Entries of categories that are in the annotations but are not scored are left out, with a warning in the log.
+    """
     try:
         entries = json.loads(path.read_bytes())
     except ValueError as error:
@@ -99,34 +108,78 @@ def read_predictions(path: Path, truth: Truth) -> Predictions:
 
     rows = {image_id: row for row, image_id in enumerate(truth.image_ids.tolist())}
     labels = {category_id: label for label, category_id in enumerate(truth.category_ids)}
+    named = {**dict(zip(truth.category_ids, truth.class_names, strict=True)), **truth.other_categories}
+    _refuse_other_kinds(path, entries, truth)
     for index, entry in enumerate(entries):
-        if problem := _problem(entry, rows, labels, truth.class_names):
+        if problem := _problem(entry, rows, named):
             raise ValueError(f"{path}, entry {index}: {problem}")
+    entries = _chosen(path, entries, truth)
     boxes = np.array([entry["bbox"] for entry in entries], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return Predictions(
-        image_index=np.array([rows[entry["image_id"]] for entry in entries], dtype=np.int64),
+        image_index=np.array([rows[_id(entry["image_id"])] for entry in entries], dtype=np.int64),
         boxes=boxes,
         scores=np.array([entry["score"] for entry in entries], dtype=np.float64),
-        labels=np.array([labels[entry["category_id"]] for entry in entries], dtype=np.int64),
+        labels=np.array([labels[_id(entry["category_id"])] for entry in entries], dtype=np.int64),
     )
 
 
-def _problem(
-    entry: Any, rows: dict[int | str, int], labels: dict[int, int], class_names: tuple[str, ...]
-) -> str | None:
+def _id(value: Any) -> Any:
+    """Reads an id; JSON has one kind of number, so 7.0 is 7. None for what is no integer and no text."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if type(value) in (int, str) else None
+
+
+def _refuse_other_kinds(path: Path, entries: list[Any], truth: Truth) -> None:
+    """ValueError where ids are text in all entries and integers in the annotations, or the other way round."""
+    for key, what, known in (
+        ("image_id", "image", truth.image_ids.tolist()),
+        ("category_id", "category", [*truth.category_ids, *truth.other_categories]),
+    ):
+        found = [number for entry in entries if isinstance(entry, dict) if (number := _id(entry.get(key))) is not None]
+        if found and known and len(kinds := {*map(type, found)}) == 1 and kinds.isdisjoint(map(type, known[:1])):
+            ours, theirs = ("integers", "text") if str in kinds else ("text", "integers")
+            raise ValueError(
+                f"{path}: its {what} ids are {theirs} ({first_few(dict.fromkeys(found))}), those of the annotations "
+                f"{ours} ({first_few(known)}). Write them as the annotations have them"
+            )
+
+
+def _chosen(path: Path, entries: list[Any], truth: Truth) -> list[Any]:
+    """Leaves out entries of categories that are not scored, and logs how many of which."""
+    if not truth.other_categories:
+        return entries
+    kept: list[Any] = []
+    left = Counter[int]()
+    for entry in entries:
+        if (number := _id(entry["category_id"])) in truth.other_categories:
+            left[number] += 1
+        else:
+            kept.append(entry)
+    if left:
+        kinds = [f"{number} ({truth.other_categories[number]}) {count}" for number, count in left.most_common(_LISTED)]
+        more = f", and of {len(left) - _LISTED} more" if len(left) > _LISTED else ""
+        log.warning(
+            "%s: %d of its %s left out, of categories that are not scored (data.classes): %s%s",
+            path, left.total(), counted(len(entries), "entry is", "entries are"), ", ".join(kinds), more,
+        )  # fmt: skip
+    return kept
+
+
+def _problem(entry: Any, rows: dict[int | str, int], named: dict[int, str]) -> str | None:
     if not isinstance(entry, dict):
         return f"{_shown(entry)} is not an object. {_EXPECTED}"
     if missing := [key for key in ("image_id", "category_id", "bbox", "score") if key not in entry]:
         return f"has no {' and no '.join(missing)}. {_EXPECTED}"
     image_id, category_id, box, score = (entry[key] for key in ("image_id", "category_id", "bbox", "score"))
-    if type(image_id) not in (int, str) or image_id not in rows:
+    if _id(image_id) not in rows:
         return (
             f"image_id {_shown(image_id)} is not in the split, which has {counted(len(rows), 'image')}: "
-            f"{_few(list(rows))}. Score the split that was predicted"
+            f"{first_few(rows)}. Score the split that was predicted"
         )
-    if type(category_id) is not int or category_id not in labels:
-        known = [f"{number} ({name})" for number, name in zip(labels, class_names, strict=True)]
+    if _id(category_id) not in named:
+        known = [f"{number} ({name})" for number, name in named.items()]
         return (
             f"category_id {_shown(category_id)} is not in the data set, whose categories are "
             f"{', '.join(known)}. Write the data set's own numbers, not indices from 0"
@@ -147,11 +200,6 @@ def _is_number(value: Any) -> bool:
 def _shown(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _few(values: list[Any]) -> str:
-    shown = ", ".join(map(repr, values[:5]))
-    return f"{shown}, ..." if len(values) > 5 else shown
 
 
 _EXPECTED = (

@@ -1,6 +1,7 @@
 """The truth and the predictions of a split as flat arrays."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -19,7 +20,7 @@ class Truth:
     """Every annotation of a split in original pixels, crowds and difficult objects included."""
 
     image_ids: Shaped[np.ndarray, " N"]
-    """Integers (COCO) or file stems (VOC), unique."""
+    """Integers or texts (COCO), or file stems (VOC), unique."""
     sizes: Int[np.ndarray, "N 2"]
     """(height, width) in pixels."""
     image_index: Int[np.ndarray, " M"]
@@ -36,6 +37,8 @@ class Truth:
     """The data set's own number of each class, in the order of `class_names`."""
     voc: bool = False
     """Score by the VOC devkit's rules as well as by COCO's."""
+    other_categories: Mapping[int, str] = field(default_factory=dict[int, str])
+    """Categories of the annotations that are not scored, such as those that `data.classes` leaves out: names by id."""
 
     def only(self, keep: Bool[np.ndarray, " N"]) -> "Truth":
         """Keeps the truth of some of the images."""

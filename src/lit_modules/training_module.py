@@ -24,7 +24,7 @@ from datamodules.batch import Batch
 from evaluation.confusions import Matrix, pairs
 from evaluation.curves import best_thresholds
 from evaluation.errors import UserError
-from evaluation.metrics import Metrics
+from evaluation.metrics import Metrics, has_score
 from evaluation.truth import Predictions, Truth
 from lit_modules.callbacks.averaging import averages
 from lit_modules.data import ChecksData, evaluated_data, known_data
@@ -301,7 +301,8 @@ class TrainingModule(ChecksData):
             metrics, mean_losses = answer[0]
             self.last = Evaluated(metrics, mean_losses, best_thresholds(metrics.curves))
         self._evaluation = Evaluation()
-        self.log_metrics(split)
+        if split == "val" or has_score(self.last.metrics.scalars):  # else its losses mean nothing either
+            self.log_metrics(split)
         scheduler = self.lr_schedulers() if split == "val" and self.trainer.state.fn == "fit" else None
         if isinstance(scheduler, Plateau):
             scheduler.observe(self.last.mean_losses["loss"])

@@ -73,7 +73,7 @@ class Kept(NamedTuple):
     """The boxes that must be read, by image id."""
 
     content: Content
-    boxes: dict[int, list[Box]]
+    boxes: dict[Any, list[Box]]
     filled: str = ""
     crowd: tuple[bool, ...] = (False, False)
 
@@ -111,6 +111,17 @@ GOOD_JSON = {
         for key, value in (("width", "absent"), ("height", 0), ("width", -60), ("height", "40"), ("width", 2**40),
                            ("height", float("inf")), ("width", 60.5), ("height", True))
     },
+    "ids of text": Kept(
+        everywhere(lambda i: f"0000{i}_02999_d_0000005" if i >= 10 else i, "id", "image_id"),
+        {f"0000{i}_02999_d_0000005": boxes for i, boxes in TWO.items()},
+    ),
+    "ids of digits as text": Kept(
+        everywhere(lambda i: str(i) if i >= 10 else i, "id", "image_id"), {str(i): boxes for i, boxes in TWO.items()}
+    ),
+    "ids of text in any script, of any length": Kept(
+        everywhere(lambda i: {10: "血液 \U0001f600/ä b", 20: "x" * 1000}.get(i, i), "id", "image_id"),
+        {"血液 \U0001f600/ä b": TWO[10], "x" * 1000: TWO[20]},
+    ),
     "float size": Kept(changed("images.1.width", 60.0), TWO),
     "other keys": Kept({**sound_coco(), "info": None, "licenses": [[]], "x": 1}, TWO),
 }  # fmt: skip
@@ -138,6 +149,14 @@ BAD_ENTRIES: dict[str, tuple[Content, str, set[int]]] = {
         f"image_id={i!r:.20}": (changed("annotations.1.image_id", i), f"2 of image {i!r:.9}.*image that", set())
         for i in (99, "20", None, 20.5, True, HUGE)
     },
+    "image_id as text": (
+        changed("annotations.1.image_id", "20"), "image '20'.*image that the file does not list, whose ids are int",
+        set(),
+    ),
+    "category_id as text": (
+        changed("annotations.1.category_id", "7"),
+        "category '7'.*category that the file does not list, whose ids are integers", set(),
+    ),
     "image_id in a list": (changed("annotations.1.image_id", [20]), r"annotation 2 of image \[20\].*image that", set()),
     "without image_id": (changed("annotations.1.image_id", "absent"), "annotation 2 of image None.*image that", set()),
     **{
@@ -156,23 +175,29 @@ BAD_ENTRIES: dict[str, tuple[Content, str, set[int]]] = {
 }  # fmt: skip
 """A file's content, the expected message, and the images beside image 10 that keep their box."""
 
+_NO_ID = "needs an `id`, an integer or a text"
+_OTHER_ID = "an image has a text as `id`, where others have an integer"
 BAD_IMAGES: dict[str, tuple[Content, str, set[int]]] = {
     **{
         f"id={i!r:.20}": (
-            unmentioned(changed("images.1.id", i)), f"image {i!r:.9}.*file_name 'train_1.png'.*integer `id`", {10},
+            unmentioned(changed("images.1.id", i)), f"image {i!r:.9}.*file_name 'train_1.png'.*{_NO_ID}", {10},
         )
-        for i in ("20", "twenty", None, 20.5, True, 2**63, HUGE)
+        for i in (None, 20.5, True, 2**63, HUGE, "", 1001 * "x")
     },
-    "id in a list": (unmentioned(changed("images.1.id", [20])), r"image \[20\].*integer `id`", {10}),
-    "string ids in annotations too": (
+    **{
+        f"id={i!r} beside integers": (unmentioned(changed("images.1.id", i)), f"image {i!r}.*{_OTHER_ID}", {10})
+        for i in ("20", "twenty")
+    },
+    "id in a list": (unmentioned(changed("images.1.id", [20])), rf"image \[20\].*{_NO_ID}", {10}),
+    "a text as id of an image and its annotation": (
         changed("annotations.1.image_id", "x") | {"images": changed("images.1.id", "x")["images"]},
-        "image 'x'.*integer `id`", {10},
+        f"image 'x'.*{_OTHER_ID}", {10},
     ),
     **{
         f"file_name={name!r}": (changed("images.1.file_name", name), "image 20.*`file_name`", {10})
         for name in ("absent", None, 7, "", ["train_1.png"])
     },
-    "an image that is a text": (unmentioned(changed("images.1", "train_1.png")), "image None.*integer `id`", {10}),
+    "an image that is a text": (unmentioned(changed("images.1", "train_1.png")), f"image None.*{_NO_ID}", {10}),
     "an id twice": (changed("images.2", image()), "image 20, file_name 'train_1.png'.*used twice", {10, 20}),
     "an id for two files": (
         changed("images.2", image(file_name="other.png")),
@@ -223,6 +248,10 @@ BAD_CATEGORIES: dict[str, tuple[list[Any], str]] = {
     "ids of several kinds": ([{"id": 3, "name": "a"}, {"id": "7", "name": "b"}], "category of id '7'"),
     "an id beyond 64 bits": ([{"id": 2**63, "name": "b"}], "category of id 9223372036854775808"),
     "without id": ([{"name": "b"}], "category of id None and name 'b'"),
+    "ids as text": (
+        [{"id": "7", "name": "b"}, {"id": "3", "name": "a"}],
+        "category of id '7'.*an id in quotes is text",
+    ),
     "without name": ([{"id": 7}], "category of id 7 and name None; give each an integer id and a name"),
     "an empty name": ([{"id": 7, "name": " "}], "category of id 7 and name ' '"),
     "names alone": (["a", "b"], "category of id None and name None"),

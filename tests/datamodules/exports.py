@@ -120,6 +120,15 @@ def cvat_voc(root: Path) -> None:
     text(root / "labelmap.txt", "# label:color_rgb:parts:actions\nbackground:0,0,0::\nnucleus:1,1,1::\n")
 
 
+def cvat_voc_project(root: Path) -> None:
+    """Of a project with subsets, whose images lie in folders."""
+    for subset, stem in (("Train", "first/a"), ("Validation", "second/b")):
+        images(root / "JPEGImages", f"{stem}.png")
+        voc_xml(root / "Annotations" / f"{stem}.xml", f"{stem}.png")
+        text(root / "ImageSets" / "Main" / f"{subset}.txt", f"{stem}\n")
+    text(root / "labelmap.txt", "# label:color_rgb:parts:actions\nbackground:0,0,0::\nnucleus:1,1,1::\n")
+
+
 def cvat_yolo(root: Path) -> None:
     text(root / "obj.names", "\n".join(NAMES) + "\n")
     text(root / "obj.data", "classes = 2\nnames = data/obj.names\ntrain = data/train.txt\nbackup = backup/\n")
@@ -172,6 +181,13 @@ def label_studio_json(root: Path) -> None:
     text(root / "project-1-at-2026-01-02-03-04-aabbccdd.json", json.dumps(tasks))
 
 
+def label_studio_csv(root: Path) -> None:
+    text(
+        root / "project-1-at-2026-01-02-03-04-aabbccdd.csv",
+        'annotation_id,annotator,created_at,id,image,label\n1,1,2026,1,/data/upload/1/1f-a.jpg,"[{""x"": 6}]"\n',
+    )
+
+
 def ultralytics(root: Path) -> None:
     text(
         root / "data.yaml",
@@ -180,6 +196,20 @@ def ultralytics(root: Path) -> None:
     for split in ("train", "val"):
         images(root / "images" / split, "a.jpg")
         yolo_txt(root / "labels" / split / "a.txt")
+
+
+def yolo_alone(root: Path) -> None:
+    """Without a data.yaml."""
+    images(root / "images" / "train", "a.jpg")
+    text(root / "labels" / "train" / "0_empty.txt", "")
+    yolo_txt(root / "labels" / "train" / "a.txt")
+
+
+def yolo_beside_images(root: Path) -> None:
+    """As labelImg writes it: the names of the classes, and each image's boxes, beside the images."""
+    images(root / "train", "a.jpg")
+    text(root / "train" / "classes.txt", "\n".join(NAMES) + "\n")
+    text(root / "train" / "a.txt", "1 0.5 .25 1e-02 1\r\n")
 
 
 def labelimg(root: Path) -> None:
@@ -221,6 +251,7 @@ READ: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "cvat_coco": (cvat_coco, "a COCO export of CVAT", "coco"),
     "cvat_coco_project": (cvat_coco_project, "COCO annotations, annotations/instances_{split}.json", "coco"),
     "cvat_voc": (cvat_voc, "a Pascal VOC export of CVAT", "voc"),
+    "cvat_voc_project": (cvat_voc_project, "a Pascal VOC export of CVAT", "voc"),
     "label_studio_coco": (label_studio_coco, "a COCO export of Label Studio", "coco"),
     "label_studio_voc": (
         label_studio_voc,
@@ -241,7 +272,10 @@ NOT_READ: dict[str, tuple[Callable[[Path], None], str]] = {
     "cvat_xml": (cvat_xml, "an export in CVAT's own XML (annotations.xml), .* COCO 1.0"),
     "label_studio_yolo": (label_studio_yolo, "a YOLO export of Label Studio (classes.txt), .* as COCO"),
     "label_studio_json": (label_studio_json, "a JSON export of Label Studio (project-1-at-"),
+    "label_studio_csv": (label_studio_csv, "a table of Label Studio (project-1-at-.*as COCO"),
     "ultralytics": (ultralytics, "a YOLO data set (data.yaml), .* docs/data.md"),
+    "yolo_alone": (yolo_alone, "a YOLO data set (labels/train/a.txt), .* docs/data.md"),
+    "yolo_beside_images": (yolo_beside_images, "a YOLO data set (train/a.txt), .* docs/data.md"),
     "labelme": (labelme, "a file of LabelMe for each image (a.json), .* docs/data.md"),
     "packed": (packed, "an archive (cells.zip), .* unpack it"),
 }

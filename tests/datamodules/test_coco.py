@@ -1,3 +1,4 @@
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -212,3 +213,27 @@ def test_an_image_without_stated_size_takes_it_from_its_file(tmp_path: Path) -> 
     with pytest.warns(UserWarning, match="image size 1 time"):
         data.setup()
     assert data.truth("train").sizes.tolist() == [[40, 60]]
+
+
+def test_a_split_keeps_its_own_numbers_of_the_same_classes(tmp_path: Path) -> None:
+    """Its results file is for a server that knows no other."""
+    write_coco(tmp_path, [SIZE], [[{"category_id": 7}]])
+    write_coco(tmp_path, [SIZE], [[{"category_id": 1}]], split="other")
+    file = tmp_path / "annotations" / "instances_other.json"
+    content = json.loads(file.read_text())
+    content["categories"] = [{"id": 1, "name": "b"}, {"id": 2, "name": "a"}, {"id": 9, "name": "c"}]
+    file.write_text(json.dumps(content))
+    data = coco(tmp_path, test_split="other", classes=["a", "b"])
+    data.setup()
+    assert (data.truth("val").class_names, data.truth("val").category_ids) == (("a", "b"), (3, 7))
+    test = data.truth("test")
+    assert (test.class_names, test.category_ids, test.other_categories) == (("a", "b"), (2, 1), {9: "c"})
+    assert test.labels.tolist() == [1]
+
+
+def test_without_categories_the_ids_that_need_a_name_are_listed(tmp_path: Path) -> None:
+    write_coco(tmp_path, [SIZE], [[{"category_id": number} for number in (10, 2, 1, "x", 2)]])
+    file = tmp_path / "annotations" / "instances_train.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"categories": []}))
+    with pytest.raises(ValueError, match=r"names no class: .* of its annotations, which are 1, 2, 10, 'x'$"):
+        coco(tmp_path).setup()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from composing import composed
-from exports import NAMES, NOT_READ, READ, devkit, label_studio_json, plain_coco
+from exports import NAMES, NOT_READ, READ, coco_json, devkit, images, label_studio_json, plain_coco
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from tiny_data import coco, voc, write_coco
@@ -73,6 +73,16 @@ def test_an_unsupported_layout_is_named_with_a_way_to_convert_it(layout: str, re
     make(tmp_path)
     expected = re.escape(f"{tmp_path} holds {what}").replace(r"\.\*", ".*")
     assert re.search(expected, refusal(reader, tmp_path))
+
+
+def test_an_export_whose_images_are_not_there_is_told_so(tmp_path: Path) -> None:
+    coco_json(tmp_path / "annotations" / "instances_default.json", ["sub/a.jpg"])
+    says = "a COCO export of CVAT, whose images are not where it says: there is no sub/a.jpg, export it with images; to"
+    assert f"{says} read it, add\n" in refusal("coco", tmp_path)
+    images(tmp_path / "pictures", "A.jpg")
+    assert f"nearest to {tmp_path}/sub/a.jpg is {tmp_path}/pictures/A.jpg: other letter case" in refusal(
+        "coco", tmp_path
+    )
 
 
 def test_the_devkit_is_found_in_a_folder_further_down(tmp_path: Path) -> None:

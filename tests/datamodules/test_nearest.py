@@ -30,6 +30,10 @@ CASES = {  # file_name, path of the file from the root, expected message
     "folder too few": ("a.png", "train/images/a.png", "the folder images is lacking"),
     "other folder": ("a.png", "val/a.png", "the folder val in place of train"),
     "other ending": ("a.jpg", "train/a.png", "the ending .png in place of .jpg"),
+    "a URL's query": ("a.png?X-Amz-Date=1&sig=ab", "train/a.png", "a URL's query behind the name"),
+    "zeros": ("img_7.png", "train/img_0007.png", "zeros before a number"),
+    "zeros in the annotations": ("000000000139.jpg", "train/139.jpg", "zeros before a number"),
+    "the same folder": ("./sub/a.PNG", "train/sub/a.png", "other letter case"),
     "space": ("a.png ", "train/a.png", "spaces around a name"),
     "several": (
         r"Images\A%20B.PNG", "images/a b.png",

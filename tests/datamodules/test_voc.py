@@ -208,3 +208,21 @@ def test_several_possible_images_of_an_xml_are_refused(tmp_path: Path) -> None:
     data = voc(tmp_path)
     data.setup("fit")  # the index is built again
     assert data.image("train", "x").mean() == 20
+
+
+def test_stems_in_folders_are_ids_of_their_own(tmp_path: Path) -> None:
+    """As CVAT exports images that were uploaded in folders, where two may have one name."""
+    write_voc(tmp_path, {"one": ""})
+    for folder, box in (("day", "1 1 9 9"), ("night", "2 2 9 9")):
+        (tmp_path / "Annotations" / folder).mkdir()
+        (tmp_path / "JPEGImages" / folder).mkdir()
+        text = f"<annotation><filename>a.png</filename>{voc_object('a', box)}</annotation>"
+        (tmp_path / "Annotations" / folder / "a.xml").write_text(text)
+        cv2.imwrite(str(tmp_path / "JPEGImages" / folder / "a.png"), np.zeros((30, 40, 3), np.uint8))
+    (tmp_path / "ImageSets" / "Main" / "trainval.txt").write_text("night/a\nday/a\none\n")
+    data = voc(tmp_path)
+    data.setup()
+    truth = data.truth("val")
+    assert truth.image_ids.tolist() == ["night/a", "day/a", "one"]
+    assert truth.boxes.tolist() == [[1, 1, 9, 9], [0, 0, 9, 9]]
+    assert [info.image_id for batch in data.val_dataloader() for info in batch.infos] == ["night/a", "day/a", "one"]

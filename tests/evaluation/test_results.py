@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,18 @@ def but(**changes: Any) -> str:
         (json.dumps([GOOD, {"image_id": 10, "score": 1}]), "entry 1: has no category_id and no bbox"),
         (but(image_id=11), "entry 1: image_id 11 is not in the split, which has 4 images: 30, 10, 20, 40"),
         (but(image_id="10"), 'entry 1: image_id "10" is not in the split'),
+        (but(image_id=10.5), r"entry 1: image_id 10\.5 is not in the split"),
+        (but(image_id=True), "entry 1: image_id true is not in the split"),
+        (but(category_id="3"), 'entry 1: category_id "3" is not in the data set'),
+        (but(category_id=3.5), r"entry 1: category_id 3\.5 is not in the data set"),
+        (
+            json.dumps([{**GOOD, "image_id": f"{i}"} for i in (30, 10, 30)]),
+            r"image ids are text \('30', '10'\), those of the annotations integers \(30, 10, 20, 40\)",
+        ),
+        (
+            json.dumps([{**GOOD, "category_id": "dog"}]),
+            r"category ids are text \('dog'\), those of the annotations integers \(18, 3\)",
+        ),
         (but(image_id=[10]), r"entry 1: image_id \[10\] is not in the split"),
         (but(category_id=1), r"entry 1: category_id 1 .* categories are 18 \(cat\), 3 \(dog\)"),
         (but(bbox=[1, 2, 3]), r"entry 1: bbox \[1, 2, 3\] is not four finite numbers"),
@@ -114,6 +127,51 @@ def test_a_bad_file_is_named_with_entry_value_and_what_was_expected(
     with pytest.raises(ValueError, match=says) as raised:
         read_predictions(path, truth)
     assert str(path) in str(raised.value)
+
+
+def test_integers_may_be_written_as_floats(truth: Truth, tmp_path: Path) -> None:
+    """As pandas and tensors write them."""
+    path = tmp_path / "found.json"
+    path.write_text(json.dumps([{**GOOD, "image_id": 10.0, "category_id": 3.0}, GOOD]))
+    read = read_predictions(path, truth)
+    assert read.image_index.tolist() == [1, 1]
+    assert read.labels.tolist() == [1, 1]
+
+
+def test_numbers_for_ids_of_text_are_told_in_one_line(truth_of: Callable[..., Truth], tmp_path: Path) -> None:
+    truth = truth_of([], image_ids=("000007", "000012"), voc=True)
+    path = tmp_path / "found.json"
+    path.write_text(json.dumps([{**GOOD, "category_id": 1, "image_id": i} for i in (7, 12.0)]))
+    says = r"image ids are integers \(7, 12\), those of the annotations text \('000007', '000012'\)"
+    with pytest.raises(ValueError, match=says):
+        read_predictions(path, truth)
+
+
+def test_categories_that_are_not_scored_are_left_out_and_counted(
+    truth: Truth, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    truth = replace(truth, other_categories={5: "bird", 6: "cow"})
+    path = tmp_path / "found.json"
+    others = [{**GOOD, "category_id": number} for number in (5, 6, 5.0)]
+    path.write_text(json.dumps([others[0], GOOD, *others[1:]]))
+    read = read_predictions(path, truth)
+    assert read.labels.tolist() == [1]
+    assert (
+        "3 of its 4 entries are left out, of categories that are not scored (data.classes): 5 (bird) 2, 6 (cow) 1"
+        in (caplog.text)
+    )
+    caplog.clear()
+    path.write_text(json.dumps([GOOD]))
+    assert read_predictions(path, truth).labels.tolist() == [1]
+    assert not caplog.text
+
+
+def test_a_category_that_no_annotation_file_has_is_refused_with_the_names_of_all(truth: Truth, tmp_path: Path) -> None:
+    truth = replace(truth, other_categories={5: "bird"})
+    path = tmp_path / "found.json"
+    path.write_text(json.dumps([{**GOOD, "category_id": 5}, {**GOOD, "category_id": 7}]))
+    with pytest.raises(ValueError, match=r"entry 1: category_id 7 .* 18 \(cat\), 3 \(dog\), 5 \(bird\)\. Write"):
+        read_predictions(path, truth)
 
 
 def part(image_id: int | str, *scores: float) -> ImagePredictions:

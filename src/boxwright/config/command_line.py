@@ -32,6 +32,7 @@ from boxwright.config.files import (
     use_folder,
 )
 from boxwright.config.hydra_internals import get_args_parser
+from boxwright.config.limits import LIMITS
 
 _CHECKPOINTS = "callbacks.checkpoints"
 _SHELLS = ("bash", "fish", "zsh")
@@ -67,7 +68,7 @@ def command_line_problems(config_name: str, argv: list[str]) -> list[str]:
     except HydraException:
         return [problem for line in arguments.overrides for problem in _unreadable(line)]
     overrides = [override for override in overrides if not override.is_hydra_override()]
-    if kept := [problem for override in overrides for problem in _deletion_problems(override)]:
+    if kept := [problem for o in overrides for problem in (*_deletion_problems(o), *_name_problems(o))]:
         return kept
     choices = [o for o in overrides if is_group(o.key_or_group) and not o.is_delete()]
     problems = [problem for override in choices for problem in _choice_problems(override)]
@@ -119,6 +120,16 @@ def _deletion_problems(override: Override) -> Iterator[str]:
     else:
         said = f"there is no run without {key}; give it another value"
     yield f"{override.input_line} (command line): {said}"
+
+
+def _name_problems(override: Override) -> Iterator[str]:
+    """The config check refuses such names too, but only where a folder of that name has been made."""
+    is_legal, expected = LIMITS["name"]
+    if override.key_or_group != "name" or override.is_sweep_override() or override.is_delete():
+        return
+    name = override.value()
+    if isinstance(name, str) and not is_legal(name):
+        yield f"name={name!r} (command line, {override.input_line}): expected {expected}"
 
 
 def _searched(folder: str) -> str:

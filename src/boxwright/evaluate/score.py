@@ -24,8 +24,9 @@ from datamodules.base import DetectionDataModule
 from datamodules.box_forms import doubt
 from evaluation.coco import to_xywh
 from evaluation.files import write_text
-from evaluation.metrics import Metrics, evaluate, headline
+from evaluation.metrics import Metrics, evaluate, has_score, headline
 from evaluation.results import read_predictions, write_predictions
+from evaluation.submission import FILE, write_submission
 from evaluation.truth import Predictions, Truth
 from evaluation.wording import counted
 from lit_modules.callbacks import report
@@ -65,9 +66,14 @@ class Scored:
     trainer: pl.Trainer | None = None
 
     @property
-    def main_score(self) -> float:
-        """AP, or top-1 accuracy of a classifier."""
-        return next(iter(self.results.metrics.scalars.values()))
+    def is_scored(self) -> bool:
+        """Whether the split has anything to find."""
+        return has_score(self.results.metrics.scalars)
+
+    @property
+    def main_score(self) -> float | None:
+        """AP, or top-1 accuracy of a classifier; None where there is nothing to find."""
+        return next(iter(self.results.metrics.scalars.values())) if self.is_scored else None
 
 
 def score_results(cfg: DictConfig) -> Scored:
@@ -94,6 +100,7 @@ def score_checkpoint(cfg: DictConfig) -> Scored:
     data, taken = data_config(cfg, stored["config"]["data"])
     cfg = OmegaConf.create({**plain(cfg), "data": data})
     datamodule = instantiate(data)
+    datamodule.assume_classes(stored["class_names"], stored["category_ids"])
     cfg = _with_split(cfg, datamodule)
     trainer = _trainer(cfg, stored["config"], _folder())
     _refuse_other_classes(datamodule, stored, cfg)
@@ -108,15 +115,22 @@ def score_checkpoint(cfg: DictConfig) -> Scored:
 
 
 def save(scored: Scored) -> None:
-    """Writes metrics.json, and of a checkpoint with boxes predictions.json."""
+    """Writes metrics.json, and of a checkpoint with boxes predictions.json; without annotations what servers take."""
     results = scored.results
     if scored.checkpoint is not None and results.truth is not None and results.predictions is not None:
-        write_predictions(scored.folder / "predictions.json", results.truth, results.predictions)
+        if scored.is_scored:
+            write_predictions(scored.folder / FILE, results.truth, results.predictions)
+        else:
+            log.info("found: %s", write_submission(scored.folder, results.truth, results.predictions))
     write_text(scored.folder / "metrics.json", json.dumps(_content(results.metrics), indent=1))
 
 
 def show(scored: Scored) -> None:
     """Prints the tables."""
+    if not scored.is_scored:
+        log.info("%s: nothing to score, since the annotations of the split have no object", scored.cfg.split)
+        log.info("saved in %s", scored.folder)
+        return
     log.info("%s split\n%s", scored.cfg.split, metrics_text(scored.results.metrics))
     log.info("%s: %s", scored.cfg.split, headline(scored.results.metrics.scalars))
     log.info("saved in %s", scored.folder)
@@ -127,7 +141,10 @@ def _folder() -> Path:
 
 
 def write_report(scored: Scored) -> None:
-    """Writes report.html to the output folder."""
+    """Writes report.html to the output folder, unless there is nothing to hold the detections against."""
+    if not scored.is_scored:
+        log.info("no report, which holds boxes against annotations; predict.py draws what is found")
+        return
     cfg, folder, datamodule = scored.cfg, scored.folder, scored.datamodule
 
     def about() -> "About":

@@ -46,6 +46,11 @@ def find(cfg: DictConfig, output: Path) -> Source:
             f"output={cfg.output}: drawn pictures would lie among those of source={path}, or replace them; give "
             "another folder, or no output for runs/predict/TIME"
         )
+    if path.is_file() and path.suffix.lower() == ".json":
+        raise ConfigError(
+            f"source={path}: a JSON is no picture; give the folder of its images, or have evaluate.py checkpoint=.. "
+            "write a results file of the images that it lists (data.test_split)"
+        )
     if path.is_file():
         return Source(path.parent, (path.name,), is_video=not _is_picture(path))
     names: list[str] = []

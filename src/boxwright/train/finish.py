@@ -15,7 +15,8 @@ from boxwright.checkpoints.reading import (
 from boxwright.runs.folder import Run
 from datamodules.base import DetectionDataModule
 from datamodules.dataset import spaced_batches
-from evaluation.metrics import Metrics, headline
+from evaluation.metrics import Metrics, has_score, headline
+from evaluation.submission import write_submission
 from lit_modules.callbacks import report
 from lit_modules.callbacks.checkpoints import Checkpoints
 from lit_modules.callbacks.early_stopping import stopped_early
@@ -37,6 +38,11 @@ def finish(run: Run, module: TrainingModule, datamodule: DetectionDataModule, tr
         module.load_state_dict(read_checkpoint(best.best_path)["state_dict"])
         trainer.test(module, datamodule, verbose=False)
         tested = module.last.metrics.scalars
+        if not has_score(tested):
+            tested = {}
+            if (found := module.last).truth is not None and found.predictions is not None:  # on rank 0
+                line = write_submission(run.folder, found.truth, found.predictions)
+                log.info("test: nothing to score, since its split has no object in its annotations; found: %s", line)
     results = {
         "step": trainer.global_step,
         "epoch": trainer.current_epoch,

@@ -34,6 +34,7 @@ def told(root: Path, reader: str) -> str:
     text = f"\n{root} holds {layout.what}"
     if layout.reader is None:
         return f"{text}, which can't be read: {layout.remedy}"
+    text += f"{layout.remedy and f', {layout.remedy}'}"
     if layout.reader == reader:
         return f"{text}; to read it, add\n  {typed(layout.settings)}"
     return f"{text}; to read it, type in place of data={reader}\n  data={layout.reader} {typed(layout.settings)}"

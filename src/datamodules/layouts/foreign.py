@@ -3,11 +3,16 @@
 import os
 import re
 import shlex
+from itertools import islice
 from pathlib import Path
 
 from datamodules.endings import PICTURES
 from datamodules.layouts.layout import Layout, below, class_names, files_in, head, roles, typed
 
+_MOST_TEXTS = 200
+_SHARE = r"[ \t]+(?:[01]|[01]?\.\d+|\d(?:\.\d+)?e-\d+)"
+_YOLO_BOX = re.compile(rf"\s*\d+(?:{_SHARE}){{4}}[ \t]*(?:[\r\n]|$)")
+"""A class, and a box in fractions of its image, on a line of their own."""
 _AGAIN = {
     "Roboflow": "download it from Roboflow in the format COCO",
     "CVAT": "export it from CVAT as COCO 1.0, with images",
@@ -41,6 +46,10 @@ def _yolo(root: Path, folders: list[Path]) -> Layout | None:
         else:
             tool = "Label Studio" if (file.parent / "notes.json").exists() else tool
         return Layout(f"a YOLO {f'export of {tool}' if tool else 'data set'} ({mark})", remedy=_AGAIN[tool])
+    for file in islice(files_in(folders, "*.txt"), _MOST_TEXTS):
+        if _YOLO_BOX.match(head(file)):
+            what = f"export of {tool}" if tool else "data set"
+            return Layout(f"a YOLO {what} ({below(root, file)})", remedy=_AGAIN[tool])
     return None
 
 
@@ -75,7 +84,17 @@ def _has_pictures(folder: Path) -> bool:
 
 def _other(root: Path, folders: list[Path]) -> Layout | None:
     for file in files_in(
-        folders, "*.json", "annotations.xml", "_annotations.*", "*.tfrecord", "*.zip", "*.tar", "*.tar.gz", "*.tgz"
+        folders,
+        "*.json",
+        "annotations.xml",
+        "_annotations.*",
+        "*.csv",
+        "*.tsv",
+        "*.tfrecord",
+        "*.zip",
+        "*.tar",
+        "*.tar.gz",
+        "*.tgz",
     ):
         start, mark = head(file), below(root, file)
         if file.name.startswith("_annotations.") or (file.suffix == ".tfrecord" and ".rf." in file.name):
@@ -88,6 +107,8 @@ def _other(root: Path, folders: list[Path]) -> Layout | None:
             and re.search(r'"(annotations|rectanglelabels|annotator)"', start)
         ):
             return Layout(f"a JSON export of Label Studio ({mark})", remedy=_AGAIN["Label Studio"])
+        if file.suffix in (".csv", ".tsv") and re.search("rectanglelabels|annotation_id|annotator", start):
+            return Layout(f"a table of Label Studio ({mark})", remedy=_AGAIN["Label Studio"])
         if file.suffix == ".json" and '"shapes"' in start and '"imagePath"' in head(file, 2**24):
             return Layout(f"a file of LabelMe for each image ({mark})", remedy=_AGAIN[None])
         if file.suffix in (".zip", ".tar", ".gz", ".tgz"):

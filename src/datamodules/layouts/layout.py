@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path
 from xml.sax.saxutils import unescape
 
@@ -32,7 +33,7 @@ class Layout:
     settings: Mapping[str, Setting] = field(default_factory=dict)
     """Of `data.`, with which it is read."""
     remedy: str = ""
-    """What makes it readable, where it is not."""
+    """What makes it readable, where it is not; else what it lacks, if anything."""
 
 
 def typed(settings: Mapping[str, Setting]) -> str:
@@ -123,6 +124,6 @@ def roles(splits: Mapping[str, str]) -> dict[str, Setting]:
 
 
 def class_names(folder: Path) -> list[str]:
-    """Lists the names of objects in a folder's XML files, or in the first ones of many."""
-    texts = (head(file, 2**20) for file in [*files_in([folder], "*.xml")][:_MOST_XML])
+    """Lists the names of objects in the XML files of a folder and below it, or in the first ones of many."""
+    texts = (head(file, 2**20) for file in islice(files_in(folders(folder), "*.xml"), _MOST_XML))
     return sorted({unescape(name) for text in texts for name in _OBJECT_NAME.findall(text)} - {""})

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from datamodules.images import shown
 from datamodules.layouts.layout import (
     Layout,
     Setting,
@@ -18,6 +19,7 @@ from datamodules.layouts.layout import (
     roles,
     splits_of,
 )
+from datamodules.nearest import nearest
 
 _MOST_JSON = 40
 _WHOLE = 64_000_000  # bytes of a JSON file that is read in full
@@ -49,8 +51,13 @@ def _coco(root: Path, folders: list[Path]) -> Layout | None:
         splits = {"train": known[1] if known else "all"}
     chosen = {split: files[pattern.format(split=split)] for split in splits.values()}
     settings: dict[str, Setting] = {"annotations": pattern}
+    lacks = ""
     if (images := _images(root, folders, chosen)) is not None:
         settings["images"] = images
+    else:
+        first = next(iter(chosen.values())).image
+        near = nearest([str(root / first)], root)
+        lacks = f"whose images are not where it says: {near or f'there is no {shown(first)}, export it with images'}"
     classes = list(dict.fromkeys(name for file in chosen.values() for name in file.classes))
     if any(file.has_headings for file in chosen.values()):
         settings["classes"] = classes
@@ -60,7 +67,7 @@ def _coco(root: Path, folders: list[Path]) -> Layout | None:
         Path(next(iter(files))).name
     )
     return Layout(
-        f"a COCO export of {tool}" if tool else f"COCO annotations, {pattern}", "coco", settings | roles(splits)
+        f"a COCO export of {tool}" if tool else f"COCO annotations, {pattern}", "coco", settings | roles(splits), lacks
     )
 
 

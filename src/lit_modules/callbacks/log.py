@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import Callback, RichProgressBar
 from torch import Tensor
 
 from datamodules.batch import Batch
+from evaluation.metrics import has_score
 from lit_modules.callbacks import estimate
 from lit_modules.data import data_of
 from lit_modules.died import explain
@@ -193,6 +194,9 @@ class Log(Callback):
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = cast(TrainingModule, pl_module)
+        if not has_score(module.last.metrics.scalars):
+            self._keep_skipped(trainer, module)
+            return
         self._report_evaluation("test", trainer, module, time.perf_counter() - self._validation_started)
 
     def _report_evaluation(self, split: str, trainer: pl.Trainer, module: TrainingModule, seconds: float) -> None:

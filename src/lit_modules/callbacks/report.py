@@ -14,6 +14,7 @@ import yaml
 from pytorch_lightning.callbacks import Callback
 
 from evaluation.analysis import Analysis
+from evaluation.metrics import has_score
 from lit_modules.callbacks.checkpoints import Checkpoints
 from lit_modules.callbacks.early_stopping import stopped_early
 from lit_modules.data import data_of
@@ -85,7 +86,7 @@ class Report(Callback):
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = cast(TrainingModule, pl_module)
-        self._test = dict(module.last.metrics.scalars)
+        self._test = dict(module.last.metrics.scalars) if has_score(module.last.metrics.scalars) else {}
         self._write(trainer, module, "finished")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
