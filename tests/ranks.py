@@ -155,6 +155,14 @@ def answer(module: Detector, ranks: int, datamodule: CocoDataModule) -> dict[str
     }
 
 
+def predicted(ranks: int, datamodule: CocoDataModule) -> dict[str, Any]:
+    """What a rank predicts, and which images it knows to be unreadable."""
+    module = Detector(set())
+    batches: Any = trainer(ranks).predict(module, datamodule)
+    ids = [found.image_id for batch in batches for found in batch]
+    return {"found": ids, "skipped": list(module.skipped.images["predict"])}
+
+
 def classified(ranks: int, root: Path) -> dict[str, Any]:
     """What a rank knows after the evaluation of a classifier with random weights, one image of which is unreadable."""
     torch.manual_seed(0)
@@ -207,6 +215,9 @@ def all_cases(folder: Path, ranks: int) -> dict[str, Any]:
     datamodule = coco(folder / "plain_3", resize=64, eval_batch_size=BATCH, cache_dir=str(folder / "cache"))
     told = answer(Lopsided(set()), ranks, datamodule)
     answers["lopsided"] = told | {"logged": {name: repr(value) for name, value in told["logged"].items()}}
+    data = folder / "images_cannot_be_read_7"
+    datamodule = coco(data, resize=64, eval_batch_size=BATCH, on_error="skip", cache_dir=str(folder / "cache"))
+    answers["predicted"] = predicted(ranks, datamodule)
     answers["classifier"] = classified(ranks, folder / "classes")
 
     def fail(*_: object) -> None:

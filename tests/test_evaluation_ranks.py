@@ -36,10 +36,11 @@ def test_two_ranks_score_as_one_to_the_last_digit(answers, case):
 
 
 def test_what_is_equal_on_all_ranks_is_not_reduced_between_them_again(answers):
-    """Each reduction would be a round over all ranks, for every class at every validation."""
+    """Each reduction is a round over all ranks, for every class at every validation; one is Lightning's own, which
+    compares the lengths of loaders."""
     for name in ("2_0", "2_1"):
         of_rank = [answers[name][f"{kind} {number}"] for kind, number in CASES]
-        assert [one["reductions"] for one in of_rank] == [0] * len(CASES)
+        assert [one["reductions"] for one in of_rank] == [1] * len(CASES)
         assert [one["warned"] for one in of_rank] == [[]] * len(CASES)
 
 
@@ -98,12 +99,21 @@ def test_unreadable_images_are_listed_and_not_scored(answers, number):
     assert not set(unread) & set(two["seen"] + other["seen"])
 
 
+def test_unreadable_images_of_a_prediction_are_known_to_rank_0(answers):
+    one, two, other = (answers[name]["predicted"] for name in ("1_0", "2_0", "2_1"))
+    unread = [image_id(row) for row in UNREADABLE[7]]
+    assert one["skipped"] == [str(image_id) for image_id in unread]
+    assert set(two["skipped"]) == set(one["skipped"]) > set(other["skipped"])
+    assert sorted(two["found"] + other["found"]) == sorted(one["found"])
+    assert one["found"] == [image_id(row) for row in range(7) if image_id(row) not in unread]
+
+
 def test_the_compared_numbers_are_worth_comparing(answers):
     """There is something to find, it is found in part, and every case has a score of its own."""
     scores = {
         case: answers["1_0"][case]["scalars"]["AP50"]
         for case in answers["1_0"]
-        if case not in ("error", "classifier", "lopsided")
+        if case not in ("error", "classifier", "lopsided", "predicted")
     }
     assert all(0 < scores[f"plain {number}"] < 1 for number in SIZES)
     assert scores["one rank finds nothing 1"] == 0

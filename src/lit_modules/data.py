@@ -110,7 +110,7 @@ class ChecksData(KeepsArguments, pl.LightningModule):
     """Refuses, before anything is computed, data that a module of so many classes, or of other ones, is not for."""
 
     num_classes: int | None = None
-    """As many as the network tells apart; None where a module of the user's doesn't say: then as its constructor has."""
+    """As many as the network tells apart; None where a module of the user's doesn't say: its constructor does then."""
     class_names: tuple[str, ...] = ()
     """Names of the classes that it was trained on, in the order of their labels; empty where they are not known."""
 

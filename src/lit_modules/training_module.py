@@ -220,10 +220,14 @@ class TrainingModule(LogsItself):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes the scores for the next checkpoint, should no validation come before it; and the weights as they were
-        trained, where a run that averaged them goes on without."""
+        trained, where a run that averaged them goes on without; the averaged ones, where it is evaluated: after its own
+        training, Lightning's callback would put those in their place that it trained."""
         trainer = self._trainer
-        if trainer is not None and trainer.state.fn == "fit" and not averages(trainer):
-            checkpoint["state_dict"] = checkpoint.get("current_model_state", checkpoint["state_dict"])
+        if trainer is not None and "current_model_state" in checkpoint:
+            if trainer.state.fn != "fit":
+                checkpoint["current_model_state"] = checkpoint["state_dict"]
+            elif not averages(trainer):
+                checkpoint["state_dict"] = checkpoint["current_model_state"]
         if (stored := checkpoint.get("boxwright")) is None:
             raise ValueError("the checkpoint was not written by a module of this project: it lacks `boxwright`")
         self.take_classes(stored["class_names"])

@@ -32,12 +32,17 @@ class Predicting(Module):
         return [info.image_id for info in batch.infos]
 
 
+class Tested(Data):
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self.val_dataloader()
+
+
 def module() -> Predicting:
     return Predicting(partial(constant))
 
 
 def data_of(*names: str) -> Data:
-    data = Data()
+    data = Tested()
     data.class_names = names  # pyright: ignore[reportAttributeAccessIssue]
     data.category_ids = tuple(range(len(names)))  # pyright: ignore[reportAttributeAccessIssue]
     return data
@@ -269,3 +274,26 @@ def test_lightnings_average_goes_on_as_if_it_had_not_been_interrupted(tmp_path: 
         assert_equal_bits(resumed[key], whole[key], key)
     average, raw = whole["state_dict"]["network.weight"], whole["current_model_state"]["network.weight"]
     assert not torch.equal(average, raw)
+
+
+@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+def test_the_trainer_of_an_averaged_run_evaluates_the_average(tmp_path: Path, verb: str) -> None:
+    """Lightning's callback, which still has its averaging model, would load the weights as they were trained."""
+    seen: list[torch.Tensor] = []
+
+    class Looks(pl.Callback):
+        def look(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            seen.append(pl_module.network.weight.detach().clone())
+
+        on_validation_batch_start = on_test_batch_start = on_predict_batch_start = look
+
+    callbacks = [EMAWeightAveraging(decay=0.5), ModelCheckpoint(tmp_path, save_top_k=1, monitor="val/AP"), Looks()]
+    plain = trainer(max_epochs=2, enable_checkpointing=True, callbacks=callbacks, num_sanity_val_steps=0)
+    plain.fit(module(), data_of("a"))
+    seen.clear()
+    loaders: dict[str, Any] = {"dataloaders": data_of("a").val_dataloader()} if verb == "predict" else {}
+    getattr(plain, verb)(**(loaders or {"datamodule": Tested()}), ckpt_path="best")
+    stored = torch.load(plain.checkpoint_callback.best_model_path, weights_only=True)  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+    assert len(seen) == 1
+    assert torch.equal(seen[0], stored["state_dict"]["network.weight"])
+    assert not torch.equal(seen[0], stored["current_model_state"]["network.weight"])
