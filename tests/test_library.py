@@ -21,6 +21,7 @@ from scripts import Script
 from torch.utils.data import DataLoader
 
 from boxwright import load_detector
+from boxwright.checkpoints.init_from import start_from
 from boxwright.config import from_checkpoint
 from boxwright.config.errors import ConfigError
 from datamodules.shapes import ShapesDataModule
@@ -170,6 +171,25 @@ def test_what_a_checkpoint_can_not_store_is_asked_for(script: dict[str, Any], fo
     again = FCOSModule.load_from_checkpoint(tmp_path / "own.ckpt", schedule=partial(constant))
     with pytest.raises(ValueError, match=r"optimizer.* to load_from_checkpoint"):
         quiet(max_steps=1).fit(again, script["make_data"]())
+
+
+def test_a_module_of_other_classes_starts_from_its_weights(script: dict[str, Any], folder: Path) -> None:
+    file, module = checkpoints(folder)[-1], script["make_module"]()
+    other = FCOSModule(
+        module.network.backbone,
+        3,
+        module.make_optimizer,
+        module.make_schedule,
+        lr=0.1,
+        pyramid_channels=32,
+        num_convs=1,
+    )
+    before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    start_from(other, str(file), ["a", "b", "c"])
+    stored, after = torch.load(file, weights_only=True)["state_dict"], other.state_dict()
+    of_classes = {name for name, tensor in after.items() if not torch.equal(tensor, stored[name])}
+    assert of_classes == {"network.head.logits.weight", "network.head.logits.bias"}
+    assert all(torch.equal(after[name], before[name]) for name in of_classes)
 
 
 # The scripts on such a checkpoint
