@@ -103,6 +103,17 @@ class Detector(FCOSModule):
         return found
 
 
+class Lopsided(Detector):
+    """Logs what the ranks don't share, and values that no reduction keeps."""
+
+    def log_metrics(self, split: str) -> None:
+        super().log_metrics(split)
+        for name, value in (("nan", math.nan), ("none", -1.0), ("own", -2.0 - self.global_rank)):
+            self.log_metric(f"{split}/{name}", value)
+        if self.global_rank == 0:
+            self.log_metric(f"{split}/of_rank_0", 0.5)
+
+
 def trainer(ranks: int) -> pl.Trainer:
     return pl.Trainer(
         accelerator="cpu", devices=ranks, strategy="ddp" if ranks > 1 else "auto", logger=False,
@@ -113,8 +124,21 @@ def trainer(ranks: int) -> pl.Trainer:
 
 def evaluated(ranks: int, datamodule: CocoDataModule, blind: set[int]) -> dict[str, Any]:
     """The results of an evaluation as this rank has them."""
-    module, ours = Detector(blind), trainer(ranks)
-    ours.validate(module, datamodule, verbose=False)
+    return answer(Detector(blind), ranks, datamodule)
+
+
+def answer(module: Detector, ranks: int, datamodule: CocoDataModule) -> dict[str, Any]:
+    ours = trainer(ranks)
+    reduce, reductions = ours.strategy.reduce, list[object]()
+
+    def counted(tensor: Any, *args: Any, **kwargs: Any) -> Any:
+        reductions.append(tensor)
+        return reduce(tensor, *args, **kwargs)
+
+    ours.strategy.reduce = counted
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        ours.validate(module, datamodule, verbose=False)
     last = module.last
     found = last.predictions
     return {
@@ -123,10 +147,20 @@ def evaluated(ranks: int, datamodule: CocoDataModule, blind: set[int]) -> dict[s
         "losses": last.mean_losses,
         "logged": {name: value.item() for name, value in ours.callback_metrics.items()},
         "seen": module.seen,
+        "reductions": len(reductions),
+        "warned": [str(warning.message) for warning in warned if "sync_dist" in str(warning.message)],
         "skipped": module.skipped.images["val"],
         "scored": None if last.truth is None else last.truth.image_ids.tolist(),
         "predictions": found and [found.image_index.tolist(), found.boxes.tolist(), found.scores.tolist()],
     }
+
+
+def predicted(ranks: int, datamodule: CocoDataModule) -> dict[str, Any]:
+    """What a rank predicts, and which images it knows to be unreadable."""
+    module = Detector(set())
+    batches: Any = trainer(ranks).predict(module, datamodule)
+    ids = [found.image_id for batch in batches for found in batch]
+    return {"found": ids, "skipped": list(module.skipped.images["predict"])}
 
 
 def classified(ranks: int, root: Path) -> dict[str, Any]:
@@ -178,6 +212,12 @@ def all_cases(folder: Path, ranks: int) -> dict[str, Any]:
 
     for number in SIZES:
         answers[f"two stages {number}"] = proposed(ranks, folder / f"plain_{number}")
+    datamodule = coco(folder / "plain_3", resize=64, eval_batch_size=BATCH, cache_dir=str(folder / "cache"))
+    told = answer(Lopsided(set()), ranks, datamodule)
+    answers["lopsided"] = told | {"logged": {name: repr(value) for name, value in told["logged"].items()}}
+    data = folder / "images_cannot_be_read_7"
+    datamodule = coco(data, resize=64, eval_batch_size=BATCH, on_error="skip", cache_dir=str(folder / "cache"))
+    answers["predicted"] = predicted(ranks, datamodule)
     answers["classifier"] = classified(ranks, folder / "classes")
 
     def fail(*_: object) -> None:
@@ -203,7 +243,7 @@ def main(folder: Path) -> None:
         if child := os.fork():
             children.append(child)
             continue
-        signal.alarm(120)  # ends a rank that waits forever
+        signal.alarm(400)  # ends a rank that waits forever
         if ranks > 1:
             os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank), NODE_RANK="0")
         (folder / f"{ranks}_{rank}.json").write_text(json.dumps(all_cases(folder, ranks)))

@@ -35,6 +35,23 @@ def test_two_ranks_score_as_one_to_the_last_digit(answers, case):
     assert {f"val/{name}" for name in (*one["scalars"], *one["losses"])} <= one["logged"].keys()
 
 
+def test_what_is_equal_on_all_ranks_is_not_reduced_between_them_again(answers):
+    """Each reduction is a round over all ranks, for every class at every validation; one is Lightning's own, which
+    compares the lengths of loaders."""
+    for name in ("2_0", "2_1"):
+        of_rank = [answers[name][f"{kind} {number}"] for kind, number in CASES]
+        assert [one["reductions"] for one in of_rank] == [1] * len(CASES)
+        assert [one["warned"] for one in of_rank] == [[]] * len(CASES)
+
+
+def test_a_rank_logs_what_others_do_not_and_each_value_as_it_is(answers):
+    alone, rank_0, rank_1 = (answers[name]["lopsided"]["logged"] for name in ("1_0", "2_0", "2_1"))
+    assert rank_0 == alone
+    assert rank_0.keys() - rank_1.keys() == {"val/of_rank_0"}
+    assert [rank_0[f"val/{name}"] for name in ("nan", "none", "own")] == ["nan", "-1.0", "-2.0"]
+    assert [rank_1[f"val/{name}"] for name in ("nan", "none", "own")] == ["nan", "-1.0", "-3.0"]
+
+
 def test_two_ranks_score_a_classifier_as_one_to_the_last_digit(answers):
     one, two, other = (answers[name]["classifier"] for name in ("1_0", "2_0", "2_1"))
     assert two == one
@@ -82,10 +99,21 @@ def test_unreadable_images_are_listed_and_not_scored(answers, number):
     assert not set(unread) & set(two["seen"] + other["seen"])
 
 
+def test_unreadable_images_of_a_prediction_are_known_to_rank_0(answers):
+    one, two, other = (answers[name]["predicted"] for name in ("1_0", "2_0", "2_1"))
+    unread = [image_id(row) for row in UNREADABLE[7]]
+    assert one["skipped"] == [str(image_id) for image_id in unread]
+    assert set(two["skipped"]) == set(one["skipped"]) > set(other["skipped"])
+    assert sorted(two["found"] + other["found"]) == sorted(one["found"])
+    assert one["found"] == [image_id(row) for row in range(7) if image_id(row) not in unread]
+
+
 def test_the_compared_numbers_are_not_trivial(answers):
     """The truth has objects, some of them are detected, and every case has a score of its own."""
     scores = {
-        case: answers["1_0"][case]["scalars"]["AP50"] for case in answers["1_0"] if case not in ("error", "classifier")
+        case: answers["1_0"][case]["scalars"]["AP50"]
+        for case in answers["1_0"]
+        if case not in ("error", "classifier", "lopsided", "predicted")
     }
     assert all(0 < scores[f"plain {number}"] < 1 for number in SIZES)
     assert scores["one rank finds nothing 1"] == 0

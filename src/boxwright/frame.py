@@ -107,7 +107,6 @@ def quieten() -> None:
         ".*`srun` command is available.*",  # on every login node; within a job Lightning refuses what does not fit
         ".*smaller than the logging.*",
         ".*in eval mode at the start.*",
-        ".*recommended to use `self.log.*sync_dist.*",  # every rank logs the same number already
     ):
         warnings.filterwarnings("ignore", message)
     warnings.formatwarning = _without_source

@@ -420,13 +420,16 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         """Returns the epoch, and the micro-batches of it that are trained on; None outside of training.
 
         The epoch follows from the batches trained in all: with `max_steps`, Lightning 2.6 counts one epoch
-        too many after resuming a checkpoint of `on_train_epoch_end`.
+        too many after resuming a checkpoint of `on_train_epoch_end`. With `overfit_batches` it is always the first,
+        whose batches are repeated: Lightning can't switch off the order of a loader that is none of its own.
         """
         trainer = self.trainer
         if trainer is None or (trainer.state.fn, trainer.state.status) != ("fit", "running"):
             return None
         progress: Any = trainer.fit_loop.epoch_loop.batch_progress  # pyright: ignore[reportAttributeAccessIssue]
         done = progress.current.processed
+        if trainer.overfit_batches > 0:  # pyright: ignore[reportAttributeAccessIssue]
+            return 0, done
         return (progress.total.processed - done) // int(trainer.num_training_batches), done
 
 

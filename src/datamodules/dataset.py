@@ -106,13 +106,29 @@ def unread(error: ImageError, info: ImageInfo, canvas: tuple[int, int], skip: bo
     return Sample(nothing, np.zeros((0, 4)), np.zeros(0, np.int64), info._replace(error=str(error)), canvas)
 
 
+def sample_of(image: np.ndarray, image_id: int | str, resize: Resize) -> Sample:
+    """Returns the sample of a picture without boxes, RGB uint8 (h, w, 3), resized as in evaluation; its canvas follows
+    from its size alone."""
+    height, width = image.shape[:2]
+    canvas: list[int] = resize.canvases(resize.sizes(np.array([(height, width)])))[0].tolist()
+    sized = resize.apply(image, (canvas[0], canvas[1]))
+    info = ImageInfo(image_id, (height, width), sized.scale)
+    return Sample(sized, np.zeros((0, 4)), np.zeros(0, np.int64), info, (canvas[0], canvas[1]))
+
+
 def collate(samples: list[Sample], shared: SharedBlocks | None = None) -> Batch:
     """Pads images to their common canvas with zeros at the bottom and right, boxes to the largest number.
 
+    ValueError where they have no common canvas: padding to the largest would change what is found on the others.
     Images lie in memory as cv2 writes them, channels last, which is also how convolutions read them fastest; in a
     worker already where the main process can see them, which spares a copy.
     """
     canvas = samples[0].canvas
+    if others := {sample.canvas for sample in samples} - {canvas}:
+        raise ValueError(
+            f"images of canvases (height, width) {canvas} and {min(others)} in one batch: expected one canvas; take "
+            "batch_size=1, batches of equal canvas as the data modules form them, or Resize('square', ..)"
+        )
     unread = [sample.info for sample in samples if sample.info.error is not None]
     samples = [sample for sample in samples if sample.info.error is None]
     count = max(1, len(samples))

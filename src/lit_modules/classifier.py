@@ -25,6 +25,7 @@ class ClassifierModule(TrainingModule):
         lr: float = 0.0125,
     ) -> None:
         super().__init__(Classifier(backbone, num_classes), optimizer, schedule, lr)
+        self.num_classes = num_classes
 
     def losses(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         return classification_loss(outputs, batch.labels[:, 0])
@@ -33,7 +34,7 @@ class ClassifierModule(TrainingModule):
         ranked = top_classes(outputs, TOP).cpu().numpy()
         return [ImageRanking(info.image_id, labels) for info, labels in zip(batch.infos, ranked, strict=True)]
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[ImageProbabilities]:
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> list[ImageProbabilities]:
         """The probabilities of all classes on each image."""
         logits = self.forward_batch(batch).float()
         labels, shares = top_classes(logits, 1).cpu().numpy(), logits.softmax(dim=1).cpu().numpy()

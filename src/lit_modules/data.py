@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from datamodules.batch import Batch, refuse_wrong_labels
 from detectors.arguments import KeepsArguments
 from evaluation.truth import Truth
+from evaluation.wording import counted
 from lit_modules.lightning_internals import adopt_loaders, evaluated_loader, given_data
 
 
@@ -72,6 +73,27 @@ def _refuse(trainer: pl.Trainer) -> NoReturn:
     )
 
 
+def _refuse_rounding(trainer: pl.Trainer) -> None:
+    if str(trainer.precision) in ("bf16-true", "16-true"):
+        raise ValueError(
+            f"precision={str(trainer.precision)!r} would round the boxes themselves; expected '32-true', 'bf16-mixed' "
+            "or '16-mixed'"
+        )
+
+
+def _refuse_several(trainer: pl.Trainer) -> None:
+    loader = evaluated_loader(trainer)
+    if isinstance(loader, list | tuple | dict):
+        raise ValueError(
+            f"{len(cast('list[Any]', loader))} loaders to evaluate on: expected one, whose images make one AP; call "
+            "trainer.validate or trainer.test once for each"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{counted(len(names), 'class', 'classes')} {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
+
+
 def _place(loader: Any, trainer: pl.Trainer) -> None:
     """Tells the data module of a loader, which a data module of the user's may have got from it, what trains on it."""
     if not hasattr(loader, "role") or loader.data.trainer is trainer:
@@ -85,36 +107,77 @@ def _place(loader: Any, trainer: pl.Trainer) -> None:
 
 
 class ChecksData(KeepsArguments, pl.LightningModule):
-    """Refuses, before anything is computed, data that a module of so many classes can't be trained on."""
+    """Refuses, before anything is computed, data that a module of so many classes, or of other ones, is not for."""
+
+    num_classes: int | None = None
+    """As many as the network tells apart; None where a module of the user's doesn't say: its constructor does then."""
+    class_names: tuple[str, ...] = ()
+    """Names of the classes that it was trained on, in the order of their labels; empty where they are not known."""
 
     def setup(self, stage: str) -> None:
+        _refuse_rounding(self.trainer)
         adopt_loaders(self.trainer)
-        data, expected = known_data(self.trainer), self.arguments.get("num_classes")
-        names = data.class_names if data is not None else ()
-        if names and expected not in (None, len(names)):
+        data, expected = known_data(self.trainer), self._num_classes()
+        names = tuple(data.class_names) if data is not None else ()
+        if not names or stage == "predict":  # whatever classes the data have, none of them is looked at
+            return
+        if stage != "fit":
+            self._refuse_other_classes(self.class_names)
+        if expected not in (None, len(names)):
             raise ValueError(
                 f"the {type(self).__name__} has num_classes={expected}, but its data {len(names)} classes: "
                 f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
             )
+        if stage == "fit":
+            self.class_names = names
+
+    def _num_classes(self) -> int | None:
+        return self.arguments.get("num_classes") if self.num_classes is None else self.num_classes
+
+    def take_classes(self, names: Sequence[str]) -> None:
+        """Takes the classes of a checkpoint; ValueError where the Trainer is about to train on or score others."""
+        if self._trainer is not None and self._trainer.state.fn != "predict":
+            self._refuse_other_classes(tuple(names), " of the checkpoint")
+        self.class_names = tuple(names) or self.class_names
+
+    def _refuse_other_classes(self, ours: tuple[str, ...], whose: str = "") -> None:
+        data = known_data(self.trainer)
+        theirs = tuple(data.class_names) if data is not None else ()
+        if not ours or not theirs or ours == theirs:
+            return
+        remedy = "give data that have them"
+        if set(ours) <= set(theirs):
+            remedy = f"give the data module classes={list(ours)}"
+        also = "trainer.predict looks at no classes of the data"
+        if self.trainer.state.fn == "fit":
+            also = f"{type(self).__name__}.load_from_checkpoint(path) starts from its weights, without ckpt_path"
+        raise ValueError(
+            f"the {type(self).__name__}{whose} was trained on the {_listed(ours)}, the data have the "
+            f"{_listed(theirs)}; {remedy}, in this order ({also})"
+        )
 
     def on_train_start(self) -> None:
         _place(self.trainer.train_dataloader, self.trainer)
 
     def on_validation_start(self) -> None:
+        _refuse_several(self.trainer)
         evaluated_data(self.trainer, "val")  # fails now rather than after all images
         _place(evaluated_loader(self.trainer), self.trainer)
 
     def on_test_start(self) -> None:
+        _refuse_several(self.trainer)
         evaluated_data(self.trainer, "test")
         _place(evaluated_loader(self.trainer), self.trainer)
 
     def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Batch:
-        """Checks a batch while it is on the host; ValueError where a label would be out of range in a loss."""
+        """Checks a batch while it is on the host; ValueError where a label would be out of range in a loss, of which a
+        prediction has none."""
         batch = super()._on_before_batch_transfer(batch, dataloader_idx)
         if not isinstance(batch, Batch):
             raise ValueError(
                 f"the loader gave a {type(batch).__name__}: expected a datamodules.batch.Batch, which "
                 "datamodules.dataset.collate makes of Samples"
             )
-        refuse_wrong_labels(batch, self.arguments.get("num_classes"))
+        if self._trainer is None or not self._trainer.predicting:
+            refuse_wrong_labels(batch, self._num_classes())
         return batch

@@ -28,7 +28,7 @@ class DetectionModule(TrainingModule):
         """Returns `ImagePredictions`; a module that returns more passes that part of it on to `score`."""
         return in_original_pixels(batch, self.detect(outputs, batch))
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[ImagePredictions]:
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> list[ImagePredictions]:
         """What is found on each image, in its original pixels."""
         return in_original_pixels(batch, self.detect(self.forward_batch(batch), batch)) if batch.infos else []
 

@@ -95,6 +95,7 @@ class FasterRCNNModule(DetectionModule):
             aligned=aligned,
         )
         super().__init__(network, optimizer, schedule, lr)
+        self.num_classes = num_classes
         check_same_weights(region_loss, decoder)
         self.sample_anchors, self.rpn_loss = anchor_sampler, rpn_loss
         self.train_proposer, self.proposer = train_proposer, proposer

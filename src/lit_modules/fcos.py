@@ -45,6 +45,7 @@ class FCOSModule(DetectionModule):
             centerness_on_box=centerness_on_box,
         )
         super().__init__(network, optimizer, schedule, lr)
+        self.num_classes = num_classes
         self.loss, self.decoder = loss, decoder
 
     def losses(self, outputs: FCOSOutputs, batch: Batch) -> dict[str, Tensor]:

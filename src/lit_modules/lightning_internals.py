@@ -42,8 +42,10 @@ def given_data(trainer: pl.Trainer) -> list[Any]:
 
 
 def adopt_loaders(trainer: pl.Trainer) -> None:
-    """Puts, in place of each loader of this project that was given by itself, the one that is made for the Trainer."""
+    """Puts, in place of each loader of this project that was given by itself, the one that is made for the Trainer; and
+    a loader in place of a list of one, of which Lightning would make lists of one batch."""
     for source in _sources(trainer):
+        source.instance = _single(source.instance)
         make: Any = getattr(source.instance, "under", None)
         if make is not None:
             source.instance = make(trainer)
@@ -62,4 +64,8 @@ def _sources(trainer: pl.Trainer) -> list[Any]:
 def evaluated_loader(trainer: pl.Trainer) -> Any:
     """The loader that the Trainer validates or tests on."""
     loaders = trainer._evaluation_loop._combined_loader
-    return None if loaders is None else loaders.iterables
+    return None if loaders is None else _single(loaders.iterables)
+
+
+def _single(given: Any) -> Any:
+    return given[0] if isinstance(given, list | tuple) and len(given) == 1 else given

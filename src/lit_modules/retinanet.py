@@ -57,6 +57,7 @@ class RetinaNetModule(DetectionModule):
             prior=prior,
         )
         super().__init__(network, optimizer, schedule, lr)
+        self.num_classes = num_classes
         check_same_weights(loss, decoder)
         self.loss, self.decoder = loss, decoder
 

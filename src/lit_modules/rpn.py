@@ -52,6 +52,7 @@ class RPNModule(DetectionModule):
             round_anchors=round_anchors,
         )
         super().__init__(RPN(backbone, anchors, pyramid_channels=pyramid_channels), optimizer, schedule, lr)
+        self.num_classes = num_classes
         refuse_region_head(backbone)
         if pyramid_channels is None:  # what lies behind stride 16 is not run
             for layer in backbone.stages()[-1]:

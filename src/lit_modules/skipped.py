@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,12 @@ from lit_modules.data import DataModule
 
 FILE = "skipped.json"
 _SPLITS = ("train", "val", "test")
+_WORDS = {"predict": "the prediction"}
 _LISTED = 20
+
+
+def _counted(split: str, images: Sized) -> str:
+    return f"{counted(len(images), 'image')} of {_WORDS.get(split, split)}"
 
 
 @dataclass
@@ -26,8 +31,8 @@ class Skipped:
     """Images that could not be read, and annotations that break a rule; neither counts for anything."""
 
     images: dict[str, dict[str, str]] = field(default_factory=lambda: {split: {} for split in _SPLITS})
-    """The reason by split and image id. Of "train" all that the run met; of "val" and "test" those of the last
-    evaluation. On ranks other than 0 only what that rank met."""
+    """The reason by split and image id. Of "train" all that the run met; of "val", "test" and "predict" those of the
+    last evaluation or prediction. On ranks other than 0 only what that rank met."""
     annotations: list[str] = field(default_factory=list[str])
     """The first problems of each split, in words."""
     annotation_counts: dict[str, int] = field(default_factory=dict[str, int])
@@ -38,11 +43,7 @@ class Skipped:
         return any(self.images.values()) or bool(self.annotation_counts)
 
     def __str__(self) -> str:
-        parts = [
-            f"{counted(len(images), 'image')} of {split} could not be read"
-            for split, images in self.images.items()
-            if images
-        ]
+        parts = [f"{_counted(split, images)} could not be read" for split, images in self.images.items() if images]
         if self.annotation_counts:
             rules = ", ".join(f"{rule}: {count}" for rule, count in self.annotation_counts.items())
             total = sum(self.annotation_counts.values())
@@ -50,40 +51,42 @@ class Skipped:
         return "; ".join(parts)
 
     def add(self, split: str, infos: Iterable[ImageInfo]) -> None:
-        self.images[split] |= {str(info.image_id): str(info.error) for info in infos}
+        self.images.setdefault(split, {}).update({str(info.image_id): str(info.error) for info in infos})
 
     def add_annotations(self, datamodule: DataModule) -> None:
         """Takes the problems of every split that is set up."""
         self.annotations = getattr(datamodule, "problems", [])  # which a data module of the user's may lack
         self.annotation_counts = getattr(datamodule, "problem_counts", {})
 
-    def news(self) -> list[str]:
-        """Lists images that were not listed before, in a paragraph for each split."""
+    def news(self, rest: str = FILE) -> list[str]:
+        """Lists images that were not listed before, in a paragraph for each split; a long one says that more are in
+        `rest`."""
         lines: list[str] = []
         for split, images in self.images.items():
-            new = [image_id for image_id in images if image_id not in self._listed[split]]
-            self._listed[split].update(new)
+            listed = self._listed.setdefault(split, set())
+            new = [image_id for image_id in images if image_id not in listed]
+            listed.update(new)
             if new:
                 lines_of = [f"\n  {image_id!r}: {images[image_id]}" for image_id in new[:_LISTED]]
-                more = f"\n  ... {len(new) - _LISTED} more in {FILE}" if len(new) > _LISTED else ""
+                more = f"\n  ... {len(new) - _LISTED} more in {rest}" if len(new) > _LISTED else ""
                 lines.append(
-                    f"{counted(len(new), 'image')} of {split} could not be read and count for nothing:"
-                    f"{''.join(lines_of)}{more}"
+                    f"{_counted(split, new)} could not be read and count for nothing:{''.join(lines_of)}{more}"
                 )
         return lines
 
-    def gather(self) -> None:
-        """Collects on rank 0 the images that other ranks could not read in training."""
+    def gather(self, split: str = "train") -> None:
+        """Collects on rank 0 the images that other ranks could not read in training, or in a prediction."""
         if not dist.is_initialized():
             return
         shards: list[Any] = [None] * dist.get_world_size()
-        dist.gather_object(self.images["train"], shards if dist.get_rank() == 0 else None)
+        dist.gather_object(self.images[split], shards if dist.get_rank() == 0 else None)
         for shard in shards:
-            self.images["train"] |= shard or {}
+            self.images[split] |= shard or {}
 
     def content(self) -> dict[str, Any]:
         """Makes the content of the file."""
-        return {**self.images, "annotations": self.annotations, "annotation_counts": self.annotation_counts}
+        images = {split: self.images[split] for split in _SPLITS}
+        return {**images, "annotations": self.annotations, "annotation_counts": self.annotation_counts}
 
     def write(self, folder: Path) -> None:
         """Writes the file, unless nothing was skipped."""

@@ -70,7 +70,7 @@ class _UnknownError(ValueError):
     """A value that plain data can't describe."""
 
 
-def describe(module: KeepsArguments, data: object, precision: str, channels_last: bool) -> dict[str, Any]:
+def describe(module: KeepsArguments, data: object, trainer: pl.Trainer, channels_last: bool) -> dict[str, Any]:
     """Config and versions of a training without a config, as `TrainingModule.run` has them.
 
     `not_stored` has a reason for each part that can't be described, from which no detector can be made again.
@@ -92,7 +92,11 @@ def describe(module: KeepsArguments, data: object, precision: str, channels_last
     except _UnknownError as error:
         reasons["model"] = str(error)
     config: dict[str, Any] = {"name": type(module).__name__, "model": model, "channels_last": channels_last}
-    config["trainer"] = {"precision": _mixed(precision)}
+    config["trainer"] = {
+        "precision": _mixed(str(trainer.precision)),
+        "accumulate_grad_batches": trainer.accumulate_grad_batches,
+        "gradient_clip_val": None if trainer.gradient_clip_val is None else float(trainer.gradient_clip_val),
+    }
     if is_dataclass(data) and all(hasattr(data, name) for name in _SIZING):
         config["data"] = _settings(data)
     else:

@@ -27,13 +27,13 @@ from evaluation.errors import UserError
 from evaluation.metrics import Metrics, has_score
 from evaluation.truth import Predictions, Truth
 from lit_modules.callbacks.averaging import averages
-from lit_modules.data import ChecksData, evaluated_data, known_data
+from lit_modules.data import evaluated_data, known_data
 from lit_modules.evaluated import Evaluated, Evaluation
 from lit_modules.finite import Flags, raise_flags, refuse_infinite_weights
+from lit_modules.own_log import LogsItself
 from lit_modules.schedules import Plateau, beyond_the_end, take_rates
 from lit_modules.seeds import image_seeds, step_seed
 from lit_modules.signals import Signals
-from lit_modules.skipped import Skipped
 from lit_modules.stored import arguments_of, describe
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def _said(group: str) -> Generator[None]:
         raise UserError(f"{group}: {error}") from error
 
 
-class TrainingModule(ChecksData):
+class TrainingModule(LogsItself):
     """Trains and evaluates one network, `self.network`, which has every parameter."""
 
     def __init__(self, network: nn.Module, optimizer: MakeOptimizer, schedule: MakeSchedule, lr: float) -> None:
@@ -71,15 +71,9 @@ class TrainingModule(ChecksData):
         a run they store a description of the objects instead."""
         self.folder = Path()
         """The run's folder, in which a batch without a finite loss is saved."""
-        self.logs_itself = True
-        """Whether the module gives losses and metrics to the Trainer's loggers; False where the callback `Log` does."""
         self.channels_last = False
         self.seed = 0
         """The run's seed, from which every step's and every image's draws follow."""
-        self.last = Evaluated()
-        """The results of the last evaluation; empty before the first."""
-        self.skipped = Skipped()
-        """The images and annotations skipped so far; complete on rank 0 after each evaluation and at the end."""
         self.signals = Signals()
         self.gradient_norm = torch.tensor(math.nan)
         """The norm at the last step, before it was clipped; nan without `trainer.gradient_clip_val`."""
@@ -178,17 +172,8 @@ class TrainingModule(ChecksData):
             self._check_flags()
         shown = {"loss": total.detach()} | {k: v.detach() for k, v in losses.items()}
         if self.logs_itself:
-            self._log_step(shown)
+            self.log_step(shown)
         return {"loss": total, "losses": shown}
-
-    def _log_step(self, losses: dict[str, Tensor]) -> None:
-        """Logs each loss, the mean over ranks, and the rate; nothing is read off the device here."""
-        values = torch.stack(list(losses.values()))
-        if dist.is_initialized():
-            dist.all_reduce(values)
-            values /= dist.get_world_size()
-        self.log_dict({f"train/{name}": value for name, value in zip(losses, values, strict=True)})
-        self.log("lr", torch.tensor(max(float(group["lr"]) for group in self.trainer.optimizers[0].param_groups)))
 
     def configure_gradient_clipping(
         self,
@@ -224,7 +209,7 @@ class TrainingModule(ChecksData):
         self._check_flags()  # never save weights whose step has not been judged
         refuse_infinite_weights(self.network, self.global_step)
         data = known_data(self.trainer)
-        run = self.run or describe(self, data, str(self.trainer.precision), self.channels_last)
+        run = self.run or describe(self, data, self.trainer, self.channels_last)
         checkpoint["boxwright"] = {
             **run,
             "class_names": [] if data is None else list(data.class_names),
@@ -235,11 +220,17 @@ class TrainingModule(ChecksData):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes the scores for the next checkpoint, should no validation come before it; and the weights as they were
-        trained, where a run that averaged them goes on without."""
+        trained, where a run that averaged them goes on without; the averaged ones, where it is evaluated: after its own
+        training, Lightning's callback would put those in their place that it trained."""
         trainer = self._trainer
-        if trainer is not None and trainer.state.fn == "fit" and not averages(trainer):
-            checkpoint["state_dict"] = checkpoint.get("current_model_state", checkpoint["state_dict"])
-        stored = checkpoint["boxwright"]
+        if trainer is not None and "current_model_state" in checkpoint:
+            if trainer.state.fn != "fit":
+                checkpoint["current_model_state"] = checkpoint["state_dict"]
+            elif not averages(trainer):
+                checkpoint["state_dict"] = checkpoint["current_model_state"]
+        if (stored := checkpoint.get("boxwright")) is None:
+            raise ValueError("the checkpoint was not written by a module of this project: it lacks `boxwright`")
+        self.take_classes(stored["class_names"])
         scores = Metrics(dict(stored["metrics"]), {})
         self.last = Evaluated(scores, thresholds=dict(stored.get("thresholds", {})))
 
@@ -256,14 +247,14 @@ class TrainingModule(ChecksData):
 
     # One evaluation
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         outputs = self.forward_batch(batch)
         losses = self.losses(outputs, batch)
         entries = self.evaluate_batch(outputs, batch) if batch.infos else ()
         self._evaluation.add(batch, losses, entries, self._pairs)
         self._pairs = {}
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.validation_step(batch, batch_idx)
 
     def on_validation_epoch_start(self) -> None:
@@ -315,12 +306,3 @@ class TrainingModule(ChecksData):
         metrics, predictions = self.score(truth, whole.entries)
         metrics = replace(metrics, confusions=whole.confusions(self.confusion_matrices(truth.class_names)))
         return Evaluated(metrics, whole.mean_losses(), best_thresholds(metrics.curves), truth, predictions)
-
-    def log_metrics(self, split: str) -> None:
-        """Gives the numbers of an evaluation to the Trainer, on every rank."""
-        for name, value in (self.last.metrics.scalars | self.last.mean_losses).items():
-            self.log_metric(f"{split}/{name}", value)
-
-    def log_metric(self, name: str, value: float) -> None:
-        """Logs what is equal on all ranks: the largest of equals has the same digits, their mean may not."""
-        self.log(name, value, logger=None if self.logs_itself else False, reduce_fx="max", sync_dist=self.logs_itself)

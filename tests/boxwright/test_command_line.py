@@ -119,6 +119,12 @@ def test_a_name_is_text_even_if_it_looks_like_a_number(line: str, read_as: str) 
     assert with_quotes(line) == read_as
 
 
+@pytest.mark.parametrize("line", ["name=", "name=../x", "name=..", "name=${x}", "name=/x", "name='a\"b'"])
+def test_a_name_that_is_no_folder_below_runs_is_refused_before_a_folder_is_made(line: str) -> None:
+    (problem,) = command_line_problems("train", ["data=shapes", line])
+    assert f"(command line, {line}): expected the name of a folder below runs/" in problem
+
+
 def test_a_setting_of_data_that_is_not_chosen_names_the_choices() -> None:
     (problem,) = command_line_problems("evaluate", ["data.resize=3"])
     assert "it belongs to data=coco, data=imagefolder, data=shapes, data=voc" in problem

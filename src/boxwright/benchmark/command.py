@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from boxwright.config.compatible import refuse_uneven_batch
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import followers, is_group, origin
+from boxwright.config.from_checkpoint import as_of_a_run, is_same
 from boxwright.runs.folder import resolved
 
 _LENGTH = (
@@ -63,12 +64,18 @@ def several_devices(cfg: DictConfig, found: int | None = None) -> Iterator[str]:
 def of_checkpoint(cfg: DictConfig, stored: Mapping[str, Any]) -> DictConfig:
     """Applies the command line to the config of a checkpoint's run."""
     command = resolved(cfg)
-    config = cast(DictConfig, OmegaConf.merge(command, OmegaConf.create(dict(stored))))
+    whole = as_of_a_run(stored)
+    config = cast(DictConfig, OmegaConf.merge(command, OmegaConf.create(whole)))
+    if "optimizer" not in stored:  # what the program left out has the default of the function, not of the file
+        config.optimizer = whole.get("optimizer", config.optimizer)
+        config.schedule = whole.get("schedule", config.schedule)
     for override in OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task)):
         _take(config, command, override)
         for key in followers(cfg, override.key_or_group):
             OmegaConf.update(config, key, OmegaConf.select(command, key))
-    config.model.optimizer, config.model.schedule = config.optimizer, config.schedule
+    for part in ("optimizer", "schedule"):
+        if part in config.model:  # else a module of the user's makes its own
+            config.model[part] = config[part]
     config.init_from = None
     return config
 
@@ -82,6 +89,6 @@ def _take(config: DictConfig, command: DictConfig, override: Override) -> None:
     value = OmegaConf.select(command, key)
     if is_group(override.key_or_group):
         before = OmegaConf.select(config, key)
-        if before is not None and value is not None and before.get("_target_") == value.get("_target_"):
+        if before is not None and value is not None and is_same(value.get("_target_"), before.get("_target_")):
             return  # its own
     OmegaConf.update(config, key, value, merge=False, force_add=True)

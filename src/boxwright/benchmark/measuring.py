@@ -76,6 +76,7 @@ def set_up(cfg: DictConfig) -> Bench:
     datamodule.trainer = trainer  # loaders ask it for its device and its micro-batches
     module = _module(config, checkpoint, datamodule)
     module.attach(folder, datamodule.seed)
+    module.logs_itself = False  # nor does it in train.py
     log.info("%s on %s, %s", tables.named(config), device_name(trainer), trainer.precision)
     return Bench(cfg, config, folder, timer, trainer, datamodule, module, [])
 

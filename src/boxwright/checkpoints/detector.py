@@ -23,8 +23,7 @@ from boxwright.checkpoints.reading import load_module, read_checkpoint
 from boxwright.config.check import Precision
 from boxwright.config.files import nearest
 from boxwright.config.trusted import trust
-from datamodules.batch import ImageInfo
-from datamodules.dataset import Sample, collate
+from datamodules.dataset import Sample, collate, sample_of
 from datamodules.decoding import Decoding, of_array, of_pil
 from datamodules.headers import has_several
 from datamodules.images import AS_SHOWN, read_image
@@ -168,12 +167,7 @@ class Detector:
 
     def sample(self, image: np.ndarray[Any, Any], image_id: int) -> Sample:
         """Resizes RGB uint8 (h, w, 3) as in validation, with the canvas that follows from its size alone."""
-        before: tuple[int, int] = image.shape[:2]
-        height, width = self.resize.canvases(self.resize.sizes(np.array([before])))[0].tolist()
-        sized = self.resize.apply(image, (height, width))
-        nothing = np.zeros((0, 4)), np.zeros(0, np.int64)
-        info = ImageInfo(image_id, before, sized.scale)
-        return Sample(sized, *nothing, info, (height, width))
+        return sample_of(image, image_id, self.resize)
 
     def detect(self, samples: Sequence[Sample]) -> list[ImagePredictions]:
         """Runs one forward pass over samples of one canvas; returns all detections that validation would score."""

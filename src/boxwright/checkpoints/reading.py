@@ -267,6 +267,7 @@ def load_module(checkpoint: Mapping[str, Any]) -> TrainingModule:
     module.load_state_dict(checkpoint["state_dict"])
     module.lay_out(checkpoint["boxwright"]["config"]["channels_last"])
     module.run = dict(checkpoint["boxwright"])
+    module.class_names = tuple(checkpoint["boxwright"]["class_names"])
     return module.eval()
 
 

@@ -235,7 +235,8 @@ def given(argv: list[str]) -> dict[str, Override]:
     """Parses the overrides, by key or group; empty where they can't be parsed, which `explain_command_line`
     reports."""
     try:
-        overrides = OverridesParser.create().parse_overrides(get_args_parser().parse_args(argv).overrides)
+        lines = [with_quotes(line) for line in get_args_parser().parse_args(argv).overrides]
+        overrides = OverridesParser.create().parse_overrides(lines)
     except HydraException:
         return {}
     return {override.key_or_group: override for override in overrides}

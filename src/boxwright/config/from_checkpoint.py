@@ -4,9 +4,10 @@ All else that is given on it can then be checked against the keys of the checkpo
 unless a checkpoint has to be read.
 """
 
+import importlib
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -62,9 +63,25 @@ def run(argv: list[str]) -> list[str]:
                 "out, or give init_from in place of checkpoint to put its weights into the model of this command"
             )
     groups = [group for group in _COMPLETED if group not in overrides]
-    stored = _stored(checkpoint)
+    stored = as_of_a_run(_stored(checkpoint))
+    for group in groups:
+        if str(at(stored, f"{group}._target_")).endswith(".not_stored"):
+            raise ConfigError(
+                f"checkpoint={checkpoint} could not store the {group} of the program that wrote it; give {group}= with "
+                f"one of {', '.join(options(group))}"
+            )
     files = _files(checkpoint, stored, groups, "give init_from and its settings")
     return [*argv, *files, *_root(stored, overrides)]
+
+
+def as_of_a_run(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a checkpoint, of a Trainer of the user's own too: there optimizer and schedule are the model's
+    alone, and rate and iterations were not scaled."""
+    if "optimizer" in stored:
+        return dict(stored)
+    model = stored["model"]
+    own = {key: model[key] for key in ("optimizer", "schedule") if key in model}
+    return {**stored, **own, "scale_schedule": False}
 
 
 def _checkpoint(overrides: dict[str, Override]) -> str | None:
@@ -88,7 +105,7 @@ def _files(checkpoint: str, stored: dict[str, Any], groups: Iterable[str], remed
     lines: list[str] = []
     for group in groups:
         target: object = at(stored, f"{group.replace('/', '.')}._target_")
-        names = [name for name in options(group) if loaded(find_file(group, name)).get("_target_") == target]
+        names = [name for name in options(group) if is_same(loaded(find_file(group, name)).get("_target_"), target)]
         if not names:
             raise ConfigError(
                 f"checkpoint={checkpoint}: its {group}, {target}, has no file in conf/{group}; "
@@ -96,6 +113,19 @@ def _files(checkpoint: str, stored: dict[str, Any], groups: Iterable[str], remed
             )
         lines.append(f"{group}={names[0]}")
     return lines
+
+
+def is_same(ours: str | None, stored: object) -> bool:
+    """Whether a `_target_` of conf/, which may be a name in its package, is the one that a checkpoint stores, which may
+    be where it is defined."""
+    if ours is None or ours == stored:
+        return ours == stored
+    module, _, name = ours.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):  # of a choice that is not the checkpoint's
+        return False
+    return stored == f"{found.__module__}.{found.__qualname__}"
 
 
 def _root(stored: dict[str, Any], overrides: dict[str, Override]) -> list[str]:

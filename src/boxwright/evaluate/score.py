@@ -107,9 +107,10 @@ def score_checkpoint(cfg: DictConfig) -> Scored:
     _announce(cfg.checkpoint, checkpoint, trainer, datamodule, taken)
     _announce_data(datamodule, cfg.split)
     module.attach(_folder(), datamodule.seed)
+    module.logs_itself = False
     run = trainer.test if cfg.split == "test" else trainer.validate
     run(module, datamodule, verbose=False)
-    for line in module.skipped.news():
+    for line in module.skipped.news(report.FILE):
         log.warning("%s", line)
     return Scored(cfg, _folder(), datamodule, module.last, checkpoint, module, trainer)
 

@@ -69,6 +69,9 @@ class Averaging(WeightAveraging):
 
 
 def averages(trainer: pl.Trainer) -> bool:
-    """Whether a run keeps an average of its weights."""
+    """Whether a run keeps an average of its weights, by this callback or one of Lightning's."""
     callbacks: list[pl.Callback] = cast(Any, trainer).callbacks
-    return any(isinstance(callback, Averaging) and callback.decay is not None for callback in callbacks)
+    return any(
+        isinstance(callback, WeightAveraging) and not (isinstance(callback, Averaging) and callback.decay is None)
+        for callback in callbacks
+    )
