@@ -12,8 +12,9 @@ from PIL import Image
 
 from datamodules.batch import Batch
 from datamodules.errors import DataError
-from datamodules.imagefolder import CentreCrop, ImageFolderDataModule, RandomView
+from datamodules.imagefolder import ImageFolderDataModule
 from datamodules.transforms import Augmentation
+from datamodules.views import CentreCrop, RandomView
 
 CLASSES = ("ape", "bee", "cat")
 
