@@ -33,11 +33,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "library.md"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-<<<<<<< HEAD
-    """The folder in which the page's script was run."""
-=======
     """The folder in which the page's scripts were run, one after the other; NAME.txt holds what each printed."""
->>>>>>> library-rest
     folder = tmp_path_factory.mktemp("library")
     scripts = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     with pytest.MonkeyPatch.context() as patch:
@@ -114,7 +110,6 @@ def test_predictions_are_those_of_the_detector(script: dict[str, Any], folder: P
     assert torch.as_tensor(found[image_id].scores).tolist() == pytest.approx(alone.scores[0].tolist(), abs=1e-5)
 
 
-<<<<<<< HEAD
 def test_detections_on_pictures_of_ones_own_are_those_of_the_detector(folder: Path) -> None:
     detector = load_detector(checkpoints(folder)[-1], score_threshold=0.02)
     lines = (folder / "pictures.txt").read_text().splitlines()
@@ -129,22 +124,6 @@ def test_detections_on_pictures_of_ones_own_are_those_of_the_detector(folder: Pa
 
 
 def test_loaders_without_a_data_module_train_and_score(script: dict[str, Any]) -> None:
-=======
-def test_pictures_of_ones_own_are_found_on_as_by_the_detector(folder: Path) -> None:
-    detector = load_detector(checkpoints(folder)[-1], score_threshold=0.02)
-    lines = (folder / "pictures.txt").read_text().splitlines()
-    pictures = sorted((folder / "data" / "shapes" / "val").glob("*.jpg"))
-    assert len(lines) == len(pictures) == 6
-    for line, picture in zip(lines, pictures, strict=True):
-        alone = detector(picture)
-        names = [detector.class_names[label] for label in alone.labels[0].tolist()]
-        assert line.startswith(f"{picture.name} {names} [")
-        assert json.loads(line[len(f"{picture.name} {names} ") :]) == pytest.approx(alone.boxes[0].numpy(), abs=0.06)
-    assert any("'" in line for line in lines)  # something is found
-
-
-def test_loaders_alone_train_and_score(script: dict[str, Any]) -> None:
->>>>>>> library-rest
     data = script["make_data"]()
     data.setup("fit")
     trainer = quiet(max_epochs=1, limit_val_batches=1, enable_checkpointing=False)
@@ -183,14 +162,10 @@ def test_what_a_checkpoint_cannot_store_must_be_given(script: dict[str, Any], fo
     )
     trainer = quiet(max_steps=1, limit_val_batches=0, callbacks=[ModelCheckpoint(tmp_path, filename="own")])
     trainer.fit(module, script["make_data"]())
-<<<<<<< HEAD
-    assert load_detector(tmp_path / "own.ckpt").class_names  # prediction needs no optimizer
-=======
     assert load_detector(tmp_path / "own.ckpt").class_names  # prediction needs no optimizer
     with pytest.raises(ConfigError, match=r"could not store the optimizer .*; give optimizer= with one of adamw, sgd"):
         from_checkpoint.run([f"checkpoint={tmp_path / 'own.ckpt'}"])
     assert "schedule=cosine" in from_checkpoint.run([f"checkpoint={tmp_path / 'own.ckpt'}", "optimizer=sgd"])
->>>>>>> library-rest
     again = FCOSModule.load_from_checkpoint(tmp_path / "own.ckpt", schedule=partial(constant))
     with pytest.raises(ValueError, match=r"optimizer.* to load_from_checkpoint"):
         quiet(max_steps=1).fit(again, script["make_data"]())
