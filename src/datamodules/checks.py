@@ -9,8 +9,8 @@ import numpy as np
 from pytorch_lightning.utilities import rank_zero_warn
 
 from datamodules.errors import DataError
+from datamodules.findings import Findings
 from datamodules.images import shown
-from datamodules.records import Findings
 from evaluation.wording import counted
 
 _LISTED = 10  # images that do not exist

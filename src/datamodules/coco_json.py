@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from datamodules.errors import DataError, NoAnnotationsError
+from datamodules.findings import Exif
 from datamodules.ids import KINDS, Id, image_id, integer, is_int64, kind_of, refuse_one_sided
 from datamodules.images import shown
-from datamodules.records import Exif, ImageRecord, Records
+from datamodules.records import ImageRecord, Records
 
 _LISTED = 10  # category ids in a message
 

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from datamodules.errors import DataError
-from datamodules.records import Findings, Records, fingerprint
+from datamodules.findings import Findings
+from datamodules.records import Records, fingerprint
 
 READER_VERSION = 6  # to be raised when a reader changes what it makes of the same files
 _MAGIC = b"boxwright index\n"

@@ -9,10 +9,10 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from datamodules.decoding import Decoding
+from datamodules.findings import Findings
 from datamodules.headers import has_several
 from datamodules.images import decode, deep_range
 from datamodules.index import AnnotationIndex
-from datamodules.records import Findings
 from evaluation.truth import Truth
 
 

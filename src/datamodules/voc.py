@@ -18,9 +18,10 @@ from datamodules import layouts
 from datamodules.base import DetectionDataModule
 from datamodules.endings import PICTURES
 from datamodules.errors import DataError, NoAnnotationsError
+from datamodules.findings import Exif, Findings
 from datamodules.index import AnnotationIndex, cached
 from datamodules.nearest import nearest
-from datamodules.records import Exif, Findings, ImageRecord, Records, fingerprint
+from datamodules.records import ImageRecord, Records, fingerprint
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",

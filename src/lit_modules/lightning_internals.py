@@ -2,7 +2,7 @@
 
 # pyright: reportPrivateUsage=false
 
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 
@@ -68,4 +68,5 @@ def evaluated_loader(trainer: pl.Trainer) -> Any:
 
 
 def _single(given: Any) -> Any:
-    return given[0] if isinstance(given, list | tuple) and len(given) == 1 else given
+    several = cast("list[Any] | tuple[Any, ...]", given) if isinstance(given, list | tuple) else [given]
+    return several[0] if len(several) == 1 else several
