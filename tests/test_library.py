@@ -193,6 +193,16 @@ def test_a_module_of_other_classes_starts_from_its_weights(script: dict[str, Any
 # The scripts on such a checkpoint
 
 
+def test_a_file_name_of_lightning_completes_a_command_line(folder: Path) -> None:
+    """`=` within a value must be quoted for Hydra, which is done where the file exists."""
+    file = checkpoints(folder)[-1]
+    assert file.name == "step=12.ckpt"
+    assert "data=shapes" in from_checkpoint.data_set([f"checkpoint={file}", "data.num_workers=0"])
+    completed = from_checkpoint.run([f"checkpoint={file}", "data.num_workers=0"])
+    assert {"model=fcos", "data=shapes", "optimizer=adamw", "schedule=cosine"} <= set(completed)
+    assert any(line.startswith("model/backbone=resnet") for line in completed)
+
+
 def run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any, *overrides: str) -> str:
     ended = Script(f"{name}.py", tmp_path, monkeypatch, capfd)(*overrides, "output=out")
     assert ended.status == 0, ended.said
@@ -226,6 +236,7 @@ def test_benchmark_measures_it_as_it_was_trained(
     assert config["data"]["batch_size"] == 4
 
 
+@pytest.mark.slow
 def test_benchmark_takes_another_optimizer_than_its(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
@@ -240,6 +251,7 @@ def test_benchmark_takes_another_optimizer_than_its(
     assert config["model"]["schedule"]["warmup_steps"] == 1
 
 
+@pytest.mark.slow
 def test_evaluate_scores_it_as_the_trainer_did(
     script: dict[str, Any], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
@@ -252,6 +264,7 @@ def test_evaluate_scores_it_as_the_trainer_did(
     assert scalars["AP50"] == pytest.approx(val["val/AP50"], abs=1e-7)
 
 
+@pytest.mark.slow
 def test_predict_finds_with_it(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
     file, picture = checkpoints(folder)[-1], folder / "data" / "shapes" / "val" / "000000.jpg"
     run(

@@ -122,7 +122,7 @@ class ChecksData(KeepsArguments, pl.LightningModule):
         if not names or stage == "predict":  # whatever classes the data have, none of them is looked at
             return
         if stage != "fit":
-            self._refuse_other_classes(self.class_names)
+            self._refuse_other_classes(self.class_names, data)
         if expected not in (None, len(names)):
             raise ValueError(
                 f"the {type(self).__name__} has num_classes={expected}, but its data {len(names)} classes: "
@@ -137,11 +137,10 @@ class ChecksData(KeepsArguments, pl.LightningModule):
     def take_classes(self, names: Sequence[str]) -> None:
         """Takes the classes of a checkpoint; ValueError where the Trainer is about to train on or score others."""
         if self._trainer is not None and self._trainer.state.fn != "predict":
-            self._refuse_other_classes(tuple(names), " of the checkpoint")
+            self._refuse_other_classes(tuple(names), known_data(self._trainer), " of the checkpoint")
         self.class_names = tuple(names) or self.class_names
 
-    def _refuse_other_classes(self, ours: tuple[str, ...], whose: str = "") -> None:
-        data = known_data(self.trainer)
+    def _refuse_other_classes(self, ours: tuple[str, ...], data: DataModule | None, whose: str = "") -> None:
         theirs = tuple(data.class_names) if data is not None else ()
         if not ours or not theirs or ours == theirs:
             return
@@ -149,24 +148,27 @@ class ChecksData(KeepsArguments, pl.LightningModule):
         if set(ours) <= set(theirs):
             remedy = f"give the data module classes={list(ours)}"
         also = "trainer.predict looks at no classes of the data"
-        if self.trainer.state.fn == "fit":
+        if whose and self.trainer.state.fn == "fit":
             also = f"{type(self).__name__}.load_from_checkpoint(path) starts from its weights, without ckpt_path"
         raise ValueError(
             f"the {type(self).__name__}{whose} was trained on the {_listed(ours)}, the data have the "
             f"{_listed(theirs)}; {remedy}, in this order ({also})"
         )
 
+    def _check_evaluated(self, split: str) -> None:
+        """Fails now rather than after all images; a training's validation may have other data than the training."""
+        _refuse_several(self.trainer)
+        self._refuse_other_classes(self.class_names, evaluated_data(self.trainer, split)[0])
+
     def on_train_start(self) -> None:
         _place(self.trainer.train_dataloader, self.trainer)
 
     def on_validation_start(self) -> None:
-        _refuse_several(self.trainer)
-        evaluated_data(self.trainer, "val")  # fails now rather than after all images
+        self._check_evaluated("val")
         _place(evaluated_loader(self.trainer), self.trainer)
 
     def on_test_start(self) -> None:
-        _refuse_several(self.trainer)
-        evaluated_data(self.trainer, "test")
+        self._check_evaluated("test")
         _place(evaluated_loader(self.trainer), self.trainer)
 
     def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Batch:

@@ -162,6 +162,13 @@ def test_classes_in_another_order_are_other_classes() -> None:
         trainer().validate(ours, data_of("b", "a"))
 
 
+def test_a_validation_has_the_classes_of_its_training(tmp_path: Path) -> None:
+    write_coco(tmp_path, [(64, 64)] * 2, [BOX] * 2)
+    ours, other = (coco(tmp_path, resize=64, classes=names) for names in (["a", "b"], ["b", "a"]))
+    with pytest.raises(ValueError, match=r"2 classes a, b, the data have the 2 classes b, a; .*classes=\['a', 'b'\]"):
+        trainer().fit(Detector(set()), ours.train_dataloader(), other.val_dataloader())
+
+
 def test_a_run_is_resumed_on_its_classes_and_a_new_one_takes_others(tmp_path: Path) -> None:
     save = ModelCheckpoint(tmp_path, filename="one")
     trainer(enable_checkpointing=True, callbacks=[save]).fit(module(), data_of("a"))
