@@ -1,4 +1,4 @@
-"""Evaluations on one rank and on two: python tests/ranks.py FOLDER writes FOLDER/{1,2}_{RANK}.json.
+"""Evaluations and trainings on one rank and on two: python tests/ranks.py FOLDER writes FOLDER/{1,2}_{RANK}.json.
 
 A process imports everything once and forks for each rank, since most of the time would go into imports.
 Each file maps a case to what that rank was told; `test_evaluation_ranks` compares them.
@@ -19,6 +19,7 @@ import pytorch_lightning as pl
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "datamodules"))
+import trained
 from tiny_data import coco, write_coco, write_image  # pyright: ignore[reportMissingImports]
 
 from datamodules.batch import Batch
@@ -179,6 +180,8 @@ def all_cases(folder: Path, ranks: int) -> dict[str, Any]:
     for number in SIZES:
         answers[f"two stages {number}"] = proposed(ranks, folder / f"plain_{number}")
     answers["classifier"] = classified(ranks, folder / "classes")
+    for kind in trained.KINDS:
+        answers[f"trained {kind}"] = trained.trained(kind, ranks, folder / "objects")
 
     def fail(*_: object) -> None:
         raise ValueError("no score today")
@@ -195,6 +198,7 @@ def main(folder: Path) -> None:
     for kind, number in CASES:
         write(folder / f"{kind} {number}".replace(" ", "_"), kind, number)
     write_classes(folder / "classes")
+    trained.write_objects(folder / "objects")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -203,7 +207,7 @@ def main(folder: Path) -> None:
         if child := os.fork():
             children.append(child)
             continue
-        signal.alarm(120)  # ends a rank that waits for ever
+        signal.alarm(400)  # ends a rank that waits for ever
         if ranks > 1:
             os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank), NODE_RANK="0")
         (folder / f"{ranks}_{rank}.json").write_text(json.dumps(all_cases(folder, ranks)))
