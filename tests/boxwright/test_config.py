@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
-from boxwright.config import command_line, files
+from boxwright.config import files
 from boxwright.config.check import check
 from boxwright.config.command_line import command_line_problems, with_quotes
 from boxwright.config.errors import ConfigError
@@ -225,8 +225,7 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of conf/ to write into."""
     copied = tmp_path / "conf"
     shutil.copytree(files.CONF, copied)
-    for module in (files, command_line):
-        monkeypatch.setattr(module, "CONF", copied)
+    monkeypatch.setattr(files, "CONF", copied)
     return copied
 
 
@@ -460,8 +459,7 @@ def test_a_line_that_hydra_cannot_read_is_named_with_the_quotes_it_needs(line: s
 def test_mistakes_in_a_recipe_are_told_with_its_file(text, said, tmp_path, monkeypatch):
     conf = shutil.copytree(files.CONF, tmp_path / "conf")
     (conf / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}")
-    for module in (files, command_line):
-        monkeypatch.setattr(module, "CONF", conf)
+    monkeypatch.setattr(files, "CONF", conf)
     problems = command_line_problems("train", ["experiment=mine"])
     assert len(problems) == (said is not None)
     if said is not None:
