@@ -1,4 +1,4 @@
-"""Evaluations on one rank and on two: python tests/ranks.py FOLDER writes FOLDER/{1,2}_{RANK}.json.
+"""Evaluations and trainings on one rank and on two: python tests/ranks.py FOLDER writes FOLDER/{1,2}_{RANK}.json.
 
 A process imports everything once and forks for each rank, since most of the time would go into imports.
 Each file maps a case to the results of that rank; `test_evaluation_ranks` compares them.
@@ -19,6 +19,7 @@ import pytorch_lightning as pl
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "datamodules"))
+import trained
 from tiny_data import coco, write_coco, write_image  # pyright: ignore[reportMissingImports]
 
 from datamodules.batch import Batch
@@ -219,6 +220,8 @@ def all_cases(folder: Path, ranks: int) -> dict[str, Any]:
     datamodule = coco(data, resize=64, eval_batch_size=BATCH, on_error="skip", cache_dir=str(folder / "cache"))
     answers["predicted"] = predicted(ranks, datamodule)
     answers["classifier"] = classified(ranks, folder / "classes")
+    for kind in trained.KINDS:
+        answers[f"trained {kind}"] = trained.trained(kind, ranks, folder / "objects")
 
     def fail(*_: object) -> None:
         raise ValueError("no score today")
@@ -235,6 +238,7 @@ def main(folder: Path) -> None:
     for kind, number in CASES:
         write(folder / f"{kind} {number}".replace(" ", "_"), kind, number)
     write_classes(folder / "classes")
+    trained.write_objects(folder / "objects")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

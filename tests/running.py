@@ -49,6 +49,25 @@ def with_faster_rcnn(overrides: list[str]) -> list[str]:
     return [override for override in overrides if override != "model.num_convs=1"] + FASTER_RCNN
 
 
+OTHERS = {
+    "retinanet": ["model=retinanet"],
+    "rpn": [
+        "model=rpn", "model.anchor_sampler.num_samples=64", "model.decoder.candidates_per_level=50", "data=coco",
+        "data.classes=[disc]", "data.train_split=train", "data.val_split=val",
+    ],
+}  # fmt: skip
+_SHAPES_ONLY = ("data=shapes", "data.train_images=", "data.val_images=", "data.image_size=")
+
+
+def with_model(model: str, overrides: list[str]) -> list[str]:
+    """The same of another model than FCOS, small too; of a proposal network on one class of shapes drawn before."""
+    if model not in OTHERS:
+        return with_faster_rcnn(overrides) if model == "faster_rcnn" else overrides
+    unused = ("model.num_convs=", *_SHAPES_ONLY) if model == "rpn" else ()
+    kept = [override for override in overrides if not override.startswith(unused)]
+    return [*kept, *OTHERS[model], "model.anchor_sizes=[8.0,16.0,32.0,64.0,128.0]"]
+
+
 MOMENTS: dict[str, dict[str, Any]] = {
     "before the first checkpoint": {"at": "batch_end", "batch": 1},
     "between accumulated micro-batches": {"at": "batch_end", "batch": 7},

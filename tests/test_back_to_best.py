@@ -69,6 +69,20 @@ def test_weights_and_average_are_those_of_the_best_checkpoint(averaged, train, s
                 torch.testing.assert_close(end[part][name], expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
+def test_where_averaging_was_switched_off_the_weights_become_the_average_that_was_scored(train, shapes, tmp_path):
+    overrides = [*TINY, *BACK, *WORST, shapes, "callbacks.back_to_best.factor=1.0e-12", "callbacks.averaging.decay=0.9"]
+    train(overrides, tmp_path, kill={"at": "batch_end", "batch": 7})
+    train(["resume=last", "name=t", "callbacks.averaging.decay=null"], tmp_path)
+    best, end = (saved(only_run(tmp_path), step) for step in (4, 10))
+    assert "current_model_state" not in end
+    weights, average = best["current_model_state"], best["state_dict"]
+    moved = [name for name in average if not torch.equal(average[name], weights[name])]
+    assert len(moved) > 50
+    for name in moved:
+        torch.testing.assert_close(end["state_dict"][name], average[name], rtol=1e-5, atol=1e-7)
+
+
 MOMENTS = {
     "in the validation before it": {"at": "validation_start", "batch": 2},
     "before it is saved": {"at": "batch_end", "batch": 17},

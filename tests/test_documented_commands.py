@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hydra import compose
 
-from boxwright.config import command_line
+from boxwright.config import command_line, files
 from boxwright.config.command_line import command_line_problems
 from boxwright.config.files import CONF, keys, loaded
 from boxwright.config.resolvers import register_resolvers
@@ -29,7 +29,7 @@ def _composed_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     cached = functools.cache(lambda name, overrides: compose(name, list(overrides)))
     monkeypatch.setattr(command_line, "compose", lambda name, overrides, **_: cached(name, tuple(overrides)))
     yield
-    command_line.use_folder(None)
+    files.use_folders("train", [])
 
 
 def documented() -> dict[str, tuple[str, list[str]]]:
@@ -55,7 +55,7 @@ def test_there_are_documented_commands() -> None:
 def test_a_documented_command_names_settings_that_exist(command: str) -> None:
     script, words = COMMANDS[command]
     if any(word.startswith("--config-dir") for word in words):
-        pytest.skip("needs a folder of the user; test_your_own_code.py and test_adding_a_detector.py test it")
+        pytest.skip("needs a folder of the user; test_your_own_*.py and test_adding_a_detector.py test it")
     if script == "evaluate" and not any(word.startswith("data=") for word in words):
         words = [*words, "data=coco"]  # a checkpoint would give the data set
     words = [word for word in words if not word.startswith("resume=")]  # no such run is there

@@ -1,4 +1,7 @@
-"""Evaluation gives the same digits on two ranks as on one, whatever images each rank has."""
+"""Evaluation gives the same digits on two ranks as on one, whatever images each rank has; training takes the same steps.
+
+`test_exactness` has whole runs of `train.py`.
+"""
 
 import json
 import os
@@ -9,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ranks import CASES, SIZES, UNREADABLE, image_id, of_rank_one
+from trained import CUT, KINDS, STEPS
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +117,7 @@ def test_the_compared_numbers_are_not_trivial(answers):
     scores = {
         case: answers["1_0"][case]["scalars"]["AP50"]
         for case in answers["1_0"]
-        if case not in ("error", "classifier", "lopsided", "predicted")
+        if case not in ("error", "classifier", "lopsided", "predicted") and not case.startswith("trained")
     }
     assert all(0 < scores[f"plain {number}"] < 1 for number in SIZES)
     assert scores["one rank finds nothing 1"] == 0
@@ -135,3 +139,26 @@ def test_the_images_without_objects_or_detections_are_on_one_rank(answers, kind,
 
 def test_an_error_in_scoring_reaches_all_ranks(answers):
     assert {name: answers[name].get("error") for name in answers} == dict.fromkeys(answers, "no score today")
+
+
+LOSSES = {"retinanet": {"loss", "loss_cls", "loss_box"}, "rpn": {"loss", "loss_rpn_cls", "loss_rpn_loc"}}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_ranks_train_as_one(answers, kind):
+    one, two, other = (answers[name][f"trained {kind}"]["whole"] for name in ("1_0", "2_0", "2_1"))
+    assert two == other
+    assert len(one["losses"]) == len(two["losses"]) == STEPS
+    assert one["losses"][0].keys() == LOSSES[kind]
+    for a, b in zip(one["losses"], two["losses"], strict=True):
+        assert b == pytest.approx(a, rel=1e-5)
+    for name in LOSSES[kind]:  # it does train
+        assert len({losses[name] for losses in one["losses"]}) == STEPS
+
+
+@pytest.mark.parametrize("rank", ["1_0", "2_0", "2_1"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_training_resumed_within_an_epoch_goes_on_bit_for_bit(answers, kind, rank):
+    whole, resumed = (answers[rank][f"trained {kind}"][run] for run in ("whole", "resumed"))
+    assert resumed["losses"] == whole["losses"][CUT:]
+    assert resumed["weights"] == whole["weights"]

@@ -20,14 +20,24 @@ from running import (
     only_run,
     state,
     with_faster_rcnn,
+    with_model,
 )
 from tiers import slow_but
+
+from datamodules.shapes import ShapesDataModule
 
 ALL_REGIONS = [
     "model.train_proposer.candidates_per_level=1000", "model.train_proposer.max_proposals=2000",
     "model.proposer.nms_threshold=1.0", "model.region_sampler.num_samples=2000",
     "model.region_sampler.positive_fraction=1.0",
 ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shapes(shapes: str) -> str:
+    """The shapes of `TINY`, drawn already: to a run on one class of them they are another data set."""
+    ShapesDataModule(root=shapes.partition("=")[2], train_images=24, val_images=6, image_size=64).prepare_data()
+    return shapes
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +88,12 @@ SYNCHRONISED = ["model/backbone=resnet18", "model.backbone.norm=sync_bn", "model
                 "data.resize=128", "data.batch_size=8"]  # fmt: skip
 
 
-RANKS = {"fcos": ("frozen", "fcos"), "sync_bn": ("synchronised", "fcos"), "faster_rcnn": ("frozen", "faster_rcnn")}
+RANKS = {
+    "fcos": ("frozen", "fcos"), "sync_bn": ("synchronised", "fcos"), "faster_rcnn": ("frozen", "faster_rcnn"),
+    "retinanet": ("frozen", "retinanet"), "rpn": ("frozen", "rpn"),
+}  # fmt: skip
+LOSSES = {"fcos": 4, "retinanet": 3, "rpn": 3, "faster_rcnn": 5}
+"""How many a step logs, with their sum."""
 
 
 @pytest.mark.parametrize(("norm", "model"), slow_but("fcos", of=RANKS))
@@ -91,7 +106,7 @@ def test_two_ranks_train_as_one(norm, model, train, shapes, shared_data, tmp_pat
     """
     weights = f"model.backbone.weights={shared_data / 'weights/mobilenet_v2_imagenet.pth'}"
     setting = [*FROZEN, weights, shapes] if norm == "frozen" else [*SYNCHRONISED, f"data.root={tmp_path / 'shapes'}"]
-    tiny = TINY if model == "fcos" else [*with_faster_rcnn(TINY), *ALL_REGIONS]
+    tiny = [*with_model(model, TINY), *(ALL_REGIONS if model == "faster_rcnn" else [])]
     overrides = [*tiny, "trainer.max_steps=20", "trainer.val_check_interval=20", *setting]
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
@@ -102,7 +117,7 @@ def test_two_ranks_train_as_one(norm, model, train, shapes, shared_data, tmp_pat
     assert len(ours) == 20
     for a, b in zip(ours, theirs, strict=True):
         names = [name for name in a if name.startswith("train/loss")]
-        assert len(names) == {"fcos": 4, "faster_rcnn": 5}[model]
+        assert len(names) == LOSSES[model]
         for name in names:
             assert float(b[name]) == pytest.approx(float(a[name]), rel=1e-5)
 
@@ -118,10 +133,9 @@ def whole_and_resumed(train: Runner, overrides: list[str], folder: Path) -> tupl
     return only_run(whole), only_run(cut)
 
 
-@pytest.mark.parametrize("model", slow_but("fcos", of=["fcos", "faster_rcnn"]))
+@pytest.mark.parametrize("model", slow_but("fcos", of=LOSSES.keys()))
 def test_two_killed_ranks_resume_bit_for_bit(model, train, shapes, tmp_path):
-    full = FULL if model == "fcos" else with_faster_rcnn(FULL)
-    overrides = [*full, shapes, "trainer.devices=2", "data.batch_size=8", "trainer.max_steps=6"]
+    overrides = [*with_model(model, FULL), shapes, "trainer.devices=2", "data.batch_size=8", "trainer.max_steps=6"]
     whole, cut = whole_and_resumed(train, overrides, tmp_path)
     assert curves(cut) == curves(whole)
     assert_equal_bits(state(cut), state(whole))
@@ -130,6 +144,15 @@ def test_two_killed_ranks_resume_bit_for_bit(model, train, shapes, tmp_path):
 def test_a_killed_run_that_samples_proposals_resumes_bit_for_bit(train, shapes, tmp_path):
     whole, cut = whole_and_resumed(train, with_faster_rcnn([*FULL, shapes]), tmp_path)
     assert any(float(row["train/loss_roi_loc"]) > 0 for row in curves(whole) if "train/loss_roi_loc" in row)
+    assert curves(cut) == curves(whole)
+    assert_equal_bits(state(cut), state(whole))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["retinanet", "rpn"])
+def test_a_killed_run_of_another_model_resumes_bit_for_bit(model, train, shapes, tmp_path):
+    whole, cut = whole_and_resumed(train, [*with_model(model, FULL), shapes], tmp_path)
+    assert sum("train/loss" in row for row in curves(whole)) == 10
     assert curves(cut) == curves(whole)
     assert_equal_bits(state(cut), state(whole))
 

@@ -49,7 +49,8 @@ def test_it_trains_is_killed_resumed_scored_and_used(own: Path, train, monkeypat
     refused = train([checkpoint, "accelerator=cpu"], **where, script="evaluate.py", expect=2)
     assert "my_parts is not part of this project" in refused
     assert "give trusted_packages=[my_parts], or set BOXWRIGHT_TRUSTED_PACKAGES=my_parts" in refused
-    scored = train([checkpoint, "accelerator=cpu", TRUSTED, "split=val"], **where, script="evaluate.py")
+    theirs = ["--config-dir", "mine", "data.eval_batch_size=2"]  # of a data set that has its file there
+    scored = train([checkpoint, *theirs, "accelerator=cpu", TRUSTED, "split=val"], **where, script="evaluate.py")
     assert "val: AP" in scored
     drawn = train([checkpoint, "accelerator=cpu", TRUSTED, "source=shapes/val"], **where, script="predict.py")
     assert "saved in" in drawn

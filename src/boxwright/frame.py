@@ -14,11 +14,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
-from boxwright.config.command_line import explain_command_line, only_prints
+from boxwright.config.command_line import end_if, explain_command_line, only_prints
 from boxwright.config.errors import clear_errors
 from boxwright.config.files import CONF
 from boxwright.config.from_checkpoint import Completion, complete
+from boxwright.config.places import in_order, use_places
 from boxwright.config.resolvers import register_resolvers
+from boxwright.runs.claim import Claim, InUseError
 from boxwright.runs.folder import remove_empty
 from boxwright.runs.log import end_with_reader, is_rank_zero
 
@@ -39,15 +41,17 @@ def command(name: str, completion: Completion | None = None, jobs: Wrap | None =
     """
 
     def decorate(main: Main) -> Start:
-        guarded = clear_errors(main if jobs is not None else none_if_refused(main))
+        guarded = clear_errors(main if jobs is not None else in_own_folder(main))
         task = guarded if jobs is None else jobs(guarded)
 
         @functools.wraps(main)
         def start() -> None:
             register_resolvers()
+            sys.argv[1:] = in_order(sys.argv[1:])
             if only_prints(sys.argv[1:]):
                 end_with_reader()
             if completion is not None:
+                end_if(use_places(name, sys.argv[1:]))  # a checkpoint's choices may be files of the user's
                 complete(completion)
             explain_command_line(name)
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
@@ -57,22 +61,32 @@ def command(name: str, completion: Completion | None = None, jobs: Wrap | None =
     return decorate
 
 
-def none_if_refused(main: Callable[P, R]) -> Callable[P, R]:
-    """Removes the folder that Hydra made where config or data are refused before anything was written to it.
+def in_own_folder(main: Callable[P, R]) -> Callable[P, R]:
+    """Keeps other processes from the output folder while a script runs, and removes the one that Hydra made where
+    config or data are refused before anything was written to it.
 
     The log must be opened with the first line (`delay: true`), so that there is none until then.
     """
 
     @functools.wraps(main)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            claim = Claim(folder) if is_rank_zero() else None
+        except InUseError as error:
+            raise InUseError(f"{error}, or give another output=FOLDER") from None
         try:
             return main(*args, **kwargs)
         except (ValueError, InstantiationException):
-            folder = Path(HydraConfig.get().runtime.output_dir)
+            if claim is not None:
+                claim.release()
             with suppress(OSError):  # something lies in it
                 folder.rmdir()
                 remove_empty(folder.parent)
             raise
+        finally:
+            if claim is not None:
+                claim.release()
 
     return guarded
 

@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
-from boxwright.config import command_line, files
+from boxwright.config import files
 from boxwright.config.check import check
 from boxwright.config.errors import ConfigError
 from boxwright.config.resolvers import register_resolvers
@@ -213,8 +213,7 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of conf/ to write into."""
     copied = tmp_path / "conf"
     shutil.copytree(files.CONF, copied)
-    for module in (files, command_line):
-        monkeypatch.setattr(module, "CONF", copied)
+    monkeypatch.setattr(files, "CONF", copied)
     return copied
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from scripts import Script
 
+from boxwright.config.resolvers import register_resolvers
 from boxwright.runs import claim, names
 from boxwright.runs.claim import FILE, Claim, InUseError, OwnFolder, make_own
 from boxwright.runs.folder import Run, is_untouched
@@ -222,3 +224,26 @@ def test_other_ranks_neither_make_nor_claim(tmp_path, monkeypatch):
     config = OmegaConf.create({"hydra": {"run": {"dir": names.run_folder("t", None, "now")}}})
     OwnFolder().on_run_start(config)
     assert not Path("runs").exists()
+
+
+SCRIPTS = {
+    "evaluate.py": ["predictions=absent.json", "data=coco", "data.root=."],
+    "predict.py": ["checkpoint=absent.ckpt", "source=absent.jpg"],
+    "inspect_data.py": ["data=coco", "data.root=absent"],
+    "benchmark.py": ["data=coco", "data.root=absent"],
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_two_processes_of_a_script_do_not_share_their_output(name, tmp_path, monkeypatch, capfd):
+    script, words = Script(name, tmp_path, monkeypatch, capfd), [*SCRIPTS[name], "output=out/mine"]
+    register_resolvers()
+    (tmp_path / "out/mine").mkdir(parents=True)
+    with elsewhere(lambda: Claim(tmp_path / "out/mine")) as process:
+        refused = script(*words)
+        assert [file.name for file in (tmp_path / "out/mine").iterdir()] == [FILE]
+    assert refused.status == 2
+    assert f"out/mine is in use by process {process} on {socket.gethostname()}, since 20" in refused.said
+    assert refused.said.endswith(", or give another output=FOLDER\n")
+    assert "in use" not in script(*words).said  # but refused for what it was given
+    assert not (tmp_path / "out/mine").exists()

@@ -12,7 +12,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
-from boxwright.config import command_line, files
+from boxwright.config import files
 from boxwright.config.command_line import command_line_problems, with_quotes
 from boxwright.config.resolvers import register_resolvers
 
@@ -196,8 +196,7 @@ def test_a_line_that_hydra_cannot_read_is_named_with_the_quotes_it_needs(line: s
 def test_mistakes_in_a_recipe_are_reported_with_its_file(text, said, tmp_path, monkeypatch):
     conf = shutil.copytree(files.CONF, tmp_path / "conf")
     (conf / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}")
-    for module in (files, command_line):
-        monkeypatch.setattr(module, "CONF", conf)
+    monkeypatch.setattr(files, "CONF", conf)
     problems = command_line_problems("train", ["experiment=mine"])
     assert len(problems) == (said is not None)
     if said is not None:

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from boxwright.config.compatible import class_problems, match_problems, monitor_problems
 from boxwright.config.errors import ConfigError, listed
 from boxwright.config.files import (
+    misplaced,
     nearest,
     origin,
     plain,
@@ -107,7 +108,7 @@ class _Check:
         for name, value in node.items():
             path = f"{key}.{name}" if key else name
             if name not in default:
-                yield unknown(path, origin(path), self.known)
+                yield misplaced(path) or unknown(path, origin(path), self.known)
             elif kinds is not None and not name.startswith("_") and name not in kinds:
                 yield f"{self._described(path)}: {target} has no such parameter{nearest(name, kinds)}"
             elif path in FREE:

@@ -2,9 +2,8 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -12,27 +11,30 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
-from yaml import YAMLError
+from omegaconf.errors import OmegaConfBaseException
 
 from boxwright.config.check import FREE
+from boxwright.config.defaults import Entry, entries
 from boxwright.config.errors import ConfigError, listed
 from boxwright.config.files import (
-    CONF,
+    at,
     contains,
     find_file,
+    find_setter,
+    folders,
     groups,
+    has_group,
     is_group,
-    loaded,
+    is_shipped,
     name_file,
     nearest,
     options,
     plain,
     unknown,
-    use_folder,
 )
-from boxwright.config.hydra_internals import get_args_parser
 from boxwright.config.limits import LIMITS
+from boxwright.config.places import is_changed, parsed, use_places
+from boxwright.config.recipes import Chosen, hidden, lacking
 
 _CHECKPOINTS = "callbacks.checkpoints"
 _SHELLS = ("bash", "fish", "zsh")
@@ -42,8 +44,14 @@ _SHELLS = ("bash", "fish", "zsh")
 
 def explain_command_line(config_name: str) -> None:
     """Ends with status 2 where the command line names a key or a choice that does not exist."""
-    sys.argv[1:] = [line if line.startswith("-") else with_quotes(line) for line in sys.argv[1:]]
-    if problems := command_line_problems(config_name, sys.argv[1:]):
+    lines: list[str] = parsed(sys.argv[1:]).overrides  # the last on it, see `in_order`
+    sys.argv[1:] = [*sys.argv[1 : len(sys.argv) - len(lines)], *map(with_quotes, lines)]
+    end_if(command_line_problems(config_name, sys.argv[1:]))
+
+
+def end_if(problems: list[str]) -> None:
+    """Ends with status 2 where there are problems."""
+    if problems:
         print(listed(problems), file=sys.stderr)
         sys.exit(2)
 
@@ -54,40 +62,55 @@ def command_line_problems(config_name: str, argv: list[str]) -> list[str]:
     Hydra finds them too, but suggests no nearest spelling, and advises to force the key in with `+`; for a line that it
     can't parse it names neither the line nor the remedy. All other mistakes are left to Hydra.
     """
-    arguments = get_args_parser().parse_args(argv)
+    arguments = parsed(argv)
     if arguments.shell_completion:
         return list(_completion_problems(arguments.overrides))
-    if arguments.config_path or arguments.config_name or arguments.help or arguments.hydra_help:
+    if arguments.help or arguments.hydra_help:
         return []
-    if arguments.config_dir is not None and not Path(arguments.config_dir).is_dir():
-        return [f"--config-dir={arguments.config_dir}: {Path(arguments.config_dir).absolute()} is not a folder"]
-    use_folder(arguments.config_dir)
-    place = [] if arguments.config_dir is None else [f"hydra.searchpath=[{_searched(arguments.config_dir)}]"]
+    if problems := use_places(config_name, argv):
+        return problems
     try:
         overrides = OverridesParser.create().parse_overrides(arguments.overrides)
     except HydraException:
         return [problem for line in arguments.overrides for problem in _unreadable(line)]
+    searched = [str(o.input_line) for o in overrides if o.key_or_group == "hydra.searchpath"]
     overrides = [override for override in overrides if not override.is_hydra_override()]
     if kept := [problem for o in overrides for problem in (*_deletion_problems(o), *_name_problems(o))]:
         return kept
+    primary, chosen = arguments.config_name or config_name, Chosen()
+    problems = [] if is_shipped(find_file("", primary)) else list(chosen.problems(primary.removesuffix(".yaml"), ""))
     choices = [o for o in overrides if is_group(o.key_or_group) and not o.is_delete()]
-    problems = [problem for override in choices for problem in _choice_problems(override)]
-    if problems or len(choices) == len(overrides):
+    problems += [problem for override in choices for problem in _choice_problems(override, chosen)]
+    if problems or (len(choices) == len(overrides) and not is_changed()):
         return problems
-    given = [(o.key_or_group, o.input_line) for o in overrides if o not in choices]
+    return _composed_problems(config_name, primary, searched, overrides, chosen)
+
+
+def _composed_problems(
+    script: str, primary: str, searched: list[str], overrides: list[Override], chosen: Chosen
+) -> list[str]:
+    """Lists what is wrong with overrides that are no choices, given the choices among them."""
+    choices = [o for o in overrides if is_group(o.key_or_group) and not o.is_delete()]
+    given = [(o.key_or_group, str(o.input_line)) for o in overrides if o not in choices]
+    lines = [*searched, *_first_of_each(choices)]
     free = tuple(f"{key}." for key in FREE)
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            known = plain(compose(config_name, [*place, *(line for o in choices for line in _one_choice(o))]))
-            for key, line in given:
-                if not contains(known, key) and not key.startswith(free):
-                    problems.append(unknown(key, f"command line, {line}", known))
-            if not problems and "resume" in dict(given):
-                problems += _folder_problems(
-                    compose(config_name, [*place, *arguments.overrides], return_hydra_config=True)
-                )
-    except (HydraException, OmegaConfBaseException):
-        return []
+        with initialize_config_dir(str(folders()[0].absolute()), version_base="1.3"):
+            known = plain(compose(primary, lines))
+            if missing := lacking(script, known):
+                return [f"{name_file(find_file('', primary))}: {missing}"]
+            problems = [
+                unknown(key, f"command line, {line}", known)
+                for key, line in given
+                if not contains(known, key) and not key.startswith(free)
+            ]
+            if is_changed():
+                problems += hidden(entry.path for entry in entries(primary, lines))
+            if not problems and (is_changed() or {"resume", "name"} & dict(given).keys()):
+                whole = compose(primary, [*searched, *_first_of_each(overrides)], return_hydra_config=True)
+                problems += _folder_problems(whole, lambda: entries(primary, lines), dict(given))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        return [said] if (said := chosen.explained(error)) else []
     finally:
         GlobalHydra.instance().clear()
     return problems
@@ -95,7 +118,7 @@ def command_line_problems(config_name: str, argv: list[str]) -> list[str]:
 
 def only_prints(argv: list[str]) -> bool:
     """Whether a command line asks for the config or for help, not for a run."""
-    given = get_args_parser().parse_args(argv)
+    given = parsed(argv)
     return bool(given.help or given.hydra_help or given.cfg or given.info or given.shell_completion)
 
 
@@ -132,11 +155,6 @@ def _name_problems(override: Override) -> Iterator[str]:
         yield f"name={name!r} (command line, {override.input_line}): expected {expected}"
 
 
-def _searched(folder: str) -> str:
-    """Writes a folder as an entry of Hydra's search path, quoted for its parser."""
-    return _quoted(f"file://{Path(folder).absolute()}")
-
-
 def with_quotes(line: str) -> str:
     """An override, quoted for Hydra where it would not be read as it is meant.
 
@@ -169,16 +187,33 @@ def _unreadable(line: str) -> Iterator[str]:
         )
 
 
-def _folder_problems(cfg: DictConfig) -> Iterator[str]:
-    """Yields why the folder of the run to resume can't be found; Hydra would wrap the reason in three tracebacks."""
+def _folder_problems(cfg: DictConfig, files: Callable[[], list[Entry]], given: dict[str, str]) -> Iterator[str]:
+    """Yields why the folder of a run can't be found or named; Hydra would wrap the reason in three tracebacks."""
     try:
         OmegaConf.select(cfg, "hydra.run.dir")
-    except InterpolationResolutionError as error:
+    except OmegaConfBaseException as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, ConfigError):
             cause = cause.__context__
+        config = plain(cfg)
+        groups = [group for group in ("model", "data") if not isinstance(at(config, f"{group}._target_"), str)]
         if cause is not None:
             yield str(cause)
+        elif not groups:
+            yield f"name={config.get('name')} ({_origin('name', files, given)}): {str(error).splitlines()[0]}"
+        for group in groups if cause is None else ():
+            key = f"{group}._target_" if isinstance(config.get(group), dict) else group
+            yield (
+                f"{key}={at(config, key)!r} ({_origin(key, files, given)}): expected a mapping with a _target_, as the "
+                f"files of {group}/ are, of which {group}=NAME chooses one"
+            )
+
+
+def _origin(key: str, files: Callable[[], list[Entry]], given: dict[str, str]) -> str:
+    if key in given:
+        return f"command line, {given[key]}"
+    setter = find_setter(files(), key)
+    return name_file(find_file("", setter.path)) if setter else "nowhere"
 
 
 def _choices(override: Override) -> list[str]:
@@ -191,51 +226,51 @@ def _choices(override: Override) -> list[str]:
     return [str(choice) for choice in (value if isinstance(value, list) else [value])]
 
 
-def _one_choice(override: Override) -> list[str]:
-    """Gives an override as one line; of a sweep over a group the first choice stands for all."""
-    if override.is_sweep_override():
-        return [f"{override.get_key_element()}={choice}" for choice in _choices(override)[:1]]
-    return [str(override.input_line)]
+def _first_of_each(choices: Iterable[Override]) -> Iterator[str]:
+    """Yields each override as one line; of a sweep over a group the first choice stands for all."""
+    for override in choices:
+        if not override.is_sweep_override():
+            yield str(override.input_line)
+        elif swept := _choices(override):
+            yield f"{override.get_key_element()}={swept[0]}"
 
 
-def _choice_problems(override: Override) -> Iterator[str]:
-    group, where = override.key_or_group, f"{override.key_or_group} (command line, {override.input_line})"
-    if group not in (known_groups := groups()):
+def _choice_problems(override: Override, chosen: Chosen) -> Iterator[str]:
+    group, where = override.key_or_group, f"{override.key_or_group} ({_command_line(override)})"
+    if group.startswith("experiment/"):
+        below = group.removeprefix("experiment/")
+        yield f"{where}: recipes have one group: experiment={below}/{override.get_value_element_as_str()}"
+        return
+    if not has_group(group):
+        known_groups = groups()
         yield f"{where}: no such group{nearest(group, known_groups)}; there are {', '.join(known_groups)}"
         return
-    known = options(group)
     for choice in _choices(override):
-        if choice not in known:
-            yield f"{where}: no such choice{nearest(choice, known)}; there are {', '.join(known)}"
-        elif group == "experiment":
-            yield from _recipe_problems(choice)
+        if find_file(group, choice).is_file() and not choice.endswith(".yaml"):
+            yield from chosen.problems(f"{group}/{choice}", group)
+        else:
+            known = options(group)
+            near = nearest(choice, known) or nearest(Path(choice).stem, known) or _misplaced(group, choice)
+            yield f"{where}: no such choice{near}; there are {', '.join(known)}"
 
 
-def _recipe_problems(recipe: str) -> Iterator[str]:
-    """Yields mistakes that Hydra answers with a traceback: invalid YAML, an unknown choice in the `defaults` list."""
-    file = find_file("experiment", recipe)
-    where = name_file(file)
-    try:
-        content = loaded(file)
-    except YAMLError as error:
-        yield f"{where}: not valid YAML: {' '.join(str(error).split())}"
-        return
-    for entry in content.get("defaults") or ():
-        for key, choice in cast(dict[str, Any], entry).items() if isinstance(entry, dict) else ():
-            group = key.removeprefix("override ").strip()
-            if key.startswith("override ") and not group.startswith("/"):
-                yield f"{where}, defaults, {key}: write override /{group}"
-            elif group.lstrip("/") in groups() and isinstance(choice, str):
-                known = options(group.lstrip("/"))
-                if choice not in known:
-                    yield f"{where}, defaults, {key}: {choice}: no such choice{nearest(choice, known)}"
+def _command_line(override: Override) -> str:
+    return f"command line, {override.input_line}"
+
+
+def _misplaced(group: str, choice: str) -> str:
+    """Names a file that lies where its group's folder was given in place of the folder that has the groups."""
+    for folder in folders():
+        if folder.absolute().name == group and (folder / f"{choice}.yaml").is_file():
+            return f"; {choice}.yaml lies in {folder} itself: give --config-dir={folder.parent}"
+    return ""
 
 
 def given(argv: list[str]) -> dict[str, Override]:
     """Parses the overrides, by key or group; empty where they can't be parsed, which `explain_command_line`
     reports."""
     try:
-        lines = [with_quotes(line) for line in get_args_parser().parse_args(argv).overrides]
+        lines = [with_quotes(line) for line in parsed(argv).overrides]
         overrides = OverridesParser.create().parse_overrides(lines)
     except HydraException:
         return {}

@@ -1,57 +1,85 @@
 """Looks things up in conf/: choices, keys, the nearest spelling of a wrong one, where a value was set.
 
-A folder of the user's own (`--config-dir`) is searched after conf/, as Hydra does.
+Folders of the user's own are searched too, in Hydra's order; see `places`.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from difflib import get_close_matches
-from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
+from boxwright.config import defaults
 from boxwright.config.earlier import MOVED, moved_to
 
 CONF = Path(__file__).parents[3] / "conf"
 
-_users: list[Path] = []
+_DEPTH = 3
+"""Of groups below a folder: a user's own may hold anything."""
+
+_searched: list[Path] = []
+_script: list[str] = []
 
 
-def use_folder(folder: str | None) -> None:
-    """Searches a folder of the user's own from now on, after conf/; None: conf/ alone."""
-    _users[:] = [] if folder is None else [Path(folder)]
+def use_folders(script: str, searched: Iterable[Path]) -> None:
+    """Searches these folders from now on, in this order; `script` names the primary config of conf/."""
+    places = list(searched)
+    _script[:], _searched[:] = [script], places if places != [CONF] else []
 
 
 def folders() -> list[Path]:
-    """Lists conf/ and the user's own folder; where both have a file, conf/ wins."""
-    return [CONF, *_users]
+    """Lists conf/ and the user's own folders in the order in which Hydra searches them."""
+    return _searched or [CONF]
 
 
 def find_file(group: str, choice: str) -> Path:
     """Finds the file of a choice; where there is none, the path that it would have in conf/."""
-    files = [folder / group / f"{choice}.yaml" for folder in folders()]
-    return next((file for file in files if file.exists()), files[0])
+    name = f"{choice.removesuffix('.yaml')}.yaml"
+    files = [folder / group / name for folder in folders()]
+    return next((file for file in files if file.is_file()), CONF / group / name)
+
+
+def is_shipped(file: Path) -> bool:
+    """Whether a file is one of conf/."""
+    return file.is_relative_to(CONF)
+
+
+def hidden_file(group: str, choice: str) -> Path | None:
+    """Finds a file of the user's that is never read, since conf/ has one of the same name and other content."""
+    files = [file for folder in folders() if (file := folder / group / f"{choice}.yaml").is_file()]
+    if len(files) < 2 or not is_shipped(files[0]):
+        return None
+    first = files[0].read_bytes()
+    return next((file for file in files[1:] if file.read_bytes() != first), None)
 
 
 def name_file(file: Path) -> str:
     """Names a file for messages: from conf/ on, or as the user has given its folder."""
-    return str(file.relative_to(CONF.parent) if file.is_relative_to(CONF) else file)
+    return str(file.relative_to(CONF.parent) if is_shipped(file) else file)
 
 
 def groups() -> list[str]:
     """Lists the groups of which a command line can choose a file, without Hydra's own."""
-    every = {str(group.relative_to(folder)) for folder in folders() for group in folder.rglob("*/")}
+    every = {
+        str(group.relative_to(folder))
+        for folder in folders()
+        for depth in range(1, _DEPTH + 1)
+        for group in folder.glob("/".join("*" * depth) + "/")
+        if next(group.glob("*.yaml"), None) is not None
+    }
     return sorted(group for group in every if group.split("/")[0] != "hydra")
 
 
 def is_group(key: str) -> bool:
-    return "/" in key or _has_group(key)
+    return "/" in key or has_group(key)
 
 
-def _has_group(key: str) -> bool:
+def has_group(key: str) -> bool:
+    """Whether a folder of files to choose from exists."""
     return any((folder / key).is_dir() for folder in folders())
 
 
@@ -68,8 +96,6 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 def unknown(key: str, origin: str, known: dict[str, Any]) -> str:
     """Writes the message for a key that is in a config and not in `known`."""
-    if key == "experiment":
-        return f"{key} ({origin}): a recipe must begin with the line `# @package _global_`"
     if moved := _moved(key, at(known, "model._target_")):
         return f"{key} ({origin}): {moved}"
     if owners := _owners(key):
@@ -106,7 +132,7 @@ def _split(key: str) -> tuple[str, str]:
     """Splits `model.backbone.depth` into group model/backbone and the rest; a key of the root has no group."""
     parts = key.split(".")
     for depth in range(len(parts) - 1, 0, -1):
-        if _has_group("/".join(parts[:depth])):
+        if has_group("/".join(parts[:depth])):
             return "/".join(parts[:depth]), ".".join(parts[depth:])
     return "", key
 
@@ -117,17 +143,30 @@ def origin(key: str) -> str:
     for line in reversed(plain(hydra.overrides)["task"]):
         overridden = line.partition("=")[0].lstrip("+")
         inside = key.startswith(f"{overridden}.") and not is_group(overridden)
-        if key == overridden or inside or overridden.startswith(f"{key}."):
+        is_value = key == overridden and not is_group(overridden)
+        if is_value or inside or overridden.startswith(f"{key}."):
             return f"command line, {line}"
-    recipe = hydra.runtime.choices.get("experiment")
-    while recipe is not None:
-        file = find_file("experiment", recipe)
-        content = loaded(file)
-        if contains(content, key):
-            return name_file(file)
-        bases = [entry for entry in content.get("defaults", ()) if isinstance(entry, str) and entry != "_self_"]
-        recipe = bases[0] if bases else None
-    return name_file(_file(key))
+    setter = find_setter(defaults.entries(), key)
+    return name_file(_file(key) if setter is None else find_file("", setter.path))
+
+
+def find_setter(entries: Iterable[defaults.Entry], key: str) -> defaults.Entry | None:
+    """Finds the file, among those of a composed config, that has given a key its value."""
+    for entry in entries:
+        inside = entry.inside(key)
+        if inside is not None and (not inside or contains(loaded(find_file("", entry.path)), inside)):
+            return entry
+    return None
+
+
+def misplaced(key: str) -> str:
+    """Writes the message for a key that is unknown because its recipe lies below its group; empty for any other."""
+    setter = find_setter(defaults.entries(), key)
+    if setter is None or not setter.path.startswith("experiment/") or not setter.package:
+        return ""
+    if f".{setter.package}." not in f".{setter.path.replace('/', '.')}.":
+        return ""
+    return f"{key} ({origin(key)}): a recipe must begin with the line `# @package _global_`"
 
 
 def remark(key: str) -> str:
@@ -142,33 +181,32 @@ def remark(key: str) -> str:
 def _file(key: str) -> Path:
     group, rest = _split(key)
     if not group:
-        return CONF / f"{HydraConfig.get().job.config_name}.yaml"
+        return _primary()
     chosen = choices().get(group, "None").strip("[]").split(",")
     return find_file(group, next((choice for choice in chosen if _has(group, choice, rest)), chosen[0]))
 
 
+def _primary() -> Path:
+    """The primary config of conf/ that the script has, or that the user's own stands in for."""
+    file = find_file("", str(HydraConfig.get().job.config_name))
+    return CONF / f"{_script[0]}.yaml" if _script and not is_shipped(file) else file
+
+
 def reference() -> DictConfig:
-    """Composes the config of the same choices of groups, without recipe and overrides."""
-    hydra = HydraConfig.get()
-    lines = (f"{group}={choice}" for group, choice in choices().items() if group != "experiment")
-    return _composed(hydra.job.config_name, *lines)
-
-
-@cache  # the check and the log ask for the same one, and composing takes a tenth of a second
-def _composed(name: str, *lines: str) -> DictConfig:
-    cfg = compose(name, list(lines))
-    OmegaConf.set_readonly(cfg, True)
-    return cfg
+    """Composes the config of the same choices of groups, without recipe, overrides, and a primary config of the
+    user's."""
+    primary = _primary()
+    entries: list[Any] = loaded(primary).get("defaults", [])
+    chosen_in = {key for entry in entries if isinstance(entry, dict) for key in cast(dict[str, Any], entry)}
+    chosen = {group: choice for group, choice in choices().items() if group.split("/")[0] in chosen_in}
+    chosen.pop("experiment", None)
+    return defaults.with_choices(primary, chosen)
 
 
 def choices() -> dict[str, str]:
     """Gives the choice of each group; `[csv,wandb]`, of which Hydra keeps no record, where there are several."""
-    hydra = HydraConfig.get()
-    chosen: dict[str, str | None] = plain(hydra.runtime.choices)
-    for line in plain(hydra.overrides)["task"]:
-        group, _, value = line.partition("=")
-        if value.startswith("[") and _has_group(group):
-            chosen[group] = value.replace(" ", "")
+    chosen: dict[str, str | None] = plain(HydraConfig.get().runtime.choices)
+    chosen |= {group: f"[{','.join(several)}]" for group, several in defaults.chosen_lists().items()}
     return {group: choice for group, choice in chosen.items() if choice is not None and not group.startswith("hydra/")}
 
 
@@ -178,7 +216,11 @@ def plain(cfg: Any) -> dict[str, Any]:
 
 
 def loaded(file: Path) -> dict[str, Any]:
-    return plain(OmegaConf.load(file)) if file.exists() else {}
+    """Reads the settings of a file; none where it can't be read, which `recipes` reports of those that are chosen."""
+    with suppress(OSError, UnicodeError, YAMLError):
+        content = OmegaConf.load(file)
+        return plain(content) if OmegaConf.is_dict(content) else {}
+    return {}
 
 
 def at(node: Any, key: str) -> Any:

@@ -1,9 +1,10 @@
 """Which process a run's folder belongs to. Imports nothing heavy.
 
-A new run makes its folder, which no two processes can; whoever writes to one claims it first, and gives it back at the
-end. That the holder lives is told by a lock of the operating system, which ends with the process however that ends.
-Some file systems have no locks, or keep them from other hosts. So the holder also touches the file every few seconds,
-and whoever finds another host's name in it watches for a while whether that goes on.
+A new run makes its folder, which no two processes can; whoever writes to one, a run or a script with `output=FOLDER`,
+claims it first, and gives it back at the end. That the holder lives is told by a lock of the operating system, which
+ends with the process however that ends. Some file systems have no locks, or keep them from other hosts. So the holder
+also touches the file every few seconds, and whoever finds another host's name in it watches for a while whether that
+goes on.
 """
 
 import errno
@@ -150,7 +151,7 @@ class Claim:
         who = "another process" if holder is None else f"{_named(holder)}, since {holder['since']}"
         stop = ""
         if holder is not None and holder["host"] == socket.gethostname():
-            stop = f", or end it (kill {holder['process']}: it saves first)"
+            stop = f", or end it (kill {holder['process']}; a training saves first)"
         return InUseError(f"{self._file.parent} is in use by {who}; wait for its end{stop}")
 
     def _beat(self) -> None:

@@ -46,6 +46,8 @@ def with_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) ->
         key = override.key_or_group.replace("/", ".")
         if key in ("resume", "name", "experiment"):
             continue
+        if override.is_delete() and key not in flat(stored) and OmegaConf.select(stored, key) is None:
+            continue  # left out by the original command already
         before, chosen = OmegaConf.select(stored, key), OmegaConf.select(cfg, key)
         if is_group(override.key_or_group):  # given again with the original command
             before, chosen = (None if node is None else node.get("_target_") for node in (before, chosen))

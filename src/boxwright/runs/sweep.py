@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from boxwright.config.errors import ConfigError
 from boxwright.config.files import is_group
 from boxwright.config.hydra_internals import LAUNCHER_LOG, is_basic, returned, split_jobs
 from boxwright.runs.claim import InUseError
-from boxwright.runs.folder import failure_reason
+from boxwright.runs.folder import failure_reason, remove_empty
 from boxwright.runs.jobs import EXCLUDED, JobError, is_of_a_sweep, print_once, quoted
 from boxwright.runs.log import is_rank_zero
 from boxwright.runs.names import safe_name
@@ -53,7 +54,8 @@ class Sweep(Callback):
             sys.exit(2)
         in_config = dict(hydra.sweeper.get("params") or {})
         swept = {o.key_or_group for o in overrides if o.is_sweep_override()} | in_config.keys()
-        name = _name(str(config_name), overrides)
+        searched = [line for line in hydra.overrides.hydra if line.startswith("hydra.searchpath=")]
+        name = _name(str(config_name), overrides, searched)
         with read_write(config), open_dict(config):
             if swept and not any(line.startswith(EXCLUDED) for line in hydra.overrides.hydra):
                 shared = ["name", *(o.key_or_group for o in overrides if o.key_or_group not in swept)]
@@ -101,11 +103,20 @@ class Sweep(Callback):
         except Exception as error:
             print(f"no table of the sweep: {failure_reason(error)}", file=sys.stderr)
         if self._failed:
+            _leave_no_trace(folder)
             sys.exit(1)
 
     def _name(self, config: DictConfig) -> str:
         of = f" of {self._total}" if self._total else ""
         return f"job {config.hydra.job.num + 1}{of}: {' '.join(_apart(config.hydra))}"
+
+
+def _leave_no_trace(folder: Path) -> None:
+    """Removes the folder of a sweep all of whose jobs were refused: nothing lies in it but Hydra's config."""
+    with suppress(OSError):
+        if [file.name for file in folder.iterdir()] == ["multirun.yaml"]:
+            (folder / "multirun.yaml").unlink()
+            remove_empty(folder)
 
 
 def _finished_file(config: DictConfig) -> Path:
@@ -130,12 +141,12 @@ def _problem(overrides: Iterable[Override]) -> str:
     return ""
 
 
-def _name(config_name: str, overrides: Iterable[Override]) -> str:
+def _name(config_name: str, overrides: Iterable[Override], searched: Iterable[str]) -> str:
     """Gives the name of the jobs; of jobs with several models, data sets or recipes, all their names joined."""
     choices = [
         [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()] if o.is_sweep_override() else [line]
         for o in overrides
         if (line := o.input_line) is not None and (is_group(o.key_or_group) or o.key_or_group == "name")
     ]
-    names = dict.fromkeys(str(compose(config_name, list(lines)).name) for lines in product(*choices))
+    names = dict.fromkeys(str(compose(config_name, [*searched, *lines]).name) for lines in product(*choices))
     return names.popitem()[0] if len(names) == 1 else safe_name("+".join(names))

@@ -16,8 +16,10 @@ class BackToBest(pl.Callback):
     """Takes the weights of the best checkpoint so far and multiplies every rate, before the first step after `at`.
 
     `at` is a number of steps, or a fraction of the run (0.714); null switches all of this off. Where the run averages,
-    weights and average become those of the checkpoint. The optimizer's moments stay as they are, as in the original,
-    which goes back after 10 of its 14 epochs. Before any validation there is no best one, and only the rate changes.
+    weights and average become those of the checkpoint. Where it averaged then and does not any more (switched off at a
+    resume), the weights become the average: that is the model which was scored, and was best; the weights beside it
+    were never judged. The optimizer's moments stay as they are, as in the original, which goes back after 10 of its 14
+    epochs. Before any validation there is no best one, and only the rate changes.
     """
 
     def __init__(self, at: float | None = None, factor: float = 0.1) -> None:
