@@ -1,4 +1,4 @@
-"""Evaluation gives the same digits on two ranks as on one, whatever images each rank has; training takes the same steps.
+"""Evaluation gives the same digits on two ranks as on one, whatever images each has, and training takes the same steps.
 
 `test_exactness` has whole runs of `train.py`.
 """

@@ -116,7 +116,8 @@ class Chosen:
     def _choice(self, file: Path, key: str, choice: Any, group: str) -> Iterator[str]:
         *keywords, name = key.split(" ")
         name, _, package = name.partition("@")
-        where, chosen = f"{name_file(file)}, defaults, {key}", choice if isinstance(choice, list) else [choice]
+        where = f"{name_file(file)}, defaults, {key}"
+        chosen = cast("list[Any]", choice) if isinstance(choice, list) else [choice]
         is_override, path = "override" in keywords, _below(group, name)
         if path.startswith("hydra/"):
             return
@@ -131,7 +132,7 @@ class Chosen:
         else:
             if not is_override and not package:
                 self._added.setdefault(path, []).append((file, name, str(choice)))
-            for one in cast("list[Any]", chosen):
+            for one in chosen:
                 yield from self._file(where, path, one, is_override, "optional" in keywords)
 
     def _file(self, where: str, group: str, choice: Any, is_override: bool, is_optional: bool) -> Iterator[str]:
