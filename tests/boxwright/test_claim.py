@@ -230,7 +230,7 @@ SCRIPTS = {
     "evaluate.py": ["predictions=absent.json", "data=coco", "data.root=."],
     "predict.py": ["checkpoint=absent.ckpt", "source=absent.jpg"],
     "inspect_data.py": ["data=coco", "data.root=absent"],
-    "benchmark.py": ["data=coco", "data.root=absent"],
+    "benchmark.py": ["data=coco", "data.root=absent", "rounds=0"],
 }
 
 
