@@ -131,7 +131,7 @@ class Chosen:
             yield f"{where}: there is no group {path} in {_searched()}{near}"
         else:
             if not is_override and not package:
-                self._added.setdefault(path, []).append((file, name, str(choice)))
+                self._added.setdefault(path, []).append((file, name, str(cast(object, choice))))
             for one in chosen:
                 yield from self._file(where, path, one, is_override, "optional" in keywords)
 
