@@ -7,8 +7,8 @@
 #            of another class: the merged file lists two names under one id and the objects of
 #            both carry it. No warning.
 # Output:    ids 1, 2, 4 and a new class "boat": expected 4 different ids, seen [1, 2, 4, 4]
-#            the boat's object is now: expected 'boat', seen "dog or boat" (one id, two names)
-#            pycocotools' name of the dog's object: expected 'dog', seen 'boat'
+#            names of the dog's and of the boat's id: expected one each, seen dog and boat for both
+#            the dog's object as pycocotools names it: expected 'dog', seen 'boat'
 # Hurts:     two classes become one in training and in evaluation. Merging a set of one's own into
 #            COCO gives the new class id 81, which is COCO's "sink".
 set -euo pipefail
