@@ -196,11 +196,22 @@ def reference() -> DictConfig:
     """Composes the config of the same choices of groups, without recipe, overrides, and a primary config of the
     user's."""
     primary = _primary()
-    entries: list[Any] = loaded(primary).get("defaults", [])
-    chosen_in = {key for entry in entries if isinstance(entry, dict) for key in cast(dict[str, Any], entry)}
-    chosen = {group: choice for group, choice in choices().items() if group.split("/")[0] in chosen_in}
+    known = _groups_of(primary)
+    chosen = {group: choice for group, choice in choices().items() if group.split("/")[0] in known}
     chosen.pop("experiment", None)
     return defaults.with_choices(primary, chosen)
+
+
+def _groups_of(primary: Path) -> set[str]:
+    """Lists the groups that a primary config of conf/ chooses files of, by itself or by another that it starts from."""
+    known: set[str] = set()
+    entries: list[Any] = loaded(primary).get("defaults", [])
+    for entry in entries:
+        if isinstance(entry, dict):
+            known |= cast(dict[str, Any], entry).keys()
+        elif entry != "_self_":
+            known |= _groups_of(CONF / f"{entry}.yaml")
+    return known
 
 
 def choices() -> dict[str, str]:
