@@ -3,7 +3,7 @@
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from detectors.backbones.base import Backbone
 from detectors.weights import CHECKPOINT_PREFIX, fill, fill_backbone, read_weights
 
 STRIDES = (2, 4, 8, 16, 32)
-_ANY_SIZE = ({"strict_img_size": False}, {"dynamic_img_size": True}, {})
+_ANY_SIZE: tuple[dict[str, bool], ...] = ({"strict_img_size": False}, {"dynamic_img_size": True}, {})
 """What the kinds of models call taking images of any size; most take them anyway."""
 
 
@@ -41,7 +41,7 @@ class Timm(Backbone):
         super().__init__()
         timm = _timm(name)
         size, indices = _probe(timm, name)
-        state = None if weights in (None, "pretrained") else read_weights(cast("str | Path", weights))
+        state = None if weights in (None, "pretrained") else read_weights(weights)
         options: dict[str, Any] = {"out_indices": tuple(indices.values()), **size}
         body = _create(timm, name, weights if state is None else None, **options)
         if state is not None and _is_whole_model(state, body):
