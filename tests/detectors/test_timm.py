@@ -62,7 +62,11 @@ def of_timm(name: str, **options: Any) -> nn.Module:
 
 @pytest.mark.parametrize(
     "name",
-    slow_but(CONVNEXT, "efficientnet_lite0", of=[CONVNEXT, "mambaout_femto", "efficientnet_lite0", "resnet18", SWIN]),
+    slow_but(
+        CONVNEXT,
+        "efficientnet_lite0",
+        of=[CONVNEXT, "mambaout_femto", "efficientnet_lite0", "resnet18", SWIN, "repvit_m0_9"],
+    ),
 )
 @torch.no_grad()
 def test_maps_equal_timms(name: str, tmp_path: Path) -> None:
@@ -84,6 +88,16 @@ def test_maps_equal_timms(name: str, tmp_path: Path) -> None:
         for stride, m in zip(STRIDES, ours(x, STRIDES), strict=True):
             theirs_m = expected[stride].permute(0, 3, 1, 2) if name in NHWC else expected[stride]
             torch.testing.assert_close(m, theirs_m, rtol=1e-4, atol=1e-5 * theirs_m.abs().max().item())
+
+
+def test_the_log_names_what_a_file_has_beyond_the_maps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = timm.create_model(CONVNEXT).state_dict()
+    torch.save(state | {"teacher.weight": torch.zeros(1)}, tmp_path / "w.pth")
+    with caplog.at_level("INFO", "detectors.backbones.timm_models"):
+        ours = small(weights=tmp_path / "w.pth")
+    (line,) = caplog.messages
+    assert line.endswith(f"{len(state) - 2} tensors taken; skipped: head.fc.bias, head.fc.weight, teacher.weight")
+    assert torch.equal(ours.body.stem_0.weight, state["stem.0.weight"])
 
 
 @torch.no_grad()
