@@ -18,7 +18,7 @@ from detectors.detections import Detections, check_decoding, nms_and_pad, stack_
 from detectors.losses import BACKGROUND, IGNORED, check_smooth_l1, mean_over_ranks
 from detectors.matching import gather_matched, match_anchors
 from detectors.roi_pooling import align_regions, max_pool_regions
-from detectors.rpn import RPN, Proposals
+from detectors.rpn import PYRAMID_STRIDES, RPN, Proposals
 from detectors.sampling import balanced_sample, check_sampling, keyed_noise
 
 POOLINGS = ("align", "max")
@@ -44,7 +44,8 @@ class FasterRCNN(RPN):
     half, `refine` the second.
 
     Over a pyramid the head is two fully connected layers of `head_channels` (FPN, section 4.2); over one map it is
-    what follows in the backbone: fc6 and fc7 of VGG-16, the last stage of a ResNet.
+    what follows in the backbone: fc6 and fc7 of VGG-16, the last stage of a ResNet. Nothing follows a dilated C5,
+    whose head is two fully connected layers too.
     """
 
     def __init__(
@@ -54,12 +55,13 @@ class FasterRCNN(RPN):
         anchors: Anchors,
         *,
         pyramid_channels: int | None = 256,
+        pyramid_strides: Sequence[int] = PYRAMID_STRIDES,
         head_channels: int = 1024,
         pooling: str = "align",
         pooled_size: int = 7,
         aligned: bool = True,
     ) -> None:
-        super().__init__(backbone, anchors, pyramid_channels=pyramid_channels)
+        super().__init__(backbone, anchors, pyramid_channels=pyramid_channels, pyramid_strides=pyramid_strides)
         if pooling not in POOLINGS or (pooling == "max" and pyramid_channels is not None):
             raise ValueError(
                 f"model.pooling={pooling} with model.pyramid_channels={pyramid_channels}: expected align, or "
@@ -69,13 +71,13 @@ class FasterRCNN(RPN):
             raise ValueError(f"model.pooled_size={pooled_size}: expected 1 or more cells")
         self.pooling, self.pooled_size, self.aligned = pooling, pooled_size, aligned
         self.head: nn.Sequential | None = None
-        if pyramid_channels is None:
+        if pyramid_channels is None and backbone.has_region_head:
             channels = backbone.region_channels
             if backbone.region_size not in (None, pooled_size):
                 raise ValueError(f"model.pooled_size={pooled_size}: fc6 of this backbone needs {backbone.region_size}")
         else:
             channels = head_channels
-            hidden = nn.Linear(pyramid_channels * pooled_size**2, channels), nn.Linear(channels, channels)
+            hidden = nn.Linear(self.num_channels * pooled_size**2, channels), nn.Linear(channels, channels)
             self.head = nn.Sequential(nn.Flatten(), hidden[0], nn.ReLU(), hidden[1], nn.ReLU())
             for layer in hidden:
                 nn.init.kaiming_uniform_(layer.weight, a=1)
@@ -97,7 +99,7 @@ class FasterRCNN(RPN):
         self, maps: Sequence[Tensor], image: Int[Tensor, " N"], boxes: Float[Tensor, "N 4"]
     ) -> Float[Tensor, "N C s s"]:
         if self.pyramid is not None:  # P6 is for proposals alone
-            return align_regions(maps[:-1], (4, 8, 16, 32), image, boxes, self.pooled_size, self.aligned)
+            return align_regions(maps[:-1], self.pyramid.inputs, image, boxes, self.pooled_size, self.aligned)
         if self.pooling == "max":
             return max_pool_regions(maps[0], 16, image, boxes, self.pooled_size)
         return align_regions(maps, (16,), image, boxes, self.pooled_size, self.aligned)

@@ -30,6 +30,7 @@ class FCOSModule(DetectionModule):
         prior: float = 0.01,
         normalize_targets: bool = False,
         centerness_on_box: bool = False,
+        deformable_towers: bool = False,
         loss: Callable[..., dict[str, Tensor]] = FCOSLoss(),
         decoder: Callable[..., Detections] = FCOSDecoder(),
     ) -> None:
@@ -43,6 +44,7 @@ class FCOSModule(DetectionModule):
             prior=prior,
             normalize_targets=normalize_targets,
             centerness_on_box=centerness_on_box,
+            deformable_towers=deformable_towers,
         )
         super().__init__(network, optimizer, schedule, lr)
         self.num_classes = num_classes

@@ -9,7 +9,16 @@ from detectors.anchors import scaled_anchors
 from detectors.backbones.base import Backbone, refuse_region_head
 from detectors.detections import Detections
 from detectors.losses import IGNORED
-from detectors.rpn import RPN, AnchorSampler, AnchorSamples, RPNDecoder, RPNLoss, RPNOutputs, map_strides
+from detectors.rpn import (
+    PYRAMID_STRIDES,
+    RPN,
+    AnchorSampler,
+    AnchorSamples,
+    RPNDecoder,
+    RPNLoss,
+    RPNOutputs,
+    map_strides,
+)
 from evaluation.confusions import Matrix
 from lit_modules.detection_module import DetectionModule
 from lit_modules.training_module import MakeOptimizer, MakeSchedule
@@ -29,6 +38,7 @@ class RPNModule(DetectionModule):
         schedule: MakeSchedule,
         lr: float = 0.02,
         pyramid_channels: int | None = 256,
+        pyramid_strides: Sequence[int] = PYRAMID_STRIDES,
         anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0),
         anchor_scales: tuple[float, ...] = (1.0,),
         anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
@@ -44,19 +54,19 @@ class RPNModule(DetectionModule):
                 "it data of one class (data.classes=[NAME] data.other_classes=drop of VOC), or take model=faster_rcnn"
             )
         anchors = scaled_anchors(
-            map_strides(pyramid_channels),
+            map_strides(pyramid_channels, pyramid_strides),
             anchor_sizes,
             anchor_scales,
             anchor_ratios,
             grid_offset=grid_offset,
             round_anchors=round_anchors,
         )
-        super().__init__(RPN(backbone, anchors, pyramid_channels=pyramid_channels), optimizer, schedule, lr)
+        network = RPN(backbone, anchors, pyramid_channels=pyramid_channels, pyramid_strides=pyramid_strides)
+        super().__init__(network, optimizer, schedule, lr)
         self.num_classes = num_classes
         refuse_region_head(backbone)
         if pyramid_channels is None:  # what lies behind stride 16 is not run
-            for layer in backbone.stages()[-1]:
-                layer.requires_grad_(False)
+            backbone.leave_out((16,))
         self.sample_anchors, self.loss, self.decoder = anchor_sampler, loss, decoder
 
     def confusion_matrices(self, class_names: Sequence[str]) -> dict[str, Matrix]:

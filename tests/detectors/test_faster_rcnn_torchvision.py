@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from faster_rcnn_cases import random_boxes
+from faster_rcnn_cases import as_ours, random_boxes
 from fcos_cases import pad_truth
 from torch import Tensor, nn
 from torchvision.models import detection
@@ -27,27 +27,6 @@ from detectors.rpn import AnchorSampler, Proposals, RPNDecoder, RPNLoss, RPNOutp
 
 NUM_CLASSES = 90
 ANCHORS = replace(FASTER_RCNN_FPN, grid_offset=0.0, round_anchors=True)
-
-
-def as_ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    places = {
-        "backbone.body.": "backbone.",
-        "backbone.fpn.inner_blocks.": "pyramid.lateral.",
-        "backbone.fpn.layer_blocks.": "pyramid.output.",
-        "rpn.head.conv.0.0.": "rpn.conv.",
-        "rpn.head.cls_logits.": "rpn.logits.",
-        "rpn.head.bbox_pred.": "rpn.deltas.",
-        "roi_heads.box_head.fc6.": "head.1.",
-        "roi_heads.box_head.fc7.": "head.3.",
-        "roi_heads.box_predictor.cls_score.": "logits.",
-        "roi_heads.box_predictor.bbox_pred.": "deltas.",
-    }
-    renamed: dict[str, Tensor] = {}
-    for name, value in state.items():
-        old, new = next((old, new) for old, new in places.items() if name.startswith(old))
-        rest = name.removeprefix(old)
-        renamed[new + (rest.replace(".0.", ".") if "blocks" in old else rest)] = value
-    return renamed
 
 
 class Pair(NamedTuple):

@@ -89,6 +89,13 @@ FIXED: Mapping[str, Mapping[str, Any]] = {
 }
 """Settings of today that were constants in 0.1.0, with their values."""
 
+ADDED: Mapping[str, Mapping[str, Any]] = {
+    FCOS: {"deformable_towers": False},
+    RPN: {"pyramid_strides": [4, 8, 16, 32]},
+    FASTER_RCNN: {"pyramid_strides": [4, 8, 16, 32]},
+}
+"""Settings directly under `model` that 0.1.0 had not, with the values that describe its networks."""
+
 
 def translated(config: Mapping[str, Any]) -> dict[str, Any]:
     """Translates the config of a run into today's keys; one that has them already is returned as it is."""
@@ -111,7 +118,7 @@ def translated(config: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in FIXED.get(str(target), {}).items():
         _, node, setting = key.split(".")
         made[node][setting] = value
-    return {**config, "model": {**model, **made}}
+    return {**config, "model": {**ADDED.get(str(target), {}), **model, **made}}
 
 
 def moved_to(model: object, key: str) -> str | None:

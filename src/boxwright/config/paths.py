@@ -15,7 +15,7 @@ def refuse_missing_paths(cfg: DictConfig) -> None:
     replaced = OmegaConf.select(cfg, "init_from") is not None
     for key, opened in (("data.root", not makes_root), ("init_from", True), ("model.backbone.weights", not replaced)):
         value: str | None = OmegaConf.select(cfg, key)
-        if opened and value not in (None, "imagenet") and not Path(value).expanduser().exists():
+        if opened and value not in (None, "imagenet", "pretrained") and not Path(value).expanduser().exists():
             path = Path(value).expanduser().resolve()
             missing = next(part for part in (*path.parents[::-1], path) if not part.exists())
             there = missing.parent.iterdir() if missing.parent.is_dir() else ()
