@@ -34,7 +34,10 @@ _ROLES: dict[str | None, tuple[Role, ...]] = {
     "fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",),
     None: ("train", "val", "test"),
 }  # fmt: skip
-_CHOICES = {"empty_images": ("keep", "drop"), "on_error": ("raise", "skip"), "exif": ("auto", "apply", "ignore")}
+_CHOICES = {
+    "empty_images": ("keep", "drop"), "on_error": ("raise", "skip"), "exif": ("auto", "apply", "ignore"),
+    "rounding": ("long_down", "down", "nearest"), "interpolation": ("area", "bilinear", "antialias"),
+}  # fmt: skip
 _HOLD_OUT_STREAM = 2  # keeps the draw of `val_fraction` apart from that of the epochs
 
 
@@ -49,6 +52,9 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
     classes: Sequence[str] | None = None
     resize: int = 800
     rule: Literal["short_side", "square"] = "short_side"
+    max_side: int | None = None
+    rounding: Literal["long_down", "down", "nearest"] = "long_down"
+    interpolation: Literal["area", "bilinear", "antialias"] = "area"
     multi_scale: Sequence[float] | None = None
     flip: float = 0.5
     vertical_flip: float = 0.0
@@ -85,6 +91,8 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
         for key, least in (("resize", 1), ("batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0)):
             if getattr(self, key) < least:
                 raise ValueError(f"data.{key}={getattr(self, key)}: expected {least} or more")
+        if self.max_side is not None and self.max_side < self.resize:
+            raise ValueError(f"data.max_side={self.max_side}: expected data.resize={self.resize} or more, or null")
         if self.val_fraction is not None and not 0 < self.val_fraction < 1:
             raise ValueError(f"data.val_fraction={self.val_fraction}: expected a number between 0 and 1, or null")
         scale = self.multi_scale
@@ -148,7 +156,7 @@ class DetectionDataModule(pl.LightningDataModule, ABC):
 
     @cached_property
     def resize_rule(self) -> Resize:
-        return Resize(self.rule, self.resize)
+        return Resize(self.rule, self.resize, self.max_side, self.rounding, self.interpolation)
 
     @property
     def rule_name(self) -> str:

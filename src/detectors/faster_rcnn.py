@@ -31,9 +31,11 @@ class RegionOutputs:
     """The head's outputs for each region, padded ones included."""
 
     logits: Float[Tensor, "B P columns"]
-    """Class logits: column 0 is background, label k is column k + 1."""
+    """Class logits: column 0 is background, label k is column k + 1; the last may be spare."""
     deltas: Float[Tensor, "B P columns 4"]
     """Deltas from region to box for each column; those of background are not used, but the original has them too."""
+    spare_columns: int = 0
+    """Number of columns behind the classes that take part in the softmax alone."""
 
 
 torch.export.register_dataclass(RegionOutputs)
@@ -45,6 +47,9 @@ class FasterRCNN(RPN):
 
     Over a pyramid the head is two fully connected layers of `head_channels` (FPN, section 4.2); over one map it is
     what follows in the backbone: fc6 and fc7 of VGG-16, the last stage of a ResNet.
+
+    `spare_columns` are columns behind the classes that take part in the softmax and are no class: torchvision's weights
+    have ten, for numbers that COCO never used. Nothing is found in them, nothing is trained towards them.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class FasterRCNN(RPN):
         pooling: str = "align",
         pooled_size: int = 7,
         aligned: bool = True,
+        spare_columns: int = 0,
     ) -> None:
         super().__init__(backbone, anchors, pyramid_channels=pyramid_channels)
         if pooling not in POOLINGS or (pooling == "max" and pyramid_channels is not None):
@@ -67,7 +73,10 @@ class FasterRCNN(RPN):
             )
         if pooled_size < 1:
             raise ValueError(f"model.pooled_size={pooled_size}: expected 1 or more cells")
+        if spare_columns < 0:
+            raise ValueError(f"model.spare_columns={spare_columns}: expected 0 or more")
         self.pooling, self.pooled_size, self.aligned = pooling, pooled_size, aligned
+        self.spare_columns = spare_columns
         self.head: nn.Sequential | None = None
         if pyramid_channels is None:
             channels = backbone.region_channels
@@ -80,8 +89,9 @@ class FasterRCNN(RPN):
             for layer in hidden:
                 nn.init.kaiming_uniform_(layer.weight, a=1)
                 nn.init.zeros_(layer.bias)
-        self.logits = nn.Linear(channels, num_classes + 1)
-        self.deltas = nn.Linear(channels, (num_classes + 1) * 4)
+        columns = num_classes + 1 + spare_columns
+        self.logits = nn.Linear(channels, columns)
+        self.deltas = nn.Linear(channels, columns * 4)
         for layer, std in ((self.logits, 0.01), (self.deltas, 0.001)):
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
@@ -90,8 +100,8 @@ class FasterRCNN(RPN):
         """Classifies and refines the regions of boxes in pixels of the network input."""
         image = torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])
         logits, deltas = self.classify_regions(self.pool_regions(maps, image, boxes.flatten(0, 1)))
-        regions = boxes.shape[:2]
-        return RegionOutputs(logits.reshape(*regions, *logits.shape[1:]), deltas.reshape(*regions, *deltas.shape[1:]))
+        shape = (*boxes.shape[:2], logits.shape[1])
+        return RegionOutputs(logits.reshape(shape), deltas.reshape(*shape, 4), self.spare_columns)
 
     def pool_regions(
         self, maps: Sequence[Tensor], image: Int[Tensor, " N"], boxes: Float[Tensor, "N 4"]
@@ -211,8 +221,8 @@ class RegionLoss:
 class RegionDecoder:
     """The best boxes of each image, clipped to it and padded to `max_detections`; a box suppresses those of its class.
 
-    Boxes without area after clipping are dropped. Decoding waits for the device in each image, for the candidates,
-    for those with an area and around the NMS.
+    Boxes without area after clipping are dropped, and those with a side under `min_size`. Decoding waits for the device
+    in each image, for the candidates, for those that are large enough and around the NMS.
     """
 
     box_weights: Weights = (10.0, 10.0, 5.0, 5.0)
@@ -220,6 +230,8 @@ class RegionDecoder:
     nms_threshold: float = 0.5
     """IoU above which the lower-scored of two boxes is removed."""
     max_detections: int = 100
+    min_size: float = 0.0
+    """Shortest side in pixels of the network input."""
 
     def __post_init__(self) -> None:
         check_decoding(
@@ -235,12 +247,13 @@ class RegionDecoder:
     def _decode(
         self, outputs: RegionOutputs, proposals: Detections, image: int, size: Int[Tensor, "2"]
     ) -> tuple[Float[Tensor, "D 4"], Float[Tensor, " D"], Int[Tensor, " D"]]:
-        scores = outputs.logits[image].float().softmax(dim=1)[:, 1:]
+        scores = outputs.logits[image].float().softmax(dim=1)[:, 1 : outputs.logits.shape[2] - outputs.spare_columns]
         candidate = (scores > self.score_threshold) & (proposals.labels[image] >= 0)[:, None]
         row, label = candidate.nonzero(as_tuple=True)
         deltas = outputs.deltas[image, row, label + 1].float()
         boxes = clip_boxes(deltas_to_boxes(proposals.boxes[image, row], deltas, self.box_weights), size)
-        (inside,) = (box_areas(boxes) > 0).nonzero(as_tuple=True)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        (inside,) = ((box_areas(boxes) > 0) & (sides >= self.min_size).all(dim=1)).nonzero(as_tuple=True)
         row, label = row[inside], label[inside]
         return nms_and_pad(
             boxes[inside],

@@ -59,14 +59,16 @@ class FasterRCNNModule(DetectionModule):
         schedule: MakeSchedule,
         lr: float = 0.02,
         pyramid_channels: int | None = 256,
-        anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0),
+        anchor_sizes: tuple[float | tuple[float, ...], ...] = (32.0, 64.0, 128.0, 256.0, 512.0),
         anchor_scales: tuple[float, ...] = (1.0,),
         anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
         grid_offset: float = 0.5,
         round_anchors: bool = False,
+        spread_grid: bool = False,
         pooling: Literal["align", "max"] = "align",
         pooled_size: int = 7,
         aligned: bool = True,
+        spare_columns: int = 0,
         head_channels: int = 1024,
         anchor_sampler: Callable[..., AnchorSamples] = AnchorSampler(),
         rpn_loss: Callable[..., dict[str, Tensor]] = RPNLoss(),
@@ -83,6 +85,7 @@ class FasterRCNNModule(DetectionModule):
             anchor_ratios,
             grid_offset=grid_offset,
             round_anchors=round_anchors,
+            spread_grid=spread_grid,
         )
         network = FasterRCNN(
             backbone,
@@ -93,6 +96,7 @@ class FasterRCNNModule(DetectionModule):
             pooling=pooling,
             pooled_size=pooled_size,
             aligned=aligned,
+            spare_columns=spare_columns,
         )
         super().__init__(network, optimizer, schedule, lr)
         check_same_weights(region_loss, decoder)
@@ -145,7 +149,8 @@ class FasterRCNNModule(DetectionModule):
 
 def region_pairs(outputs: RegionOutputs, samples: RegionSamples) -> tuple[Tensor, Tensor]:
     """Gives row and column of each sampled region in the head's confusion matrix, whose last class is background."""
-    background = outputs.logits.shape[2] - 1
-    predicted = outputs.logits.argmax(dim=2) - 1
+    columns = outputs.logits.shape[2] - outputs.spare_columns
+    background = columns - 1
+    predicted = outputs.logits[:, :, :columns].argmax(dim=2) - 1
     rows = samples.labels.where(samples.labels != BACKGROUND, background).where(samples.labels != IGNORED, -1)
     return rows, predicted.where(predicted >= 0, background)

@@ -29,11 +29,12 @@ class RPNModule(DetectionModule):
         schedule: MakeSchedule,
         lr: float = 0.02,
         pyramid_channels: int | None = 256,
-        anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0),
+        anchor_sizes: tuple[float | tuple[float, ...], ...] = (32.0, 64.0, 128.0, 256.0, 512.0),
         anchor_scales: tuple[float, ...] = (1.0,),
         anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
         grid_offset: float = 0.5,
         round_anchors: bool = False,
+        spread_grid: bool = False,
         anchor_sampler: Callable[..., AnchorSamples] = AnchorSampler(),
         loss: Callable[..., dict[str, Tensor]] = RPNLoss(),
         decoder: Callable[..., Detections] = RPNDecoder(max_proposals=100),
@@ -50,6 +51,7 @@ class RPNModule(DetectionModule):
             anchor_ratios,
             grid_offset=grid_offset,
             round_anchors=round_anchors,
+            spread_grid=spread_grid,
         )
         super().__init__(RPN(backbone, anchors, pyramid_channels=pyramid_channels), optimizer, schedule, lr)
         refuse_region_head(backbone)

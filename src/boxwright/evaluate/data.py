@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from boxwright.config.compatible import has_whole_images
 from boxwright.config.errors import ConfigError
 
-_OF_ANY_KIND = ("resize", "rule", "eval_batch_size", "value_range")
+_OF_ANY_KIND = ("resize", "rule", "max_side", "rounding", "interpolation", "eval_batch_size", "value_range")
 """Settings that a checkpoint keeps on a data set of another kind too."""
 _OF_THE_MACHINE = ("root", "cache_dir", "num_workers")
 _OF_TRAINING = (
