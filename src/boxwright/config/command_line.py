@@ -34,6 +34,7 @@ from boxwright.config.files import (
 from boxwright.config.hydra_internals import get_args_parser
 
 _CHECKPOINTS = "callbacks.checkpoints"
+_CHECKPOINT_KEYS = ("checkpoint", "init_from")
 _SHELLS = ("bash", "fish", "zsh")
 
 # The command line, before Hydra's main
@@ -129,14 +130,16 @@ def _searched(folder: str) -> str:
 def with_quotes(line: str) -> str:
     """An override, quoted for Hydra where it would not be read as it is meant.
 
-    A path that exists, as in a sweep's `data.resize=64/`, and a name that is a number or has quotes in it.
+    A path that exists, as in a sweep's `data.resize=64/`, a name that is a number or has quotes in it, and a published
+    checkpoint with its file, `checkpoint=NAME=FILE`.
     """
     key, _, value = line.partition("=")
     try:
         (override,) = OverridesParser.create().parse_overrides([line])
         is_meant = override.key_or_group != "name" or not isinstance(override.value(), int | float)
     except HydraException:
-        is_meant = not value or not (key == "name" or Path(value).exists())
+        named = key in _CHECKPOINT_KEYS and "=" in value and not value.startswith(("'", '"', "["))
+        is_meant = not value or not (key == "name" or named or Path(value).exists())
     return line if is_meant else f"{key}={_quoted(value)}"
 
 
@@ -224,7 +227,8 @@ def given(argv: list[str]) -> dict[str, Override]:
     """Parses the overrides, by key or group; empty where they can't be parsed, which `explain_command_line`
     reports."""
     try:
-        overrides = OverridesParser.create().parse_overrides(get_args_parser().parse_args(argv).overrides)
+        lines = [with_quotes(line) for line in get_args_parser().parse_args(argv).overrides]
+        overrides = OverridesParser.create().parse_overrides(lines)
     except HydraException:
         return {}
     return {override.key_or_group: override for override in overrides}

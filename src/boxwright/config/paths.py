@@ -8,6 +8,8 @@ from boxwright.config.errors import ConfigError
 from boxwright.config.files import nearest, origin
 from boxwright.config.signatures import class_constant
 
+from boxwright.zoo.names import published
+
 
 def refuse_missing_paths(cfg: DictConfig) -> None:
     """Raises ConfigError for a path that does not exist and would be opened only after the imports."""
@@ -15,7 +17,8 @@ def refuse_missing_paths(cfg: DictConfig) -> None:
     replaced = OmegaConf.select(cfg, "init_from") is not None
     for key, opened in (("data.root", not makes_root), ("init_from", True), ("model.backbone.weights", not replaced)):
         value: str | None = OmegaConf.select(cfg, key)
-        if opened and value not in (None, "imagenet") and not Path(value).expanduser().exists():
+        named = key == "init_from" and value is not None and published(value) is not None
+        if opened and not named and value not in (None, "imagenet") and not Path(value).expanduser().exists():
             path = Path(value).expanduser().resolve()
             missing = next(part for part in (*path.parents[::-1], path) if not part.exists())
             there = missing.parent.iterdir() if missing.parent.is_dir() else ()
