@@ -16,10 +16,12 @@ class Classifier(nn.Module):
         super().__init__()
         refuse_region_head(backbone)
         self.backbone = backbone
-        self.linear = nn.Linear(backbone.channels[32], num_classes)
+        self.stride = max(backbone.channels)
+        backbone.leave_out((self.stride,))
+        self.linear = nn.Linear(backbone.channels[self.stride], num_classes)
 
     def forward(self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"]) -> Float[Tensor, "B K"]:
-        (x,) = self.backbone(self.backbone.normalize(images, sizes), (32,))
+        (x,) = self.backbone(self.backbone.normalize(images, sizes), (self.stride,))
         return self.linear(x.mean(dim=(2, 3)))
 
 

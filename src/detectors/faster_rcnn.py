@@ -46,7 +46,8 @@ class FasterRCNN(RPN):
     half, `refine` the second.
 
     Over a pyramid the head is two fully connected layers of `head_channels` (FPN, section 4.2); over one map it is
-    what follows in the backbone: fc6 and fc7 of VGG-16, the last stage of a ResNet.
+    what follows in the backbone: fc6 and fc7 of VGG-16, the last stage of a ResNet. Nothing follows a dilated C5,
+    whose head is two fully connected layers too.
 
     `spare_columns` are columns behind the classes that take part in the softmax and are no class: torchvision's weights
     have ten, for numbers that COCO never used. Nothing is found in them, nothing is trained towards them.
@@ -78,13 +79,13 @@ class FasterRCNN(RPN):
         self.pooling, self.pooled_size, self.aligned = pooling, pooled_size, aligned
         self.spare_columns = spare_columns
         self.head: nn.Sequential | None = None
-        if pyramid_channels is None:
+        if pyramid_channels is None and backbone.has_region_head:
             channels = backbone.region_channels
             if backbone.region_size not in (None, pooled_size):
                 raise ValueError(f"model.pooled_size={pooled_size}: fc6 of this backbone needs {backbone.region_size}")
         else:
             channels = head_channels
-            hidden = nn.Linear(pyramid_channels * pooled_size**2, channels), nn.Linear(channels, channels)
+            hidden = nn.Linear(self.num_channels * pooled_size**2, channels), nn.Linear(channels, channels)
             self.head = nn.Sequential(nn.Flatten(), hidden[0], nn.ReLU(), hidden[1], nn.ReLU())
             for layer in hidden:
                 nn.init.kaiming_uniform_(layer.weight, a=1)

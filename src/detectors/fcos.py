@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from detectors.backbones.base import Backbone
 from detectors.backbones.norms import group_norm
 from detectors.boxes import box_areas, boxes_to_distances, clip_boxes, distances_to_boxes
+from detectors.deformable import DeformableConvolution
 from detectors.detections import Detections, check_decoding, nms_and_pad, stack_detections
 from detectors.losses import BOX_LOSSES, BoxLoss, fused_sigmoid_focal_loss, mean_over_ranks
 from detectors.pyramid import FeaturePyramid
@@ -62,8 +63,11 @@ class FCOSHead(nn.Module):
         centerness_on_box: bool,
         grid_offset: float = 0.5,
         spread_grid: bool = False,
+        deformable_towers: bool = False,
     ) -> None:
         super().__init__()
+        if deformable_towers and num_convs < 1:
+            raise ValueError(f"deformable_towers=true with num_convs={num_convs}: expected 1 or more convolutions")
         if head_norm not in ("gn", None):
             raise ValueError(f"head_norm={head_norm}: expected gn or null")
         if not 0 < prior < 1:
@@ -75,8 +79,10 @@ class FCOSHead(nn.Module):
 
         def tower() -> nn.Sequential:
             layers: list[nn.Module] = []
-            for _ in range(num_convs):
-                layers.append(nn.Conv2d(num_channels, num_channels, 3, padding=1))
+            for number in range(1, num_convs + 1):
+                convolution = nn.Conv2d(num_channels, num_channels, 3, padding=1)
+                deforms = deformable_towers and number == num_convs
+                layers.append(DeformableConvolution(convolution) if deforms else convolution)
                 if head_norm == "gn":
                     layers.append(group_norm(num_channels))
                 layers.append(nn.ReLU(inplace=True))
@@ -91,6 +97,9 @@ class FCOSHead(nn.Module):
             if isinstance(layer, nn.Conv2d) and layer.bias is not None:
                 nn.init.normal_(layer.weight, std=0.01)
                 nn.init.zeros_(layer.bias)
+        for layer in self.modules():
+            if isinstance(layer, DeformableConvolution):
+                layer.reset_offsets()
         nn.init.constant_(cast(Tensor, self.logits.bias), -math.log((1 - prior) / prior))
 
     def forward(self, maps: list[Tensor], canvas: tuple[int, int] | None = None) -> FCOSOutputs:
@@ -164,7 +173,9 @@ class FCOS(nn.Module):
         centerness_on_box: bool = False,
         grid_offset: float = 0.5,
         spread_grid: bool = False,
+        deformable_towers: bool = False,
     ) -> None:
+        """`deformable_towers`: the last convolution of each tower is deformable, as in fcos_core's dcnv2 models."""
         super().__init__()
         self.backbone = backbone
         self.pyramid = FeaturePyramid(backbone, pyramid_channels, p6_from)
@@ -179,6 +190,7 @@ class FCOS(nn.Module):
             centerness_on_box=centerness_on_box,
             grid_offset=grid_offset,
             spread_grid=spread_grid,
+            deformable_towers=deformable_towers,
         )
 
     def forward(self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"]) -> FCOSOutputs:

@@ -24,7 +24,8 @@ class FeaturePyramid(nn.Module):
         self.inputs = (4, 8, 16, 32) if p6_from == "pool" else (8, 16, 32)
         """Strides of the input maps."""
         self.strides = (*self.inputs, 64) if p6_from == "pool" else (*self.inputs, 64, 128)
-        channels = [backbone.channels[stride] for stride in self.inputs]
+        channels = backbone.channels_at(self.inputs)
+        backbone.leave_out(self.inputs)
         self.lateral = nn.ModuleList(nn.Conv2d(c, num_channels, 1) for c in channels)
         self.output = nn.ModuleList(nn.Conv2d(num_channels, num_channels, 3, padding=1) for _ in channels)
         if p6_from != "pool":

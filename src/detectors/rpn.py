@@ -67,7 +67,7 @@ class RPNHead(nn.Module):
 
 
 def map_strides(pyramid_channels: int | None) -> tuple[int, ...]:
-    """Strides of P2-P6; without a pyramid, that of the single map over VGG-16 or a ResNet's C4."""
+    """Strides of P2-P6; without a pyramid, that of the single map over VGG-16, a ResNet's C4 or its dilated C5."""
     return (16,) if pyramid_channels is None else (4, 8, 16, 32, 64)
 
 
@@ -85,7 +85,7 @@ class RPN(nn.Module):
         if anchors.strides != strides:
             raise ValueError(f"anchors at strides {anchors.strides}: expected those of the maps, {strides}")
         self.anchors = anchors
-        self.num_channels = pyramid_channels or backbone.channels[16]
+        self.num_channels = pyramid_channels or backbone.channels_at(strides)[0]
         self.rpn = RPNHead(self.num_channels, anchors.per_cell)
 
     def features(self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"]) -> list[Tensor]:

@@ -32,6 +32,7 @@ class FCOSModule(DetectionModule):
         centerness_on_box: bool = False,
         grid_offset: float = 0.5,
         spread_grid: bool = False,
+        deformable_towers: bool = False,
         loss: Callable[..., dict[str, Tensor]] = FCOSLoss(),
         decoder: Callable[..., Detections] = FCOSDecoder(),
     ) -> None:
@@ -47,6 +48,7 @@ class FCOSModule(DetectionModule):
             centerness_on_box=centerness_on_box,
             grid_offset=grid_offset,
             spread_grid=spread_grid,
+            deformable_towers=deformable_towers,
         )
         super().__init__(network, optimizer, schedule, lr)
         self.loss, self.decoder = loss, decoder

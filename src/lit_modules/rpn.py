@@ -56,8 +56,7 @@ class RPNModule(DetectionModule):
         super().__init__(RPN(backbone, anchors, pyramid_channels=pyramid_channels), optimizer, schedule, lr)
         refuse_region_head(backbone)
         if pyramid_channels is None:  # what lies behind stride 16 is not run
-            for layer in backbone.stages()[-1]:
-                layer.requires_grad_(False)
+            backbone.leave_out((16,))
         self.sample_anchors, self.loss, self.decoder = anchor_sampler, loss, decoder
 
     def confusion_matrices(self, class_names: Sequence[str]) -> dict[str, Matrix]:

@@ -19,7 +19,7 @@ def build(name: str, **options: object) -> Backbone:
     return MobileNetV2(**options) if name == "mobilenet_v2" else ResNet(int(name), **options)  # pyright: ignore[reportArgumentType]
 
 
-NAMES = ("18", "34", "50", "101", "mobilenet_v2")
+NAMES = ("18", "34", "50", "101", "152", "mobilenet_v2")
 
 
 @pytest.mark.parametrize("norm", NORMS)

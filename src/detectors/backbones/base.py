@@ -40,10 +40,14 @@ class Backbone(KeepsArguments, nn.Module, ABC):
     """
 
     channels: dict[int, int]
-    """Number of channels of the feature map at each stride from 4 to 32."""
+    """Number of channels of the feature map at each stride, from 4 to that of the last stage, mostly 32."""
+    stage_strides: tuple[int, ...] = (2, 4, 8, 16, 32)
+    """Stride behind each of `stages`."""
     pixel_mean: Tensor
     pixel_std: Tensor
     frozen_stages: int = 0
+    has_region_head: bool = True
+    """Whether layers follow the map of stride 16; where it is the last one, a detector brings its own head."""
     region_size: int | None = None
     """Cells in x and in y that `region_head` needs; None where any number will do."""
 
@@ -54,12 +58,13 @@ class Backbone(KeepsArguments, nn.Module, ABC):
 
     @abstractmethod
     def stages(self) -> list[list[nn.Module]]:
-        """Layers by stride: those up to stride 2, those that follow up to stride 4, then 8, 16 and 32."""
+        """Layers by stride: those up to stride 2, those that follow up to stride 4, then 8, 16 and 32, as
+        `stage_strides` has them."""
 
     def forward(self, x: Float[Tensor, "B 3 H W"], strides: tuple[int, ...] = (8, 16, 32)) -> list[Tensor]:
         """Feature maps of normalised images, the finest first; layers after the last of them are not run."""
         maps: list[Tensor] = []
-        for stage, stride in zip(self.stages(), (2, 4, 8, 16, 32), strict=True):
+        for stage, stride in zip(self.stages(), self.stage_strides, strict=True):
             if stride > max(strides):
                 break
             for layer in stage:
@@ -67,6 +72,26 @@ class Backbone(KeepsArguments, nn.Module, ABC):
             if stride in strides:
                 maps.append(x)
         return maps
+
+    def channels_at(self, strides: tuple[int, ...]) -> list[int]:
+        """Channels of the maps of these strides; ValueError where one does not exist."""
+        if absent := [stride for stride in strides if stride not in self.channels]:
+            raise ValueError(
+                f"model.backbone has maps of stride {', '.join(map(str, self.channels))}, and none of "
+                f"{', '.join(map(str, absent))}, which this model needs; {self._without_map()}"
+            )
+        return [self.channels[stride] for stride in strides]
+
+    def _without_map(self) -> str:
+        """What to do where a map does not exist."""
+        return "take another backbone"
+
+    def leave_out(self, strides: tuple[int, ...]) -> None:
+        """Freezes layers that the maps of these strides do not need: without a gradient they would stop DDP."""
+        for stage, stride in zip(self.stages(), self.stage_strides, strict=True):
+            if stride > max(strides):
+                for layer in stage:
+                    layer.requires_grad_(False)
 
     @property
     def region_channels(self) -> int:
@@ -102,9 +127,16 @@ class Backbone(KeepsArguments, nn.Module, ABC):
         return self
 
     def _load_and_freeze(
-        self, weights: str | Path | None, published: models.WeightsEnum, frozen_stages: int
-    ) -> Set[str]:
-        """Loads weights and freezes stages; returns the names of the loaded tensors."""
+        self,
+        weights: str | Path | None,
+        published: models.WeightsEnum | None,
+        frozen_stages: int,
+        *,
+        caffe: bool = False,
+    ) -> None:
+        """Loads weights and freezes stages. `caffe`: the file's first filters were trained on BGR of 0-255; they are
+        turned to RGB and the pixel scale is theirs, unless the file has one, as our checkpoints do.
+        """
         fold_frozen_norms(self)
         stages = self.stages()
         if not 0 <= frozen_stages <= len(stages):
@@ -112,13 +144,23 @@ class Backbone(KeepsArguments, nn.Module, ABC):
                 f"frozen_stages={frozen_stages}: expected 0 (all train) to {len(stages)} (none trains); "
                 "n freezes the layers up to stride 2^n"
             )
+        if caffe:
+            if weights == "imagenet":
+                raise ValueError(
+                    "model.backbone.caffe=true with model.backbone.weights=imagenet: these are torchvision's; give the "
+                    "file of Caffe's weights, or caffe=false"
+                )
+            self.pixel_mean.copy_(torch.tensor(CAFFE_MEAN) / 255)
+            self.pixel_std.fill_(1 / 255)
         taken: Set[str] = set()
-        if weights == "imagenet":
+        if weights == "imagenet" and published is not None:
             taken = load_published(self, published)
         elif weights is not None:
             taken = load_backbone(self, weights)
+        if caffe and taken and "pixel_mean" not in taken:
+            first = next(layer for layer in self.modules() if isinstance(layer, nn.Conv2d))
+            first.weight.data = first.weight.data.flip(1).contiguous()
         for layer in chain(*stages[:frozen_stages]):
             layer.requires_grad_(False)
         self.frozen_stages = frozen_stages
         self.train()
-        return taken

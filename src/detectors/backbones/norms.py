@@ -4,6 +4,7 @@
 # pyright: reportMissingTypeStubs=false
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Literal, cast
 
@@ -97,9 +98,9 @@ class SyncBatchNorm(nn.BatchNorm2d):
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
 
-def sync_batch_norm(num_channels: int) -> nn.Module:
+def sync_batch_norm(num_channels: int, eps: float = 1e-5) -> nn.Module:
     """Returns torch's synchronised batch norm where there are GPUs; DistributedDataParallel refuses it on a CPU."""
-    return (nn.SyncBatchNorm if torch.cuda.is_available() else SyncBatchNorm)(num_channels)
+    return (nn.SyncBatchNorm if torch.cuda.is_available() else SyncBatchNorm)(num_channels, eps)
 
 
 class GroupNorm(nn.GroupNorm):
@@ -116,20 +117,28 @@ class GroupNorm(nn.GroupNorm):
             return F.group_norm(input, self.num_groups, weight, bias, self.eps)
 
 
-def group_norm(num_channels: int) -> nn.GroupNorm:
+def group_norm(num_channels: int, eps: float = 1e-5) -> nn.GroupNorm:
     """GroupNorm of 32 groups (arXiv 1803.08494), or of the largest number below that divides the channels
     into groups of two or more: a group of one channel makes nothing of a map of one cell.
 
     MobileNetV2 has layers of 16, 24, 32 and 144 channels: 8, 12, 16 and 24 groups.
     """
     most = min(32, max(1, num_channels // 2))
-    return GroupNorm(max(g for g in range(1, most + 1) if num_channels % g == 0), num_channels)
+    return GroupNorm(max(g for g in range(1, most + 1) if num_channels % g == 0), num_channels, eps)
 
 
 Norm = Literal["frozen_bn", "bn", "sync_bn", "gn"]
-NORMS: dict[Norm, Callable[[int], nn.Module]] = {
+NORMS: dict[Norm, Callable[..., nn.Module]] = {
     "frozen_bn": FrozenBatchNorm,
     "bn": nn.BatchNorm2d,
     "sync_bn": sync_batch_norm,
     "gn": group_norm,
 }
+"""Each takes the number of channels and `eps`, which is 1e-5 by default."""
+
+
+def norm_layer(norm: Norm, eps: float) -> Callable[[int], nn.Module]:
+    """A norm with the `eps` that a backbone's weights were trained with."""
+    if not 0 <= eps < 1:
+        raise ValueError(f"model.backbone.norm_eps={eps}: expected 0 or a small number such as 1e-5")
+    return partial(NORMS[norm], eps=eps)

@@ -8,12 +8,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision import models
 
-from detectors.backbones.base import CAFFE_MEAN, Backbone
+from detectors.backbones.base import Backbone
 from detectors.backbones.norms import NORMS, Norm
 
 VGG16S: dict[bool, tuple[Callable[..., models.VGG], models.WeightsEnum]] = {
@@ -46,11 +45,6 @@ class VGG16(Backbone):
         pixels are scaled as there. A checkpoint of ours holds both already.
         """
         super().__init__()
-        if caffe and weights == "imagenet":
-            raise ValueError(
-                "model.backbone.caffe=true with model.backbone.weights=imagenet: these are torchvision's; give the "
-                "file of Caffe's weights, or caffe=false"
-            )
         build, published = VGG16S[norm is not None]
         network = build(weights=None, dropout=dropout, init_weights=weights is None)
         self.channels = {4: 256, 8: 512, 16: 512, 32: 512}
@@ -60,13 +54,7 @@ class VGG16(Backbone):
         self.features = nn.Sequential(*layers)
         self.classifier = network.classifier[:6] if fully_connected else None
         self.region_size = 7 if fully_connected else None
-        if caffe:
-            self.pixel_mean.copy_(torch.tensor(CAFFE_MEAN) / 255)
-            self.pixel_std.fill_(1 / 255)
-        taken = self._load_and_freeze(weights, published, frozen_stages)
-        if caffe and taken and "pixel_mean" not in taken:
-            first = cast(nn.Conv2d, self.features[0]).weight
-            first.data = first.data.flip(1).contiguous()
+        self._load_and_freeze(weights, published, frozen_stages, caffe=caffe)
 
     def stages(self) -> list[list[nn.Module]]:
         layers = list(self.features)

@@ -13,6 +13,8 @@ from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariable
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
+from detectors.deformable import plain_into_deformable
+
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
@@ -32,7 +34,7 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> Set[str]:
     Every tensor of the backbone must be there in its shape, else ValueError; what the file holds beyond
     them is skipped, and the log says so. Returns the names of those taken.
     """
-    return fill(backbone, *_backbone_part(read_weights(path), backbone), str(path))
+    return fill_backbone(backbone, read_weights(path), str(path))
 
 
 def load_published(backbone: nn.Module, weights: WeightsEnum) -> Set[str]:
@@ -45,7 +47,13 @@ def load_published(backbone: nn.Module, weights: WeightsEnum) -> Set[str]:
             "other means and give model.backbone.weights=FILE, or null to start from random ones (with "
             "model.backbone.frozen_stages=0 model.backbone.norm=bn)"
         ) from error
-    return fill(backbone, *_backbone_part(state, backbone), str(weights.url))
+    return fill_backbone(backbone, state, str(weights.url))
+
+
+def fill_backbone(backbone: nn.Module, state: Mapping[str, Tensor], source: str) -> Set[str]:
+    """Fills a backbone from the state dict of a whole network; see `load_backbone`."""
+    part, others = _backbone_part(state, backbone)
+    return fill(backbone, part, others, source, may_lack=plain_into_deformable(backbone, part))
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -98,13 +106,16 @@ def _backbone_part(state: Mapping[str, Tensor], backbone: nn.Module) -> tuple[di
     return {n: v for n, v in state.items() if n in wanted or not n.startswith(CLASSIFIERS)}, []
 
 
-def fill(module: nn.Module, state: Mapping[str, Tensor], others: Sequence[str], source: str) -> Set[str]:
-    """Copies a state dict into a module: all of the module's tensors, each in its shape, or ValueError.
+def fill(
+    module: nn.Module, state: Mapping[str, Tensor], others: Sequence[str], source: str, may_lack: Set[str] = frozenset()
+) -> Set[str]:
+    """Copies a state dict into a module: all of the module's tensors but those that it `may_lack`, each in its shape,
+    or ValueError.
 
     The log names the skipped tensors, `others` of the file among them. Returns the names of those taken.
     """
     expected = module.state_dict()
-    missing = [n for n in expected if n not in state and not n.endswith(OPTIONAL)]
+    missing = [n for n in expected if n not in state and n not in may_lack and not n.endswith(OPTIONAL)]
     if missing:
         raise ValueError(
             f"weights={source}: {len(missing)} of {len(expected)} tensors are not in the file: "

@@ -1,0 +1,74 @@
+"""Files as torchvision publishes them, of its own detectors with seeded random weights, and its detectors of them.
+
+Statistics of batch norms span five decades, so that an eps of 1e-5 in place of 0 shows; scores are spread, so that
+thresholds, suppression and caps have work. Columns of numbers that COCO never used take part in every softmax.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import WeightsEnum, detection
+
+BUILDERS: dict[str, Callable[..., Any]] = {
+    "fcos_resnet50_fpn": detection.fcos_resnet50_fpn,
+    "retinanet_resnet50_fpn": detection.retinanet_resnet50_fpn,
+    "retinanet_resnet50_fpn_v2": detection.retinanet_resnet50_fpn_v2,
+    "fasterrcnn_resnet50_fpn": detection.fasterrcnn_resnet50_fpn,
+}
+SPREAD: dict[str, dict[str, float]] = {
+    "fcos_resnet50_fpn": {"cls_logits.weight": 0.06, "bbox_reg.weight": 0.06},
+    "retinanet_resnet50_fpn": {"cls_logits.weight": 1.0, "bbox_reg.weight": 0.3},
+    "retinanet_resnet50_fpn_v2": {"cls_logits.weight": 0.06, "bbox_reg.weight": 0.02},
+    "fasterrcnn_resnet50_fpn": {
+        "rpn.head.cls_logits.weight": 0.1, "rpn.head.bbox_pred.weight": 0.03, "cls_score.weight": 0.1,
+        "box_predictor.bbox_pred.weight": 0.1,
+    },
+}  # fmt: skip
+
+
+def random_state(name: str, seed: int = 0) -> dict[str, Tensor]:
+    """The state dict of a builder's model, in the form in which COCO_V1 is loaded."""
+    torch.manual_seed(seed)
+    state: dict[str, Tensor] = BUILDERS[name](weights=None, weights_backbone=None).state_dict()
+    for key, value in state.items():
+        if key.endswith("running_var"):
+            value.copy_(10 ** torch.empty_like(value).uniform_(-4, 1))
+            norm = key.removesuffix("running_var")
+            # keeps the activations of random residual blocks at a constant scale
+            state[f"{norm}weight"].copy_(value.sqrt() * torch.empty_like(value).uniform_(0.4, 0.6))
+            state[f"{norm}bias"].normal_(std=0.1)
+        elif key.endswith("running_mean"):
+            value.normal_(std=0.1)
+        elif key.endswith(("fc6.weight", "fc7.weight", "rpn.head.conv.0.0.weight")) or (
+            name == "retinanet_resnet50_fpn" and ".conv." in key and key.endswith("weight")
+        ):
+            nn.init.kaiming_normal_(value)
+        elif key.endswith("bbox_reg.bias") and name.startswith("fcos"):
+            value.fill_(1.0)
+        for part, std in SPREAD[name].items():
+            if key.endswith(part):
+                nn.init.normal_(value, std=std)
+    return state
+
+
+def write_file(name: str, path: Path, seed: int = 0) -> Path:
+    torch.save(random_state(name, seed), path)
+    return path
+
+
+def torchvision_detector(name: str, file: Path, **settings: Any) -> nn.Module:
+    """torchvision's own detector with COCO_V1, whose file is this one: its frozen norms, its eps, its thresholds."""
+    weights: Any = detection.__dict__[f"{_class(name)}_Weights"].COCO_V1
+    with patch.object(WeightsEnum, "get_state_dict", lambda *_, **__: torch.load(file, weights_only=True)):
+        return BUILDERS[name](weights=weights, **settings).eval()
+
+
+def _class(name: str) -> str:
+    names = {
+        "fcos": "FCOS_ResNet50_FPN", "retinanet": "RetinaNet_ResNet50_FPN", "fasterrcnn": "FasterRCNN_ResNet50_FPN",
+    }  # fmt: skip
+    return names[name.partition("_")[0]] + ("_V2" if name.endswith("_v2") else "")
