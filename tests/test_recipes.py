@@ -70,6 +70,7 @@ FCOS_R50_1X = {
     "model.loss.size_ranges": [[-1, 64], [64, 128], [128, 256], [256, 512], [512, 1e8]],  # INF 100000000
     "model.normalize_targets": False,
     "model.centerness_on_box": False,
+    "model.deformable_towers": False,
     "model.loss.box_loss": "iou",
     "model.loss.focal_alpha": 0.25,
     "model.loss.focal_gamma": 2,

@@ -21,8 +21,8 @@ BUILDERS: dict[str, Callable[..., Any]] = {
 }
 SPREAD: dict[str, dict[str, float]] = {
     "fcos_resnet50_fpn": {"cls_logits.weight": 0.06, "bbox_reg.weight": 0.06},
-    "retinanet_resnet50_fpn": {"cls_logits.weight": 1.0, "bbox_reg.weight": 0.3},
-    "retinanet_resnet50_fpn_v2": {"cls_logits.weight": 0.06, "bbox_reg.weight": 0.02},
+    "retinanet_resnet50_fpn": {"cls_logits.weight": 0.1, "bbox_reg.weight": 0.02},
+    "retinanet_resnet50_fpn_v2": {"cls_logits.weight": 0.04, "bbox_reg.weight": 0.02},
     "fasterrcnn_resnet50_fpn": {
         "rpn.head.cls_logits.weight": 0.1, "rpn.head.bbox_pred.weight": 0.03, "cls_score.weight": 0.1,
         "box_predictor.bbox_pred.weight": 0.1,

@@ -5,21 +5,24 @@ from urllib.error import URLError
 
 import pytest
 import torch
+from tiers import slow_but
 from torch import Tensor, nn
 from torchvision import models
 
 from detectors.backbones.base import Backbone
-from detectors.backbones.mobilenet import MobileNetV2
+from detectors.backbones.mobilenet import MobileNetV2, MobileNetV3Large
 from detectors.backbones.norms import NORMS, FrozenBatchNorm, group_norm
 from detectors.backbones.resnet import ResNet
 
 
 def build(name: str, **options: object) -> Backbone:
     options = {"weights": None, "frozen_stages": 0} | options
-    return MobileNetV2(**options) if name == "mobilenet_v2" else ResNet(int(name), **options)  # pyright: ignore[reportArgumentType]
+    if name.startswith("mobilenet"):
+        return (MobileNetV2 if name == "mobilenet_v2" else MobileNetV3Large)(**options)  # pyright: ignore[reportArgumentType]
+    return ResNet(int(name), **options)  # pyright: ignore[reportArgumentType]
 
 
-NAMES = ("18", "34", "50", "101", "152", "mobilenet_v2")
+NAMES = ("18", "34", "50", "101", "152", "mobilenet_v2", "mobilenet_v3_large")
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -33,9 +36,9 @@ def test_maps_have_the_stated_channels_and_strides(name: str, norm: str) -> None
 
 
 def torchvision_features(model: nn.Module, x: Tensor) -> list[Tensor]:
-    if isinstance(model, models.MobileNetV2):
+    if isinstance(model, models.MobileNetV2 | models.MobileNetV3):
         maps = [x := layer(x) for layer in model.features]
-        return [maps[i] for i in (6, 13, 18)]
+        return [maps[i] for i in ((6, 13, 18) if isinstance(model, models.MobileNetV2) else (6, 12, 16))]
     x = nn.Sequential(*list(model.children())[:4])(x)  # stem, up to the pooling
     maps = [x := layer(x) for layer in list(model.children())[4:8]]
     return maps[1:]
@@ -59,11 +62,13 @@ def with_statistics(model: nn.Module) -> nn.Module:
         ("101", "frozen_bn"),
         ("mobilenet_v2", "bn"),
         ("mobilenet_v2", "frozen_bn"),
+        ("mobilenet_v3_large", "bn"),
+        ("mobilenet_v3_large", "frozen_bn"),
     ],
 )
 def test_weights_of_torchvision_give_the_features_of_torchvision(name: str, norm: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    build_theirs = models.mobilenet_v2 if name == "mobilenet_v2" else getattr(models, f"resnet{name}")
+    build_theirs = getattr(models, name if name.startswith("mobilenet") else f"resnet{name}")
     theirs = with_statistics(build_theirs(weights=None))
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")
     ours = build(name, norm=norm, weights=str(tmp_path / "weights.pth")).eval().double()
@@ -85,9 +90,18 @@ def test_published_mobilenet_weights_give_the_features_of_torchvision(shared_dat
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["18", "mobilenet_v2"])
-def test_imagenet_weights_are_those_that_torchvision_publishes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = models.mobilenet_v2() if name == "mobilenet_v2" else models.resnet18()
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("18", "ResNet18_Weights.IMAGENET1K_V1"),
+        ("mobilenet_v2", "MobileNet_V2_Weights.IMAGENET1K_V1"),
+        ("mobilenet_v3_large", "MobileNet_V3_Large_Weights.IMAGENET1K_V1"),
+    ],
+)
+def test_imagenet_weights_are_those_that_torchvision_publishes(
+    name: str, published: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = getattr(models, name if name.startswith("mobilenet") else f"resnet{name}")()
     asked: list[str] = []
 
     def download(self: models.WeightsEnum, **_: object) -> OrderedDict[str, Tensor]:
@@ -96,8 +110,8 @@ def test_imagenet_weights_are_those_that_torchvision_publishes(name: str, monkey
 
     monkeypatch.setattr(models.WeightsEnum, "get_state_dict", download)
     ours = build(name, weights="imagenet")
-    assert asked == [{"18": "ResNet18_Weights.IMAGENET1K_V1"}.get(name, "MobileNet_V2_Weights.IMAGENET1K_V1")]
-    first = "features.0.0.weight" if name == "mobilenet_v2" else "conv1.weight"
+    assert asked == [published]
+    first = "conv1.weight" if name == "18" else "features.0.0.weight"
     assert torch.equal(ours.state_dict()[first], model.state_dict()[first])
 
 
@@ -151,8 +165,9 @@ def test_two_frozen_stages_of_a_resnet_are_stem_and_first_residual_stage() -> No
     assert frozen_names(backbone) == {"conv1.weight", "bn1.weight", "bn1.bias", "layer1.0", "layer1.1"}
 
 
-def test_two_frozen_stages_of_mobilenet_are_all_features_up_to_stride_four() -> None:
-    backbone = build("mobilenet_v2", norm="bn", frozen_stages=2)
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_large"])
+def test_two_frozen_stages_of_mobilenet_are_all_features_up_to_stride_four(name: str) -> None:
+    backbone = build(name, norm="bn", frozen_stages=2)
     assert frozen_names(backbone) == {f"features.{i}" for i in range(4)}
     x = torch.zeros(1, 3, 64, 64)
     for stage, stride in zip(backbone.stages(), (2, 4, 8, 16, 32), strict=True):
@@ -188,7 +203,7 @@ def test_frozen_bn_has_nothing_to_train_and_nothing_that_moves() -> None:
     assert all(torch.equal(b, before[n]) for n, b in backbone.named_buffers())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", slow_but("18", "50", "mobilenet_v2", "mobilenet_v3_large", of=NAMES))
 def test_a_frozen_norm_is_part_of_the_convolution_before_it_and_trains_as_if_it_were_not(name: str) -> None:
     """Equal in outputs, gradients and names of weights, also after a copy and a change of the statistics."""
     folded, x = copy.deepcopy(build(name, norm="frozen_bn").train().double()), torch.randn(2, 3, 64, 64).double()

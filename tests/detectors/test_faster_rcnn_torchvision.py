@@ -24,30 +24,10 @@ from detectors.backbones.resnet import ResNet
 from detectors.faster_rcnn import FasterRCNN, RegionDecoder, RegionLoss, RegionOutputs, RegionSampler
 from detectors.losses import BACKGROUND
 from detectors.rpn import AnchorSampler, Proposals, RPNDecoder, RPNLoss, RPNOutputs, assign_rpn
+from detectors.weights import torchvision
 
 NUM_CLASSES = 90
 ANCHORS = replace(FASTER_RCNN_FPN, grid_offset=0.0, round_anchors=True)
-
-
-def as_ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    places = {
-        "backbone.body.": "backbone.",
-        "backbone.fpn.inner_blocks.": "pyramid.lateral.",
-        "backbone.fpn.layer_blocks.": "pyramid.output.",
-        "rpn.head.conv.0.0.": "rpn.conv.",
-        "rpn.head.cls_logits.": "rpn.logits.",
-        "rpn.head.bbox_pred.": "rpn.deltas.",
-        "roi_heads.box_head.fc6.": "head.1.",
-        "roi_heads.box_head.fc7.": "head.3.",
-        "roi_heads.box_predictor.cls_score.": "logits.",
-        "roi_heads.box_predictor.bbox_pred.": "deltas.",
-    }
-    renamed: dict[str, Tensor] = {}
-    for name, value in state.items():
-        old, new = next((old, new) for old, new in places.items() if name.startswith(old))
-        rest = name.removeprefix(old)
-        renamed[new + (rest.replace(".0.", ".") if "blocks" in old else rest)] = value
-    return renamed
 
 
 class Pair(NamedTuple):
@@ -73,7 +53,7 @@ def pair() -> Pair:
     with torch.device("meta"):
         ours = FasterRCNN(ResNet(50, weights=None, norm="bn"), NUM_CLASSES, ANCHORS, aligned=False).eval()
     state = {"backbone.pixel_mean": torch.tensor([0.5] * 3), "backbone.pixel_std": torch.tensor([0.25] * 3)}
-    ours.load_state_dict(as_ours(theirs.state_dict()) | state, assign=True)
+    ours.load_state_dict(torchvision.faster_rcnn(theirs.state_dict()).state | state, assign=True)
     return Pair(theirs, ours)
 
 

@@ -184,7 +184,7 @@ def _module(config: DictConfig, checkpoint: dict[str, Any] | None, datamodule: D
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
             raise ConfigError(f"the checkpoint's weights don't fit the model settings given: {reason}") from error
-    if config.init_from is not None or config.model.backbone.weights == "imagenet":
+    if config.init_from is not None or config.model.backbone.weights in ("imagenet", "pretrained"):
         config.model.backbone.weights = None
     module: TrainingModule = instantiate(config.model)
     if config.init_from is not None:

@@ -21,8 +21,12 @@ class _Row(NamedTuple):
 def named(config: DictConfig) -> str:
     """Names model, data set and backbone."""
     backbone = config.model.backbone
-    depth = backbone.get("depth", "")
-    return f"{run_name(config.model._target_, config.data._target_)}, {backbone._target_.rpartition('.')[2]}{depth}"
+    kind, which = backbone._target_.rpartition(".")[2], backbone.get("depth", "")
+    if backbone.get("groups", 1) > 1:
+        which = f"{which} {backbone.groups}x{backbone.width_per_group}d"
+    if "name" in backbone:
+        which = f" {backbone.name}"
+    return f"{run_name(config.model._target_, config.data._target_)}, {kind}{which}"
 
 
 def with_shares(figures: dict[str, Any]) -> dict[str, Any]:

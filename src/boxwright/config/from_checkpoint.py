@@ -71,7 +71,8 @@ def run(argv: list[str]) -> list[str]:
 def start(argv: list[str]) -> list[str]:
     """Adds, with `init_from=NAME` of a published checkpoint, the settings that its weights need.
 
-    They go before those of a recipe; what the command line gives stays.
+    They go before those of a recipe; what the command line gives stays. Spare columns of a softmax are of use to the
+    published classes alone, and are not taken over.
     """
     overrides = given(argv)
     name = _value(overrides.get("init_from"))
@@ -80,7 +81,7 @@ def start(argv: list[str]) -> list[str]:
     refuse_unknown("init_from", name)
     if (named := published(name)) is None:
         return argv
-    needed = [line for line in named[0].network if line.partition("=")[0] not in overrides]
+    needed = [line for line in named[0].network if line.partition("=")[0] not in (*overrides, "model.spare_columns")]
     for line in named[0].network[:1]:  # the model
         group, _, choice = line.partition("=")
         if group in overrides and overrides[group].value() != choice:

@@ -18,8 +18,9 @@ def refuse_missing_paths(cfg: DictConfig) -> None:
     for key, opened in (("data.root", not makes_root), ("init_from", True), ("model.backbone.weights", not replaced)):
         value: str | None = OmegaConf.select(cfg, key)
         named = key == "init_from" and value is not None and published(value) is not None
-        if opened and not named and value not in (None, "imagenet") and not Path(value).expanduser().exists():
-            path = Path(value).expanduser().resolve()
+        known = value in (None, "imagenet", "pretrained") or named
+        if opened and not known and not Path(str(value)).expanduser().exists():
+            path = Path(str(value)).expanduser().resolve()
             missing = next(part for part in (*path.parents[::-1], path) if not part.exists())
             there = missing.parent.iterdir() if missing.parent.is_dir() else ()
             near = nearest(missing.name, [file.name for file in there])

@@ -5,8 +5,9 @@ import logging
 import os
 import tempfile
 from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 import torch
@@ -79,7 +80,7 @@ def download(entry: Entry, file: Path) -> None:
         if not entry.digest and _is_page(Path(temporary)):
             raise OSError("what came is a page, not the file")
         os.replace(temporary, file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise ConfigError(_refused(entry, file, error)) from error
     finally:
         if temporary is not None:
@@ -93,7 +94,8 @@ def _is_page(file: Path) -> bool:
 
 
 def _refused(entry: Entry, file: Path, error: Exception) -> str:
-    reason = error.reason if isinstance(error, URLError) else error
+    is_http = isinstance(error, HTTPError) or not isinstance(error, URLError)
+    reason = error if is_http else error.reason
     algorithm, _, first = entry.digest.partition(":")
     known = f"its {_said(algorithm)} begins with {first}" if first else "no digest of it is published"
     return (

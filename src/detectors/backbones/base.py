@@ -138,12 +138,7 @@ class Backbone(KeepsArguments, nn.Module, ABC):
         turned to RGB and the pixel scale is theirs, unless the file has one, as our checkpoints do.
         """
         fold_frozen_norms(self)
-        stages = self.stages()
-        if not 0 <= frozen_stages <= len(stages):
-            raise ValueError(
-                f"frozen_stages={frozen_stages}: expected 0 (all train) to {len(stages)} (none trains); "
-                "n freezes the layers up to stride 2^n"
-            )
+        self._check_frozen_stages(frozen_stages)
         if caffe:
             if weights == "imagenet":
                 raise ValueError(
@@ -160,7 +155,18 @@ class Backbone(KeepsArguments, nn.Module, ABC):
         if caffe and taken and "pixel_mean" not in taken:
             first = next(layer for layer in self.modules() if isinstance(layer, nn.Conv2d))
             first.weight.data = first.weight.data.flip(1).contiguous()
-        for layer in chain(*stages[:frozen_stages]):
+        self._freeze(frozen_stages)
+
+    def _check_frozen_stages(self, frozen_stages: int) -> None:
+        number = len(self.stages())
+        if not 0 <= frozen_stages <= number:
+            raise ValueError(
+                f"frozen_stages={frozen_stages}: expected 0 (all train) to {number} (none trains); "
+                "n freezes the layers up to stride 2^n"
+            )
+
+    def _freeze(self, frozen_stages: int) -> None:
+        for layer in chain(*self.stages()[:frozen_stages]):
             layer.requires_grad_(False)
         self.frozen_stages = frozen_stages
         self.train()

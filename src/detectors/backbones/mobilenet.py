@@ -1,4 +1,4 @@
-"""MobileNetV2 (Sandler et al., arXiv 1801.04381)."""
+"""MobileNetV2 (Sandler et al., arXiv 1801.04381) and MobileNetV3-large (Howard et al., arXiv 1905.02244)."""
 
 # torchvision has no type stubs.
 # pyright: reportMissingTypeStubs=false
@@ -10,7 +10,7 @@ from torch import nn
 from torchvision import models
 
 from detectors.backbones.base import Backbone
-from detectors.backbones.norms import NORMS, Norm
+from detectors.backbones.norms import NORMS, Norm, norm_layer
 
 
 class MobileNetV2(Backbone):
@@ -34,3 +34,27 @@ class MobileNetV2(Backbone):
     def stages(self) -> list[list[nn.Module]]:
         layers = list(self.features)
         return [layers[start:end] for start, end in pairwise((0, 2, 4, 7, 14, 19))]
+
+
+class MobileNetV3Large(Backbone):
+    """Features 3, 6, 12 and 16 of MobileNetV3-large (arXiv 1905.02244): the last of stride 4, 8, 16 and 32.
+
+    Stages go by stride: features 0-1 (stride 2), 2-3 (4), 4-6 (8), 7-12 (16) and 13-16 (32). torchvision's classifier
+    has an eps of 1e-3 in its norms, which is the default here; its detectors, which start from it, have 1e-5.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path | None = "imagenet",
+        norm: Norm = "frozen_bn",
+        frozen_stages: int = 2,
+        norm_eps: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.channels = {4: 24, 8: 40, 16: 112, 32: 960}
+        self.features = models.mobilenet_v3_large(weights=None, norm_layer=norm_layer(norm, norm_eps)).features
+        self._load_and_freeze(weights, models.MobileNet_V3_Large_Weights.IMAGENET1K_V1, frozen_stages)
+
+    def stages(self) -> list[list[nn.Module]]:
+        layers = list(self.features)
+        return [layers[start:end] for start, end in pairwise((0, 2, 4, 7, 13, 17))]
