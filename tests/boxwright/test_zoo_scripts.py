@@ -83,7 +83,9 @@ def test_a_run_starts_from_all_but_the_layers_that_count_classes(
         start_from(module, given, ["a", "b", "c"])
     assert "80 classes and this run 3" in caplog.text
     ours = module.state_dict()
-    of_classes = {key for key, value in contents["state_dict"].items() if not torch.equal(value, _like(ours[key], value))}
+    of_classes = {
+        key for key, value in contents["state_dict"].items() if not torch.equal(value, _like(ours[key], value))
+    }
     layers = {key.removeprefix("network.").removeprefix("head.").partition(".")[0] for key in of_classes}
     assert layers == ({"logits", "deltas"} if spare else {"logits"})
     if spare:  # all of its classes again: the same rows, without the spare ones
@@ -99,19 +101,19 @@ def _like(value: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.slow
 def test_a_recipe_of_another_network_trains_from_a_name(
-    fcos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    fcos: Path, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """small_dataset has another backbone, pyramid and head; the name brings what its weights need."""
     train = Script("train.py", tmp_path, monkeypatch, capfd)
     ended = train(
-        "experiment=small_dataset", f"init_from={FCOS}={fcos}", "data=shapes", "data.root=shapes", "data.train_images=4",
-        "data.val_images=2", "data.image_size=64", "data.resize=64", "data.batch_size=2", "trainer.max_steps=1",
-        "trainer.val_check_interval=1", "name=started", "test=false",
+        "experiment=small_dataset", f"init_from={FCOS}={fcos}", "data=coco", f"data.root={shared_data / 'coco_small'}",
+        "data.classes=[person,dog]", "data.train_split=val", "data.val_split=val", "data.resize=64",
+        "data.batch_size=2", "trainer.max_steps=1", "trainer.val_check_interval=1", "name=started", "test=false",
         *SMALL,
     )  # fmt: skip
     assert ended.status == 0, ended.said
     assert "starts from the weights of" in ended.said
-    assert "80 classes and this run 5" in ended.said
+    assert "80 classes and this run 2" in ended.said
     (best,) = tmp_path.glob("runs/started/*/checkpoints/best.ckpt")
     model = read_checkpoint(best)["boxwright"]["config"]["model"]
     assert (model["backbone"]["depth"], model["pyramid_channels"], model["grid_offset"]) == (50, 256, 0.0)
