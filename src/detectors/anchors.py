@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -27,8 +27,9 @@ class Anchors:
     """Height over width."""
     grid_offset: float = 0.5
     """Centre of the first cell, in strides."""
-    round_anchors: bool = False
-    """Whether half sides are rounded to whole pixels."""
+    round_anchors: bool | Literal["cell"] = False
+    """Whether half sides are rounded to whole pixels; "cell" rounds the sides of an anchor of the stride's size, which
+    are then multiplied, as Detectron does."""
     spread_grid: bool = False
     """Whether the distance of neighbouring centres is the canvas's side // cells, which is below the stride where that
     does not divide the side."""
@@ -40,7 +41,14 @@ class Anchors:
     def shapes(self, level: int) -> Float[Tensor, "A 2"]:
         """(width, height) of the anchors of a cell, ordered by ratio and then by size."""
         sizes = torch.tensor(self.sizes[level], dtype=torch.float64)
-        stretch = torch.tensor(self.ratios, dtype=torch.float64).sqrt()[:, None]
+        ratios = torch.tensor(self.ratios, dtype=torch.float64)[:, None]
+        if self.round_anchors == "cell":
+            stride = self.strides[level]
+            width = (stride / ratios.sqrt()).round()
+            return (
+                (torch.stack((width, (width * ratios).round()), dim=-1) * sizes[:, None] / stride).flatten(0, 1).float()
+            )
+        stretch = ratios.sqrt()
         shapes = torch.stack((sizes / stretch, sizes * stretch), dim=-1).flatten(0, 1)
         return (2 * (shapes / 2).round() if self.round_anchors else shapes).float()
 
@@ -71,7 +79,7 @@ def scaled_anchors(
     ratios: Sequence[int | float],
     *,
     grid_offset: float,
-    round_anchors: bool,
+    round_anchors: bool | Literal["cell"],
     spread_grid: bool = False,
 ) -> Anchors:
     """Builds anchors from a config's numbers: one size for each level, or as many for each, times the same scales."""

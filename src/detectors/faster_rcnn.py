@@ -17,7 +17,7 @@ from detectors.boxes import Weights, box_areas, boxes_to_deltas, check_weights, 
 from detectors.detections import Detections, check_decoding, nms_and_pad, stack_detections
 from detectors.losses import BACKGROUND, IGNORED, check_smooth_l1, mean_over_ranks
 from detectors.matching import gather_matched, match_anchors
-from detectors.roi_pooling import align_regions, max_pool_regions
+from detectors.roi_pooling import SAMPLES, align_regions, max_pool_regions
 from detectors.rpn import RPN, Proposals
 from detectors.sampling import balanced_sample, check_sampling, keyed_noise
 
@@ -65,6 +65,7 @@ class FasterRCNN(RPN):
         pooled_size: int = 7,
         aligned: bool = True,
         spare_columns: int = 0,
+        pooling_samples: int = SAMPLES,
     ) -> None:
         super().__init__(backbone, anchors, pyramid_channels=pyramid_channels)
         if pooling not in POOLINGS or (pooling == "max" and pyramid_channels is not None):
@@ -77,7 +78,11 @@ class FasterRCNN(RPN):
         if spare_columns < 0:
             raise ValueError(f"model.spare_columns={spare_columns}: expected 0 or more")
         self.pooling, self.pooled_size, self.aligned = pooling, pooled_size, aligned
-        self.spare_columns = spare_columns
+        if pooling_samples < 0:
+            raise ValueError(
+                f"model.pooling_samples={pooling_samples}: expected 1 or more, or 0 for the side of the bin"
+            )
+        self.spare_columns, self.pooling_samples = spare_columns, pooling_samples
         self.head: nn.Sequential | None = None
         if pyramid_channels is None and backbone.has_region_head:
             channels = backbone.region_channels
@@ -108,10 +113,12 @@ class FasterRCNN(RPN):
         self, maps: Sequence[Tensor], image: Int[Tensor, " N"], boxes: Float[Tensor, "N 4"]
     ) -> Float[Tensor, "N C s s"]:
         if self.pyramid is not None:  # P6 is for proposals alone
-            return align_regions(maps[:-1], (4, 8, 16, 32), image, boxes, self.pooled_size, self.aligned)
+            return align_regions(
+                maps[:-1], (4, 8, 16, 32), image, boxes, self.pooled_size, self.aligned, self.pooling_samples
+            )
         if self.pooling == "max":
             return max_pool_regions(maps[0], 16, image, boxes, self.pooled_size)
-        return align_regions(maps, (16,), image, boxes, self.pooled_size, self.aligned)
+        return align_regions(maps, (16,), image, boxes, self.pooled_size, self.aligned, self.pooling_samples)
 
     def classify_regions(
         self, pooled: Float[Tensor, "N C s s"]

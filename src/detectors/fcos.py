@@ -349,7 +349,7 @@ class FCOSDecoder:
     candidates_per_level: int = 1000
     max_detections: int = 100
     threshold_product: bool = False
-    """Whether `score_threshold` is that of a detection's score, sqrt(class score x centerness), as torchvision has it."""
+    """Whether `score_threshold` is that of sqrt(class score x centerness), a detection's score, as in torchvision."""
 
     def __post_init__(self) -> None:
         check_decoding(

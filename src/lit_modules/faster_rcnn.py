@@ -63,12 +63,13 @@ class FasterRCNNModule(DetectionModule):
         anchor_scales: tuple[float, ...] = (1.0,),
         anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
         grid_offset: float = 0.5,
-        round_anchors: bool = False,
+        round_anchors: bool | Literal["cell"] = False,
         spread_grid: bool = False,
         pooling: Literal["align", "max"] = "align",
         pooled_size: int = 7,
         aligned: bool = True,
         spare_columns: int = 0,
+        pooling_samples: int = 2,
         head_channels: int = 1024,
         anchor_sampler: Callable[..., AnchorSamples] = AnchorSampler(),
         rpn_loss: Callable[..., dict[str, Tensor]] = RPNLoss(),
@@ -97,6 +98,7 @@ class FasterRCNNModule(DetectionModule):
             pooled_size=pooled_size,
             aligned=aligned,
             spare_columns=spare_columns,
+            pooling_samples=pooling_samples,
         )
         super().__init__(network, optimizer, schedule, lr)
         check_same_weights(region_loss, decoder)

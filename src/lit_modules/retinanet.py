@@ -34,7 +34,7 @@ class RetinaNetModule(DetectionModule):
         anchor_scales: tuple[float, ...] = (1.0, 1.2599210498948732, 1.5874010519681994),
         anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
         grid_offset: float = 0.5,
-        round_anchors: bool = False,
+        round_anchors: bool | Literal["cell"] = False,
         spread_grid: bool = False,
         loss: Callable[..., dict[str, Tensor]] = RetinaNetLoss(),
         decoder: Callable[..., Detections] = RetinaNetDecoder(),

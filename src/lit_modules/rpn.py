@@ -1,6 +1,7 @@
 """A region proposal network alone, which detects objects of one class, on Lightning."""
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from torch import Tensor
 
@@ -33,7 +34,7 @@ class RPNModule(DetectionModule):
         anchor_scales: tuple[float, ...] = (1.0,),
         anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
         grid_offset: float = 0.5,
-        round_anchors: bool = False,
+        round_anchors: bool | Literal["cell"] = False,
         spread_grid: bool = False,
         anchor_sampler: Callable[..., AnchorSamples] = AnchorSampler(),
         loss: Callable[..., dict[str, Tensor]] = RPNLoss(),

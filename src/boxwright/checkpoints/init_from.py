@@ -4,11 +4,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from torch import Tensor
+
 from boxwright.checkpoints.reading import read_checkpoint
 from boxwright.config.errors import ConfigError
 from boxwright.zoo.names import published, refuse_unknown
 from lit_modules.training_module import TrainingModule
-from torch import Tensor
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ from omegaconf import DictConfig, OmegaConf
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import nearest, origin
 from boxwright.config.signatures import class_constant
-
 from boxwright.zoo.names import published
 
 

@@ -31,8 +31,8 @@ def refuse_incomplete(cfg: DictConfig) -> None:
     if key == "checkpoint" and published(cfg.checkpoint) is not None:
         if cfg.get("data") is None:
             raise ConfigError(
-                f"checkpoint={cfg.checkpoint} is a published one, which brings no data: give a data set to score it on, "
-                "such as data=coco data.root=FOLDER"
+                f"checkpoint={cfg.checkpoint} is a published one, which brings no data: give a data set to score it "
+                "on, such as data=coco data.root=FOLDER"
             )
         return
     if not Path(cfg[key]).is_file():

@@ -99,8 +99,8 @@ def _refused(entry: Entry, file: Path, error: Exception) -> str:
     algorithm, _, first = entry.digest.partition(":")
     known = f"its {_said(algorithm)} begins with {first}" if first else "no digest of it is published"
     return (
-        f"checkpoint {entry.name} could not be downloaded ({reason}). Fetch {entry.url} by other means ({known}) and put "
-        f"it at {file}, or give checkpoint={entry.name}=FILE"
+        f"checkpoint {entry.name} could not be downloaded ({reason}). Fetch {entry.url} by other means ({known}) and "
+        f"put it at {file}, or give checkpoint={entry.name}=FILE"
     )
 
 
