@@ -59,6 +59,7 @@ _FOLLOWERS = {  # Detectron and its successors, 1.1.7
 }
 _PYRAMID = {
     "model.pyramid_channels": 256,
+    "model.pyramid_strides": [4, 8, 16, 32],
     "model.anchor_sizes": [32, 64, 128, 256, 512],
     "model.anchor_scales": [1],
     "model.pooled_size": 7,
@@ -110,6 +111,7 @@ C4_VOC0712: dict[str, Any] = {
     **_RESNET50, **_SHARED, **_FOLLOWERS, **_VOC0712,
     # 4.4, and PascalVOC-Detection/faster_rcnn_R_50_C4 of detectron2
     "model.pyramid_channels": None,
+    "model.pyramid_strides": [4, 8, 16, 32],
     "model.anchor_sizes": [32],
     "model.anchor_scales": [1, 2, 4, 8, 16],
     "model.train_proposer.candidates_per_level": 12000,
@@ -154,6 +156,7 @@ VGG16_VOC07: dict[str, Any] = {
     "model.backbone.dropout": 0,  # use_drop False
     "model.backbone.caffe": False,
     "model.pyramid_channels": None,
+    "model.pyramid_strides": [4, 8, 16, 32],
     "model.anchor_sizes": [128],
     "model.anchor_scales": [1, 2, 4],
     "model.grid_offset": 0.5,  # base anchor at (8, 8)

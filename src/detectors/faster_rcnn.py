@@ -18,7 +18,7 @@ from detectors.detections import Detections, check_decoding, nms_and_pad, stack_
 from detectors.losses import BACKGROUND, IGNORED, check_smooth_l1, mean_over_ranks
 from detectors.matching import gather_matched, match_anchors
 from detectors.roi_pooling import SAMPLES, align_regions, max_pool_regions
-from detectors.rpn import RPN, Proposals
+from detectors.rpn import PYRAMID_STRIDES, RPN, Proposals
 from detectors.sampling import balanced_sample, check_sampling, keyed_noise
 
 POOLINGS = ("align", "max")
@@ -60,6 +60,7 @@ class FasterRCNN(RPN):
         anchors: Anchors,
         *,
         pyramid_channels: int | None = 256,
+        pyramid_strides: Sequence[int] = PYRAMID_STRIDES,
         head_channels: int = 1024,
         pooling: str = "align",
         pooled_size: int = 7,
@@ -67,7 +68,7 @@ class FasterRCNN(RPN):
         spare_columns: int = 0,
         pooling_samples: int = SAMPLES,
     ) -> None:
-        super().__init__(backbone, anchors, pyramid_channels=pyramid_channels)
+        super().__init__(backbone, anchors, pyramid_channels=pyramid_channels, pyramid_strides=pyramid_strides)
         if pooling not in POOLINGS or (pooling == "max" and pyramid_channels is not None):
             raise ValueError(
                 f"model.pooling={pooling} with model.pyramid_channels={pyramid_channels}: expected align, or "
@@ -114,7 +115,7 @@ class FasterRCNN(RPN):
     ) -> Float[Tensor, "N C s s"]:
         if self.pyramid is not None:  # P6 is for proposals alone
             return align_regions(
-                maps[:-1], (4, 8, 16, 32), image, boxes, self.pooled_size, self.aligned, self.pooling_samples
+                maps[:-1], self.pyramid.inputs, image, boxes, self.pooled_size, self.aligned, self.pooling_samples
             )
         if self.pooling == "max":
             return max_pool_regions(maps[0], 16, image, boxes, self.pooled_size)

@@ -15,15 +15,23 @@ class FeaturePyramid(nn.Module):
     `LastLevelP6P7` would choose by comparing channel counts, which takes P5 for C5 where they happen to be equal.
     """
 
-    def __init__(self, backbone: Backbone, num_channels: int = 256, p6_from: str = "p5") -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_channels: int = 256,
+        p6_from: str = "p5",
+        strides: tuple[int, ...] | None = None,
+    ) -> None:
+        """`strides` of the maps that go in; None: those of P3-P5, with `pool` of P2-P5."""
         super().__init__()
         refuse_region_head(backbone)
         if p6_from not in ("p5", "c5", "pool"):
             raise ValueError(f"p6_from={p6_from}: expected p5, c5 or pool")
         self.p6_from = p6_from
-        self.inputs = (4, 8, 16, 32) if p6_from == "pool" else (8, 16, 32)
+        self.inputs = strides or ((4, 8, 16, 32) if p6_from == "pool" else (8, 16, 32))
         """Strides of the input maps."""
-        self.strides = (*self.inputs, 64) if p6_from == "pool" else (*self.inputs, 64, 128)
+        last = self.inputs[-1]
+        self.strides = (*self.inputs, 2 * last) if p6_from == "pool" else (*self.inputs, 2 * last, 4 * last)
         channels = backbone.channels_at(self.inputs)
         backbone.leave_out(self.inputs)
         self.lateral = nn.ModuleList(nn.Conv2d(c, num_channels, 1) for c in channels)

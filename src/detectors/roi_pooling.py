@@ -20,11 +20,12 @@ a pyramid; over one map, and in detectron2 and mmdetection, it is chosen by the 
 def pyramid_levels(boxes: Float[Tensor, "N 4"], strides: Sequence[int]) -> Int[Tensor, " N"]:
     """Level that each region is pooled from (FPN, arXiv 1612.03144, equation 1): 224 x 224 pixels of stride 16.
 
-    A region a millionth of a level below the border counts as on it, as in Detectron and torchvision.
+    A region a millionth of a level below the border counts as on it, as in Detectron and torchvision; of two maps of
+    one stride the first is taken, as there.
     """
     side = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
     level = (4 + (side / 224).log2() + 1e-6).floor() - math.log2(strides[0])
-    return level.clamp(0, len(strides) - 1).long()
+    return level.clamp(0, math.log2(strides[-1] / strides[0])).long()
 
 
 def align_regions(

@@ -66,9 +66,13 @@ class RPNHead(nn.Module):
         return logits, deltas
 
 
-def map_strides(pyramid_channels: int | None) -> tuple[int, ...]:
+PYRAMID_STRIDES = (4, 8, 16, 32)
+"""Of the maps that the pyramid is made from."""
+
+
+def map_strides(pyramid_channels: int | None, pyramid_strides: Sequence[int] = PYRAMID_STRIDES) -> tuple[int, ...]:
     """Strides of P2-P6; without a pyramid, that of the single map over VGG-16, a ResNet's C4 or its dilated C5."""
-    return (16,) if pyramid_channels is None else (4, 8, 16, 32, 64)
+    return (16,) if pyramid_channels is None else (*pyramid_strides, 2 * pyramid_strides[-1])
 
 
 class RPN(nn.Module):
@@ -77,11 +81,24 @@ class RPN(nn.Module):
     The maps are the pyramid's P2-P6, or, without `pyramid_channels`, the backbone's one map of stride 16.
     """
 
-    def __init__(self, backbone: Backbone, anchors: Anchors, *, pyramid_channels: int | None = 256) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        anchors: Anchors,
+        *,
+        pyramid_channels: int | None = 256,
+        pyramid_strides: Sequence[int] = PYRAMID_STRIDES,
+    ) -> None:
         super().__init__()
+        if not pyramid_strides:
+            raise ValueError(
+                "model.pyramid_strides=[]: expected strides of the backbone's maps, such as [4, 8, 16, 32]"
+            )
         self.backbone = backbone
-        self.pyramid = None if pyramid_channels is None else FeaturePyramid(backbone, pyramid_channels, "pool")
-        strides = map_strides(pyramid_channels)
+        self.pyramid: FeaturePyramid | None = None
+        if pyramid_channels is not None:
+            self.pyramid = FeaturePyramid(backbone, pyramid_channels, "pool", tuple(pyramid_strides))
+        strides = map_strides(pyramid_channels, pyramid_strides)
         if anchors.strides != strides:
             raise ValueError(f"anchors at strides {anchors.strides}: expected those of the maps, {strides}")
         self.anchors = anchors

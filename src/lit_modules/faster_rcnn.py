@@ -14,7 +14,16 @@ from detectors.boxes import check_same_weights
 from detectors.detections import Detections
 from detectors.faster_rcnn import FasterRCNN, RegionDecoder, RegionLoss, RegionOutputs, RegionSampler, RegionSamples
 from detectors.losses import BACKGROUND, IGNORED
-from detectors.rpn import AnchorSampler, AnchorSamples, Proposals, RPNDecoder, RPNLoss, RPNOutputs, map_strides
+from detectors.rpn import (
+    PYRAMID_STRIDES,
+    AnchorSampler,
+    AnchorSamples,
+    Proposals,
+    RPNDecoder,
+    RPNLoss,
+    RPNOutputs,
+    map_strides,
+)
 from evaluation.confusions import Matrix
 from evaluation.metrics import Metrics
 from evaluation.proposals import ImageProposals, proposal_recall
@@ -59,6 +68,7 @@ class FasterRCNNModule(DetectionModule):
         schedule: MakeSchedule,
         lr: float = 0.02,
         pyramid_channels: int | None = 256,
+        pyramid_strides: Sequence[int] = PYRAMID_STRIDES,
         anchor_sizes: tuple[float | tuple[float, ...], ...] = (32.0, 64.0, 128.0, 256.0, 512.0),
         anchor_scales: tuple[float, ...] = (1.0,),
         anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
@@ -80,7 +90,7 @@ class FasterRCNNModule(DetectionModule):
         decoder: Callable[..., Detections] = RegionDecoder(),
     ) -> None:
         anchors = scaled_anchors(
-            map_strides(pyramid_channels),
+            map_strides(pyramid_channels, pyramid_strides),
             anchor_sizes,
             anchor_scales,
             anchor_ratios,
@@ -93,6 +103,7 @@ class FasterRCNNModule(DetectionModule):
             num_classes,
             anchors,
             pyramid_channels=pyramid_channels,
+            pyramid_strides=pyramid_strides,
             head_channels=head_channels,
             pooling=pooling,
             pooled_size=pooled_size,

@@ -10,7 +10,16 @@ from detectors.anchors import scaled_anchors
 from detectors.backbones.base import Backbone, refuse_region_head
 from detectors.detections import Detections
 from detectors.losses import IGNORED
-from detectors.rpn import RPN, AnchorSampler, AnchorSamples, RPNDecoder, RPNLoss, RPNOutputs, map_strides
+from detectors.rpn import (
+    PYRAMID_STRIDES,
+    RPN,
+    AnchorSampler,
+    AnchorSamples,
+    RPNDecoder,
+    RPNLoss,
+    RPNOutputs,
+    map_strides,
+)
 from evaluation.confusions import Matrix
 from lit_modules.detection_module import DetectionModule
 from lit_modules.training_module import MakeOptimizer, MakeSchedule
@@ -30,6 +39,7 @@ class RPNModule(DetectionModule):
         schedule: MakeSchedule,
         lr: float = 0.02,
         pyramid_channels: int | None = 256,
+        pyramid_strides: Sequence[int] = PYRAMID_STRIDES,
         anchor_sizes: tuple[float | tuple[float, ...], ...] = (32.0, 64.0, 128.0, 256.0, 512.0),
         anchor_scales: tuple[float, ...] = (1.0,),
         anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
@@ -46,7 +56,7 @@ class RPNModule(DetectionModule):
                 "it data of one class (data.classes=[NAME] data.other_classes=drop of VOC), or take model=faster_rcnn"
             )
         anchors = scaled_anchors(
-            map_strides(pyramid_channels),
+            map_strides(pyramid_channels, pyramid_strides),
             anchor_sizes,
             anchor_scales,
             anchor_ratios,
@@ -54,7 +64,8 @@ class RPNModule(DetectionModule):
             round_anchors=round_anchors,
             spread_grid=spread_grid,
         )
-        super().__init__(RPN(backbone, anchors, pyramid_channels=pyramid_channels), optimizer, schedule, lr)
+        network = RPN(backbone, anchors, pyramid_channels=pyramid_channels, pyramid_strides=pyramid_strides)
+        super().__init__(network, optimizer, schedule, lr)
         refuse_region_head(backbone)
         if pyramid_channels is None:  # what lies behind stride 16 is not run
             backbone.leave_out((16,))

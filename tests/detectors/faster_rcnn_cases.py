@@ -67,3 +67,25 @@ def random_boxes(num: int, size: float = 128.0, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     corner = torch.rand(num, 2, generator=generator) * (size / 2 - 5)
     return torch.cat((corner, corner + torch.rand(num, 2, generator=generator) * size / 2 + 5), dim=1)
+
+
+def as_ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of torchvision's Faster R-CNN by our names."""
+    places = {
+        "backbone.body.": "backbone.",
+        "backbone.fpn.inner_blocks.": "pyramid.lateral.",
+        "backbone.fpn.layer_blocks.": "pyramid.output.",
+        "rpn.head.conv.0.0.": "rpn.conv.",
+        "rpn.head.cls_logits.": "rpn.logits.",
+        "rpn.head.bbox_pred.": "rpn.deltas.",
+        "roi_heads.box_head.fc6.": "head.1.",
+        "roi_heads.box_head.fc7.": "head.3.",
+        "roi_heads.box_predictor.cls_score.": "logits.",
+        "roi_heads.box_predictor.bbox_pred.": "deltas.",
+    }
+    renamed: dict[str, Tensor] = {}
+    for name, value in state.items():
+        old, new = next((old, new) for old, new in places.items() if name.startswith(old))
+        rest = name.removeprefix(old)
+        renamed[new + (rest.replace(".0.", ".") if "blocks" in old else rest)] = value
+    return renamed

@@ -4,9 +4,10 @@
 # pyright: reportMissingTypeStubs=false
 
 from abc import ABC, abstractmethod
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -41,6 +42,8 @@ class Backbone(KeepsArguments, nn.Module, ABC):
 
     channels: dict[int, int]
     """Number of channels of the feature map at each stride, from 4 to that of the last stage, mostly 32."""
+    channels_of_first: Mapping[int, int] = MappingProxyType({})
+    """Number of channels behind the first layer of a stride, where that is a map of its own: see `forward`."""
     stage_strides: tuple[int, ...] = (2, 4, 8, 16, 32)
     """Stride behind each of `stages`."""
     pixel_mean: Tensor
@@ -62,13 +65,19 @@ class Backbone(KeepsArguments, nn.Module, ABC):
         `stage_strides` has them."""
 
     def forward(self, x: Float[Tensor, "B 3 H W"], strides: tuple[int, ...] = (8, 16, 32)) -> list[Tensor]:
-        """Feature maps of normalised images, the finest first; layers after the last of them are not run."""
+        """Feature maps of normalised images, the finest first; layers after the last of them are not run.
+
+        A stride named twice gives the map behind its first layer too, as torchvision's detectors on a MobileNetV3 have
+        it: `strides=(32, 32)`.
+        """
         maps: list[Tensor] = []
         for stage, stride in zip(self.stages(), self.stage_strides, strict=True):
             if stride > max(strides):
                 break
-            for layer in stage:
+            for number, layer in enumerate(stage):
                 x = layer(x)
+                if number == 0 and strides.count(stride) > 1:
+                    maps.append(x)
             if stride in strides:
                 maps.append(x)
         return maps
@@ -80,7 +89,18 @@ class Backbone(KeepsArguments, nn.Module, ABC):
                 f"model.backbone has maps of stride {', '.join(map(str, self.channels))}, and none of "
                 f"{', '.join(map(str, absent))}, which this model needs; {self._without_map()}"
             )
-        return [self.channels[stride] for stride in strides]
+        twice = {stride for stride in strides if strides.count(stride) > 1}
+        if list(strides) != sorted(strides) or any(strides.count(stride) > 2 for stride in twice):
+            raise ValueError(f"model.pyramid_strides={list(strides)}: expected rising strides, none more than twice")
+        if no_first := sorted(twice - self.channels_of_first.keys()):
+            raise ValueError(
+                f"model.pyramid_strides={list(strides)}: of stride {no_first[0]} this backbone has one map; the first "
+                "of two is one of mobilenet_v2 and mobilenet_v3_large"
+            )
+        return [
+            self.channels_of_first[stride] if stride in strides[i + 1 :] else self.channels[stride]
+            for i, stride in enumerate(strides)
+        ]
 
     def _without_map(self) -> str:
         """What to do where a map does not exist."""
