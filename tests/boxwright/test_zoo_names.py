@@ -15,7 +15,8 @@ from boxwright.config import from_checkpoint
 from boxwright.config.command_line import with_quotes
 from boxwright.config.errors import ConfigError
 from boxwright.zoo import download
-from boxwright.zoo.catalogue import CATALOGUE, Entry
+from boxwright.zoo.catalogue import CATALOGUE
+from boxwright.zoo.entry import Entry
 from boxwright.zoo.names import name_problem, published
 
 NAME = "torchvision/fcos_resnet50_fpn"
@@ -45,7 +46,7 @@ def test_a_file_that_exists_is_a_path_whatever_it_is_called(tmp_path: Path, monk
         ("fcos_resnet50_fpn", NAME),
         ("torchvision/fcos_resnet50_fp=some.pth", NAME),
         ("torchvision/retinanet_resnet50_fpn_v3", "torchvision/retinanet_resnet50_fpn_v2"),
-        ("torchvision/yolo", "those of torchvision"),
+        ("torchvision/unheard_of", "those of torchvision, detectron2, fcos, caffe2"),
     ],
 )
 def test_a_wrong_name_is_answered_with_the_nearest(wrong: str, nearest: str) -> None:
@@ -94,7 +95,7 @@ CONTENT = b"weights" * 1000
 
 
 class Site(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         body = {"/whole.pth": CONTENT, "/short.pth": CONTENT, "/page.pth": b"<html>sign in</html>"}.get(self.path)
         if body is None:
             self.send_error(404)

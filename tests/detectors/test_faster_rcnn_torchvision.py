@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from faster_rcnn_cases import as_ours, random_boxes
+from faster_rcnn_cases import random_boxes
 from fcos_cases import pad_truth
 from torch import Tensor, nn
 from torchvision.models import detection

@@ -22,7 +22,7 @@ from boxwright.checkpoints.building import build_module, expected_state
 from boxwright.checkpoints.trust import refuse_foreign, refuse_overgrown
 from boxwright.config.earlier import NODES, translated
 from boxwright.config.errors import ConfigError
-from boxwright.zoo.catalogue import Entry
+from boxwright.zoo.entry import Entry
 from boxwright.zoo.names import name_problem, published
 from evaluation.files import write_whole
 from lit_modules.stored import FORMAT, without_weights

@@ -1,93 +1,26 @@
-"""The published checkpoints, one entry each. Imports nothing heavy: names are checked before torch is.
+"""The catalogue of published checkpoints, by name. Imports nothing heavy: names are checked before torch is."""
 
-A config is composed of conf/ with the entry's settings. `network` is what the weights need, and what a run that starts
-from them takes over; `decoding` is what the published score was taken with.
-"""
+import re
 
-from dataclasses import dataclass
+from boxwright.zoo.entry import Entry, Trunk
+from boxwright.zoo.sources import caffe2, detectron2, fcos_core, torchvision
 
-TORCHVISION = "https://download.pytorch.org/models/"
-
-Settings = tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One published checkpoint of a detector of COCO's 80 classes."""
-
-    name: str
-    url: str
-    digest: str
-    """Algorithm and the first digits of the file's digest, such as sha256:99b0c9b7; empty where none is published."""
-    ap: float
-    """Published AP on `split`, in percent."""
-    source: str
-    """Where the score was published."""
-    names: str
-    """How its tensors are named: a key of `boxwright.zoo.contents.NAMES`."""
-    network: Settings
-    decoding: Settings
-    file: str
-    """Path in torch's folder of downloads, below `checkpoints`."""
-    split: str = "val2017"
-    licence: str = ""
+CATALOGUE: dict[str, Entry] = {
+    entry.name: entry for entry in (*torchvision.ENTRIES, *detectron2.ENTRIES, *fcos_core.ENTRIES, *caffe2.ENTRIES)
+}
+"""Detectors, wherever a checkpoint is taken."""
+TRUNKS: dict[str, Trunk] = {trunk.name: trunk for trunk in caffe2.TRUNKS}
+"""Backbones trained on ImageNet, for model.backbone.weights."""
 
 
-# torchvision (torchvision 0.29, models/detection)
-
-_RESIZE = ("data.rounding=down", "data.interpolation=bilinear")
-_GRID = ("model.grid_offset=0.0", "model.spread_grid=true")
-_ANCHORS = (*_GRID, "model.round_anchors=true")
-_PYRAMID = ("model.pyramid_channels=256", "model.num_convs=4")
-_FROZEN = ("model.backbone.norm=frozen_bn", "model.backbone.norm_eps=1.0e-5")
-_EXACT = ("model.backbone.norm=frozen_bn", "model.backbone.norm_eps=0.0")
-_LIVE = ("model.backbone.norm=bn", "model.backbone.norm_eps=1.0e-5")
-_RETINANET = (
-    "model=retinanet", "model/backbone=resnet50", *_PYRAMID, *_ANCHORS, "model.anchor_scales=[1.0]",
-    "model.anchor_ratios=[0.5,1.0,2.0]",
-    "model.anchor_sizes=[[32,40,50],[64,80,101],[128,161,203],[256,322,406],[512,645,812]]",
-    "model.loss.box_weights=[1.0,1.0,1.0,1.0]",
-)  # fmt: skip
-_RETINANET_DECODING = (*_RESIZE, "model.decoder.max_detections=300", "model.loss.box_loss_weight=1.0")
-_FASTER_RCNN_DECODING = (
-    *_RESIZE, "model.proposer.min_size=0.001", "model.decoder.min_size=0.01",
-    "model.region_loss.smooth_l1_beta=0.1111111111111111",
-)  # fmt: skip
-
-
-def _torchvision(name: str, file: str, ap: float, names: str, network: Settings, decoding: Settings) -> Entry:
-    digest = f"sha256:{file.removesuffix('.pth').rpartition('-')[2]}"
-    source = f"torchvision 0.29, {name}, COCO_V1"
-    return Entry(f"torchvision/{name}", TORCHVISION + file, digest, ap, source, names, network, decoding, file)
-
-
-_OF_TORCHVISION = (
-    _torchvision(
-        "fcos_resnet50_fpn", "fcos_resnet50_fpn_coco-99b0c9b7.pth", 39.2, "torchvision_fcos",
-        ("model=fcos", "model/backbone=resnet50", *_PYRAMID, *_FROZEN, *_GRID, "model.p6_from=p5",
-         "model.head_norm=gn", "model.normalize_targets=true", "model.centerness_on_box=true"),
-        (*_RESIZE, "model.decoder.score_threshold=0.2", "model.decoder.threshold_product=true",
-         "model.loss.center_sampling=1.5", "model.loss.box_loss=giou"),
-    ),
-    _torchvision(
-        "retinanet_resnet50_fpn", "retinanet_resnet50_fpn_coco-eeacb38b.pth", 36.4, "torchvision_retinanet",
-        (*_RETINANET, *_EXACT, "model.p6_from=p5", "model.head_norm=null"),
-        (*_RETINANET_DECODING, "model.loss.box_loss=l1"),
-    ),
-    _torchvision(
-        "retinanet_resnet50_fpn_v2", "retinanet_resnet50_fpn_v2_coco-5905b1c5.pth", 41.5, "torchvision_retinanet",
-        (*_RETINANET, *_LIVE, "model.p6_from=c5", "model.head_norm=gn"),
-        (*_RETINANET_DECODING, "model.loss.box_loss=giou"),
-    ),
-    _torchvision(
-        "fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 37.0, "torchvision_faster_rcnn",
-        ("model=faster_rcnn", "model/backbone=resnet50", "model.pyramid_channels=256", *_EXACT, *_ANCHORS,
-         "model.anchor_sizes=[32.0,64.0,128.0,256.0,512.0]", "model.anchor_scales=[1.0]",
-         "model.anchor_ratios=[0.5,1.0,2.0]", "model.pooling=align", "model.pooled_size=7", "model.aligned=false",
-         "model.head_channels=1024", "model.spare_columns=10"),
-        _FASTER_RCNN_DECODING,
-    ),
-)  # fmt: skip
-
-CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in _OF_TORCHVISION}
-"""Every entry by its name."""
+def out_of_scope(name: str) -> str:
+    """Says why a model of the same catalogues is none here: masks, keypoints, or another kind of detector; empty where
+    nothing is known of it."""
+    last = name.rpartition("/")[2].lower()
+    if re.search(r"mask_?rcnn|keypoint|panoptic|densepose|lvis|cityscapes", last):
+        return "it finds masks or keypoints, which are out of scope here"
+    if re.search(r"^(e2e_)?(ssd|ssdlite|yolo|detr|cascade)", last):
+        return "it is a detector of another kind than FCOS, RetinaNet and Faster R-CNN"
+    if re.match(r"(e2e_)?(rpn|fast)_", last):
+        return "it is a part of Faster R-CNN, of which whole models are here"
+    return ""

@@ -1,6 +1,7 @@
 """What a published checkpoint is in this project: contents of the form of our own checkpoints."""
 
 import logging
+import re
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +17,11 @@ from boxwright.checkpoints.building import expected_state
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import CONF
 from boxwright.config.resolvers import register_resolvers
-from boxwright.zoo.catalogue import Entry
 from boxwright.zoo.coco_classes import CATEGORY_IDS, CLASS_NAMES
-from boxwright.zoo.download import differs, digest, local_file
-from detectors.weights import read_weights, torchvision
+from boxwright.zoo.download import Digest, local_file
+from boxwright.zoo.entry import Entry
+from detectors.weights import caffe2, detectron2, fcos_core, read_weights, torchvision
+from detectors.weights.pickles import read_pickle
 from detectors.weights.renaming import Mapped
 from lit_modules.machine import environment
 from lit_modules.stored import FORMAT
@@ -30,6 +32,14 @@ NAMES: dict[str, Callable[[Mapping[str, Tensor]], Mapped]] = {
     "torchvision_fcos": torchvision.coco_fcos,
     "torchvision_retinanet": torchvision.coco_retinanet,
     "torchvision_faster_rcnn": torchvision.coco_faster_rcnn,
+    "detectron2_retinanet": detectron2.retinanet,
+    "detectron2_faster_rcnn_fpn": detectron2.faster_rcnn_fpn,
+    "detectron2_faster_rcnn_c4": detectron2.faster_rcnn_c4,
+    "detectron2_faster_rcnn_dc5": detectron2.faster_rcnn_c4,
+    "detectron2_x101_faster_rcnn_fpn": lambda state: detectron2.resnext(detectron2.faster_rcnn_fpn(state)),
+    "fcos_core": fcos_core.fcos,
+    "caffe2_faster_rcnn_fpn": caffe2.faster_rcnn_fpn,
+    "caffe2_faster_rcnn_c4": caffe2.faster_rcnn_c4,
 }
 """How the tensors of each source become ours, by `Entry.names`."""
 NO_DATA = "NO_DATA"
@@ -45,11 +55,13 @@ def read_published(entry: Entry, file: Path | None = None) -> dict[str, Any]:
     where the file can't be had, and where it holds something else.
     """
     path = local_file(entry) if file is None else file
-    if file is not None and (problem := differs(entry, digest(file, entry))):
+    if file is not None and (problem := Digest.of(entry, file).differs(file)):
         log.info("%s is not the file that was published as %s: %s", file, entry.name, problem)
     config = config_of(entry)
     try:
-        mapped = NAMES[entry.names](read_weights(path))
+        mapped = NAMES[entry.names](_tensors(path))
+        if "deformable_stages" in config["model"]["backbone"]:
+            config["model"]["backbone"]["deformable_stages"] = _deformable_stages(mapped.state)
         state = with_counters(mapped, expected_state(config["model"]))
     except ValueError as error:
         raise ConfigError(f"{path} can't be used as {entry.name}: {error}") from error
@@ -70,6 +82,21 @@ def read_published(entry: Entry, file: Path | None = None) -> dict[str, Any]:
             "published": {"name": entry.name, "source": entry.source, "split": entry.split, "file": str(path)},
         },
     }
+
+
+def _tensors(path: Path) -> Mapping[str, Tensor]:
+    """The named tensors of a file: a state dict, or a pickle of detectron2 (`model`) or Caffe2 (`blobs`)."""
+    if path.suffix != ".pkl":
+        return read_weights(path)
+    content = read_pickle(path)
+    model = content.get("model") if isinstance(content, dict) else None
+    return caffe2.blobs_of(content if model is None else model)
+
+
+def _deformable_stages(state: Mapping[str, Tensor]) -> list[int]:
+    """Stages whose blocks are deformable: the file tells, and the authors' recipes of one name differ in it."""
+    found = {re.match(r"backbone\.layer(\d)\.\d+\.conv2\.offset\.weight", name) for name in state}
+    return sorted({int(match[1]) + 1 for match in found if match is not None})
 
 
 def with_counters(mapped: Mapped, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,7 +5,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from boxwright.config.errors import ConfigError
-from boxwright.zoo.catalogue import CATALOGUE, Entry
+from boxwright.zoo.catalogue import CATALOGUE, out_of_scope
+from boxwright.zoo.entry import Entry
 
 _SOURCES = tuple(dict.fromkeys(name.partition("/")[0] for name in CATALOGUE))
 _FILES = (".ckpt", ".pth", ".pt", ".pkl", ".safetensors")
@@ -42,11 +43,14 @@ def name_problem(key: str, checkpoint: str | Path | None) -> str:
             return f"{key}={given}: {file} is no file, seen from {Path.cwd()}; give {key}={entry.name}=FILE"
         return ""
     name = given.partition("=")[0]
+    if Path(given).exists() or Path(name).suffix in _FILES or Path(name).is_absolute():
+        return ""
     near = nearest_names(name)
-    if Path(given).exists() or not (near or name.startswith(tuple(f"{source}/" for source in _SOURCES))):
+    if not near and not name.startswith(tuple(f"{source}/" for source in _SOURCES)):
         return ""
-    if Path(name).suffix in _FILES or Path(name).is_absolute():
-        return ""
+    if why := out_of_scope(name):
+        near = [*near, "docs/zoo.md"]
+        return f"{key}={given}: {why}; nearest are {', '.join(near)}"
     listed = f"nearest are {', '.join(near)}" if near else f"there are those of {', '.join(_SOURCES)}"
     return (
         f"{key}={given}: there is no such file, seen from {Path.cwd()}, and no published checkpoint of that name; "

@@ -40,7 +40,6 @@ def _trunk(prefix: str) -> list[Rule]:
         (rf"{prefix}stem\.conv1\.norm\.(\w+)", r"backbone.bn1.\1"),
         (rf"{prefix}res{place}conv(?P<n>\d)\.weight", _Stage("conv{n}.weight")),
         (rf"{prefix}res{place}conv(?P<n>\d)\.norm\.(?P<part>\w+)", _Stage("bn{n}.{part}")),
-        (rf"{prefix}res{place}conv(?P<n>\d)_offset\.(?P<part>\w+)", _Stage("conv{n}.offset.{part}")),
         (rf"{prefix}res{place}shortcut\.weight", _Stage("downsample.0.weight")),
         (rf"{prefix}res{place}shortcut\.norm\.(?P<part>\w+)", _Stage("downsample.1.{part}")),
     ]

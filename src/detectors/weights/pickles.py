@@ -83,6 +83,12 @@ def _encode(text: object, encoding: object = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _empty(*given: object) -> bytes:
+    if given:
+        raise pickle.UnpicklingError("it makes bytes of something else")
+    return b""  # as Python 3 writes none of them for Python 2
+
+
 def _ordered(*items: object) -> dict[Any, Any]:
     return dict(*cast(Any, items))
 
@@ -91,6 +97,7 @@ _KNOWN: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _Name,
     ("numpy", "dtype"): _Kind,
     ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): _empty,
     ("collections", "OrderedDict"): _ordered,
     **{(f"{package}.multiarray", "_reconstruct"): _reconstruct for package in ("numpy.core", "numpy._core")},
     **{(f"{package}.numeric", "_frombuffer"): _from_buffer for package in ("numpy.core", "numpy._core")},
