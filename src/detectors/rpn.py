@@ -274,12 +274,15 @@ class RPNDecoder:
     max_proposals: int = 1000
     min_size: float = 0.0
     """Shortest side in pixels of the network input; smaller boxes are dropped, and those without area."""
+    score_threshold: float = 0.0
+    """Objectness below which boxes are dropped."""
 
     def __post_init__(self) -> None:
         check_decoding(
             candidates_per_level=self.candidates_per_level,
             nms_threshold=self.nms_threshold,
             max_proposals=self.max_proposals,
+            score_threshold=self.score_threshold,
         )
 
     @torch.no_grad()
@@ -309,7 +312,10 @@ class RPNDecoder:
         boxes = deltas_to_boxes(outputs.anchors[rows], outputs.deltas[image, rows].float(), WEIGHTS)
         boxes = clip_boxes(boxes, size)
         sides = boxes[:, 2:] - boxes[:, :2]
-        (large,) = ((sides > 0) & (sides >= self.min_size)).all(dim=1).nonzero(as_tuple=True)
+        kept = ((sides > 0) & (sides >= self.min_size)).all(dim=1)
+        if self.score_threshold > 0:
+            kept &= logits.sigmoid() >= self.score_threshold
+        (large,) = kept.nonzero(as_tuple=True)
         kept = rows_after_nms(boxes[large], logits[large], levels[large], self.nms_threshold, self.max_proposals)
         kept, missing = large[kept], self.max_proposals - len(kept)
         return (

@@ -18,24 +18,35 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "retinanet_resnet50_fpn": detection.retinanet_resnet50_fpn,
     "retinanet_resnet50_fpn_v2": detection.retinanet_resnet50_fpn_v2,
     "fasterrcnn_resnet50_fpn": detection.fasterrcnn_resnet50_fpn,
+    "fasterrcnn_mobilenet_v3_large_fpn": detection.fasterrcnn_mobilenet_v3_large_fpn,
+    "fasterrcnn_mobilenet_v3_large_320_fpn": detection.fasterrcnn_mobilenet_v3_large_320_fpn,
 }
+_TWO_STAGE = {
+    "rpn.head.cls_logits.weight": 0.1, "rpn.head.bbox_pred.weight": 0.03, "cls_score.weight": 0.1,
+    "box_predictor.bbox_pred.weight": 0.1,
+}  # fmt: skip
+_SMALL = {name: std / (16 if name.startswith("rpn") else 150) for name, std in _TWO_STAGE.items()}
 SPREAD: dict[str, dict[str, float]] = {
     "fcos_resnet50_fpn": {"cls_logits.weight": 0.06, "bbox_reg.weight": 0.06},
     "retinanet_resnet50_fpn": {"cls_logits.weight": 0.1, "bbox_reg.weight": 0.02},
     "retinanet_resnet50_fpn_v2": {"cls_logits.weight": 0.04, "bbox_reg.weight": 0.02},
-    "fasterrcnn_resnet50_fpn": {
-        "rpn.head.cls_logits.weight": 0.1, "rpn.head.bbox_pred.weight": 0.03, "cls_score.weight": 0.1,
-        "box_predictor.bbox_pred.weight": 0.1,
-    },
+    "fasterrcnn_resnet50_fpn": _TWO_STAGE,
+    "fasterrcnn_mobilenet_v3_large_fpn": _SMALL,
+    "fasterrcnn_mobilenet_v3_large_320_fpn": _SMALL,
 }  # fmt: skip
 
 
 def random_state(name: str, seed: int = 0) -> dict[str, Tensor]:
     """The state dict of a builder's model, in the form in which COCO_V1 is loaded."""
     torch.manual_seed(seed)
-    state: dict[str, Tensor] = BUILDERS[name](weights=None, weights_backbone=None).state_dict()
+    model = BUILDERS[name](weights=None, weights_backbone=None)
+    if "mobilenet" in name:
+        _measure_statistics(model.backbone)
+    state: dict[str, Tensor] = model.state_dict()
     for key, value in state.items():
-        if key.endswith("running_var"):
+        if key.endswith(("running_var", "running_mean")) and "mobilenet" in name:
+            value.mul_(torch.empty_like(value).uniform_(0.95, 1.05))
+        elif key.endswith("running_var"):
             value.copy_(10 ** torch.empty_like(value).uniform_(-4, 1))
             norm = key.removesuffix("running_var")
             # keeps the activations of random residual blocks at a constant scale
@@ -55,6 +66,19 @@ def random_state(name: str, seed: int = 0) -> dict[str, Tensor]:
     return state
 
 
+def _measure_statistics(backbone: Any) -> None:
+    """Statistics of smooth noise, which keep the activations of a network without residual blocks at a constant scale."""
+    for layer in backbone.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1.0
+            nn.init.uniform_(layer.weight, 0.8, 1.2)
+            nn.init.normal_(layer.bias, std=0.1)
+    with torch.no_grad():
+        noise = torch.randn(8, 3, 10, 10)
+        backbone.train()(nn.functional.interpolate(noise, size=(160, 160), mode="bicubic"))
+    backbone.eval()
+
+
 def write_file(name: str, path: Path, seed: int = 0) -> Path:
     torch.save(random_state(name, seed), path)
     return path
@@ -68,7 +92,6 @@ def torchvision_detector(name: str, file: Path, **settings: Any) -> nn.Module:
 
 
 def _class(name: str) -> str:
-    names = {
-        "fcos": "FCOS_ResNet50_FPN", "retinanet": "RetinaNet_ResNet50_FPN", "fasterrcnn": "FasterRCNN_ResNet50_FPN",
-    }  # fmt: skip
-    return names[name.partition("_")[0]] + ("_V2" if name.endswith("_v2") else "")
+    """Its spelling, which the name of the builder lacks."""
+    found = {key.lower(): key for key in detection.__dict__ if key.endswith("_Weights")}
+    return found[f"{name}_weights"].removesuffix("_Weights")

@@ -24,6 +24,7 @@ PIXELS = {
 """Of RGB from 0 to 1."""
 
 _TRUNK: list[Rule] = [
+    (r"backbone\.body\.(\d+\..+)", r"backbone.features.\1"),  # a MobileNet's
     (r"backbone\.body\.(.+)", r"backbone.\1"),
     (r"backbone\.fpn\.inner_blocks\.(\d)\.(?:0\.)?(weight|bias)", r"pyramid.lateral.\1.\2"),
     (r"backbone\.fpn\.layer_blocks\.(\d)\.(?:0\.)?(weight|bias)", r"pyramid.output.\1.\2"),
@@ -88,7 +89,7 @@ def retinanet(state: Mapping[str, Tensor]) -> Mapped:
 
 
 def faster_rcnn(state: Mapping[str, Tensor]) -> Mapped:
-    """Names of `fasterrcnn_resnet50_fpn`."""
+    """Names of `fasterrcnn_resnet50_fpn` and `fasterrcnn_mobilenet_v3_large_fpn`."""
     return rename(state, _FASTER_RCNN)
 
 

@@ -18,6 +18,15 @@ _RETINANET = (
     "model.loss.box_weights=[1.0,1.0,1.0,1.0]",
 )  # fmt: skip
 _RETINANET_DECODING = (*_RESIZE, "model.decoder.max_detections=300", "model.loss.box_loss_weight=1.0")
+_FASTER_RCNN = (
+    "model.pyramid_channels=256", *_ANCHORS, "model.anchor_scales=[1.0]", "model.anchor_ratios=[0.5,1.0,2.0]",
+    "model.pooling=align", "model.pooled_size=7", "model.pooling_samples=2", "model.aligned=false",
+    "model.head_channels=1024", "model.spare_columns=10",
+)  # fmt: skip
+_MOBILENET = (
+    "model=faster_rcnn", "model/backbone=mobilenet_v3_large", *_FROZEN, *_FASTER_RCNN, "model.pyramid_strides=[32,32]",
+    "model.anchor_sizes=[[32,64,128,256,512],[32,64,128,256,512],[32,64,128,256,512]]",
+)  # fmt: skip
 _FASTER_RCNN_DECODING = (
     *_RESIZE, "model.proposer.min_size=0.001", "model.decoder.min_size=0.01",
     "model.region_loss.smooth_l1_beta=0.1111111111111111",
@@ -50,10 +59,18 @@ ENTRIES = (
     ),
     _torchvision(
         "fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 37.0, "torchvision_faster_rcnn",
-        ("model=faster_rcnn", "model/backbone=resnet50", "model.pyramid_channels=256", *_EXACT, *_ANCHORS,
-         "model.anchor_sizes=[32.0,64.0,128.0,256.0,512.0]", "model.anchor_scales=[1.0]",
-         "model.anchor_ratios=[0.5,1.0,2.0]", "model.pooling=align", "model.pooled_size=7", "model.aligned=false",
-         "model.head_channels=1024", "model.spare_columns=10"),
+        ("model=faster_rcnn", "model/backbone=resnet50", *_EXACT, *_FASTER_RCNN, "model.pyramid_strides=[4,8,16,32]",
+         "model.anchor_sizes=[32.0,64.0,128.0,256.0,512.0]"),
         _FASTER_RCNN_DECODING,
+    ),
+    _torchvision(
+        "fasterrcnn_mobilenet_v3_large_fpn", "fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth", 32.8,
+        "torchvision_faster_rcnn", _MOBILENET, (*_FASTER_RCNN_DECODING, "model.proposer.score_threshold=0.05"),
+    ),
+    _torchvision(
+        "fasterrcnn_mobilenet_v3_large_320_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth", 22.8,
+        "torchvision_faster_rcnn", _MOBILENET,
+        (*_FASTER_RCNN_DECODING, "model.proposer.score_threshold=0.05", "model.proposer.candidates_per_level=150",
+         "model.proposer.max_proposals=150", "data.resize=320", "data.max_side=640"),
     ),
 )  # fmt: skip
