@@ -14,14 +14,18 @@ import published_formats as formats
 import pytest
 import torch
 import torch.nn.functional as F
+from omegaconf import OmegaConf
 from published_formats import Shapes
 from tiers import slow_but
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from boxwright.build import with_trunk
 from boxwright.checkpoints.building import build_module, expected_state
 from boxwright.checkpoints.reading import CheckpointError, read_checkpoint
-from boxwright.zoo.catalogue import CATALOGUE
+from boxwright.config import from_checkpoint
+from boxwright.config.errors import ConfigError
+from boxwright.zoo.catalogue import CATALOGUE, TRUNKS
 from boxwright.zoo.contents import NAMES, config_of, with_counters
 from detectors.anchors import Anchors
 from detectors.backbones import ResNet
@@ -264,8 +268,10 @@ def caffe2_names(stage: int, block: int, which: str) -> tuple[str, str]:
 
 
 D2_MEAN, CAFFE_MEAN, ONES = (103.53, 116.28, 123.675), (102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0)
-TRUNKS: dict[str, tuple[Any, ...]] = {
-    "detectron2": (formats.detectron2("fpn"), detectron2.faster_rcnn_fpn, detectron2_names, 1e-5, D2_MEAN, ONES, (50, 1, 64)),
+ARITHMETIC: dict[str, tuple[Any, ...]] = {
+    "detectron2": (
+        formats.detectron2("fpn"), detectron2.faster_rcnn_fpn, detectron2_names, 1e-5, D2_MEAN, ONES, (50, 1, 64),
+    ),
     "detectron2 X101": (
         formats.detectron2("fpn", *X101), lambda state: detectron2.resnext(detectron2.faster_rcnn_fpn(state)),
         detectron2_names, 1e-5, D2_MEAN, (57.375, 57.12, 58.395), X101,
@@ -275,9 +281,9 @@ TRUNKS: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("source", slow_but("detectron2", "fcos_core", "caffe2", of=TRUNKS.keys()))
+@pytest.mark.parametrize("source", slow_but("detectron2", "fcos_core", "caffe2", of=ARITHMETIC.keys()))
 def test_a_trunk_computes_what_its_authors_computes_in_bgr_with_its_eps_and_strides(source: str) -> None:
-    shapes, mapping, names, eps, mean, std, (depth, groups, width) = TRUNKS[source]
+    shapes, mapping, names, eps, mean, std, (depth, groups, width) = ARITHMETIC[source]
     in_1x1 = groups == 1
     state = random_trunk(shapes, "")
     if source == "caffe2":
@@ -368,3 +374,48 @@ def test_counters_follow_the_network() -> None:
     mapped = fcos_core.fcos({k: torch.from_numpy(a) for k, a in formats.numbered(formats.fcos_mobilenet(128)).items()})
     expected = {"network.backbone.features.0.1.num_batches_tracked": torch.tensor(0)}
     assert with_counters(mapped, expected)["backbone.features.0.1.num_batches_tracked"] == 0
+
+
+# Trunks, for model.backbone.weights
+
+TRUNK_FILES: dict[str, tuple[Shapes, dict[str, Any]]] = {
+    "MSRA/R-50": (formats.caffe2_trunk() | {"fc1000_w": (1000, 2048), "fc1000_b": (1000,)}, {}),
+    "MSRA/R-101": (formats.caffe2_trunk(101), {"depth": 101}),
+    "R-50-GN": (formats.caffe2_trunk(norms="gn") | {"pred_w": (1000, 2048)}, {"norm": "gn", "norm_eps": 1e-5}),
+    "R-101-GN": (formats.caffe2_trunk(101, norms="gn"), {"depth": 101, "norm": "gn", "norm_eps": 1e-5}),
+    "FAIR/20171220/X-101-32x8d": (formats.caffe2_trunk(*X101), {"depth": 101, "groups": 32, "width_per_group": 8}),
+    "X-101-64x4d": (formats.caffe2_trunk(101, 64, 4), {"depth": 101, "groups": 64, "width_per_group": 4}),
+}
+
+
+@pytest.mark.parametrize("name", slow_but("MSRA/R-50", "R-50-GN", of=TRUNK_FILES.keys()))
+def test_a_trunk_of_blobs_fills_a_backbone_with_its_pixels(name: str, tmp_path: Path) -> None:
+    shapes, settings = TRUNK_FILES[name]
+    file = formats.write(tmp_path / "trunk.pkl", formats.numbered(shapes), "trunk")
+    backbone = ResNet(**{"depth": 50, "weights": file, "norm_eps": 0.0, "stride_in_1x1": "R-" in name} | settings)
+    torch.testing.assert_close(backbone.pixel_mean * 255, torch.tensor(CAFFE_MEAN).flip(0))
+    torch.testing.assert_close(backbone.pixel_std * 255, torch.ones(3))
+    arrays = formats.numbered(shapes)
+    assert float(backbone.state_dict()["layer4.2.conv3.weight"].mean()) == arrays["res5_2_branch2c_w"].flat[0]
+    kind = "gn" if "GN" in name else "bn"
+    assert (
+        float(backbone.state_dict()["layer1.0.downsample.1.bias"].mean()) == arrays[f"res2_0_branch1_{kind}_b"].flat[0]
+    )
+
+
+def test_a_named_trunk_brings_its_settings_and_refuses_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["model.backbone.weights=MSRA/R-50", "model.backbone.frozen_stages=1"]
+    added = from_checkpoint.start(given)[len(given) :]
+    assert set(added) == {
+        "model/backbone=resnet50", "model.backbone.norm=frozen_bn", "model.backbone.norm_eps=0.0",
+        "model.backbone.stride_in_1x1=true",
+    }  # fmt: skip
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    file = tmp_path / "checkpoints" / TRUNKS["MSRA/R-50"].file
+    file.parent.mkdir(parents=True)
+    file.touch()
+    backbone = {"weights": "MSRA/R-50", "norm": "frozen_bn", "norm_eps": 0.0, "stride_in_1x1": True}
+    assert with_trunk(OmegaConf.create({"backbone": backbone}))["backbone"]["weights"] == str(file)
+    backbone["stride_in_1x1"] = False
+    with pytest.raises(ConfigError, match=r"MSRA/R-50 needs model\.backbone\.stride_in_1x1=true"):
+        with_trunk(OmegaConf.create({"backbone": backbone}))

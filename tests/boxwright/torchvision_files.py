@@ -67,7 +67,7 @@ def random_state(name: str, seed: int = 0) -> dict[str, Tensor]:
 
 
 def _measure_statistics(backbone: Any) -> None:
-    """Statistics of smooth noise, which keep the activations of a network without residual blocks at a constant scale."""
+    """Statistics of smooth noise, which keep the activations of a MobileNet at a constant scale."""
     for layer in backbone.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = 1.0

@@ -16,7 +16,7 @@ from boxwright.config.command_line import given
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import at, find_file, loaded, options
 from boxwright.config.trusted import trust
-from boxwright.zoo.names import published, refuse_unknown
+from boxwright.zoo.names import published, refuse_unknown, trunk
 
 Completion = Callable[[list[str]], list[str]]
 """Takes the arguments of a command line, and returns them with what the checkpoint adds."""
@@ -69,7 +69,8 @@ def run(argv: list[str]) -> list[str]:
 
 
 def start(argv: list[str]) -> list[str]:
-    """Adds, with `init_from=NAME` of a published checkpoint, the settings that its weights need.
+    """Adds, with `init_from=NAME` of a published checkpoint, the settings that its weights need; so with
+    `model.backbone.weights=NAME` of a published trunk.
 
     They go before those of a recipe; what the command line gives stays. Spare columns of a softmax are of use to the
     published classes alone, and are not taken over.
@@ -77,7 +78,9 @@ def start(argv: list[str]) -> list[str]:
     overrides = given(argv)
     name = _value(overrides.get("init_from"))
     if name is None:
-        return argv
+        named_trunk = trunk(_value(overrides.get("model.backbone.weights")))
+        needed = () if named_trunk is None else named_trunk.network
+        return [*argv, *(line for line in needed if line.partition("=")[0] not in overrides)]
     refuse_unknown("init_from", name)
     if (named := published(name)) is None:
         return argv

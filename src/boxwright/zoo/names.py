@@ -5,8 +5,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from boxwright.config.errors import ConfigError
-from boxwright.zoo.catalogue import CATALOGUE, out_of_scope
-from boxwright.zoo.entry import Entry
+from boxwright.zoo.catalogue import CATALOGUE, TRUNKS, out_of_scope
+from boxwright.zoo.entry import Entry, Trunk
 
 _SOURCES = tuple(dict.fromkeys(name.partition("/")[0] for name in CATALOGUE))
 _FILES = (".ckpt", ".pth", ".pt", ".pkl", ".safetensors")
@@ -23,6 +23,11 @@ def published(checkpoint: str | Path) -> tuple[Entry, Path | None] | None:
     name, equals, file = given.partition("=")
     entry = CATALOGUE.get(name)
     return None if entry is None else (entry, Path(file).expanduser() if equals else None)
+
+
+def trunk(weights: object) -> Trunk | None:
+    """The published backbone that `model.backbone.weights` names; None for a path."""
+    return TRUNKS.get(str(weights)) if weights is not None and not Path(str(weights)).exists() else None
 
 
 def refuse_unknown(key: str, checkpoint: str | Path | None) -> None:
