@@ -62,6 +62,7 @@ def command_line_problems(config_name: str, argv: list[str]) -> list[str]:
     if arguments.config_dir is not None and not Path(arguments.config_dir).is_dir():
         return [f"--config-dir={arguments.config_dir}: {Path(arguments.config_dir).absolute()} is not a folder"]
     use_folder(arguments.config_dir)
+    arguments.overrides = [with_quotes(line) for line in arguments.overrides]
     place = [] if arguments.config_dir is None else [f"hydra.searchpath=[{_searched(arguments.config_dir)}]"]
     try:
         overrides = OverridesParser.create().parse_overrides(arguments.overrides)
