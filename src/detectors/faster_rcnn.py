@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from detectors.anchors import Anchors
 from detectors.backbones.base import Backbone
+from detectors.backbones.norms import NORMS, Norm
 from detectors.boxes import Weights, box_areas, boxes_to_deltas, check_weights, clip_boxes, deltas_to_boxes
 from detectors.detections import Detections, check_decoding, nms_and_pad, stack_detections
 from detectors.losses import BACKGROUND, IGNORED, check_smooth_l1, mean_over_ranks
@@ -45,7 +46,8 @@ class FasterRCNN(RPN):
     """The proposal network, and a head that classifies and refines regions pooled from its maps: `forward` is the first
     half, `refine` the second.
 
-    Over a pyramid the head is two fully connected layers of `head_channels` (FPN, section 4.2); over one map it is
+    Over a pyramid the head is two fully connected layers of `head_channels` (FPN, section 4.2), or one behind
+    `head_convs` convolutions (with `pyramid_norm`, arXiv 2111.11429, section 3.1); over one map it is
     what follows in the backbone: fc6 and fc7 of VGG-16, the last stage of a ResNet. Nothing follows a dilated C5,
     whose head is two fully connected layers too.
 
@@ -61,6 +63,9 @@ class FasterRCNN(RPN):
         *,
         pyramid_channels: int | None = 256,
         pyramid_strides: Sequence[int] = PYRAMID_STRIDES,
+        pyramid_norm: Norm | None = None,
+        rpn_convs: int = 1,
+        head_convs: int = 0,
         head_channels: int = 1024,
         pooling: str = "align",
         pooled_size: int = 7,
@@ -68,7 +73,14 @@ class FasterRCNN(RPN):
         spare_columns: int = 0,
         pooling_samples: int = SAMPLES,
     ) -> None:
-        super().__init__(backbone, anchors, pyramid_channels=pyramid_channels, pyramid_strides=pyramid_strides)
+        super().__init__(
+            backbone,
+            anchors,
+            pyramid_channels=pyramid_channels,
+            pyramid_strides=pyramid_strides,
+            pyramid_norm=pyramid_norm,
+            num_convs=rpn_convs,
+        )
         if pooling not in POOLINGS or (pooling == "max" and pyramid_channels is not None):
             raise ValueError(
                 f"model.pooling={pooling} with model.pyramid_channels={pyramid_channels}: expected align, or "
@@ -85,17 +97,27 @@ class FasterRCNN(RPN):
             )
         self.spare_columns, self.pooling_samples = spare_columns, pooling_samples
         self.head: nn.Sequential | None = None
+        if head_convs < 0 or (head_convs and pyramid_channels is None):
+            raise ValueError(
+                f"model.head_convs={head_convs}: expected 0, or more over a pyramid (pyramid_channels=256)"
+            )
         if pyramid_channels is None and backbone.has_region_head:
             channels = backbone.region_channels
             if backbone.region_size not in (None, pooled_size):
                 raise ValueError(f"model.pooled_size={pooled_size}: fc6 of this backbone needs {backbone.region_size}")
         else:
             channels = head_channels
-            hidden = nn.Linear(self.num_channels * pooled_size**2, channels), nn.Linear(channels, channels)
-            self.head = nn.Sequential(nn.Flatten(), hidden[0], nn.ReLU(), hidden[1], nn.ReLU())
+            pooled = nn.Linear(self.num_channels * pooled_size**2, channels)
+            hidden = (pooled,) if head_convs else (pooled, nn.Linear(channels, channels))
+            layers: list[nn.Module] = []
+            for _ in range(head_convs):
+                layers += _convolution(self.num_channels, pyramid_norm)
+            layers.append(nn.Flatten())
             for layer in hidden:
+                layers += [layer, nn.ReLU()]
                 nn.init.kaiming_uniform_(layer.weight, a=1)
                 nn.init.zeros_(layer.bias)
+            self.head = nn.Sequential(*layers)
         columns = num_classes + 1 + spare_columns
         self.logits = nn.Linear(channels, columns)
         self.deltas = nn.Linear(channels, columns * 4)
@@ -128,6 +150,12 @@ class FasterRCNN(RPN):
         x = self.backbone.region_head(pooled) if self.head is None else self.head(pooled)
         logits = self.logits(x)
         return logits, self.deltas(x).reshape(*logits.shape, 4)
+
+
+def _convolution(channels: int, norm: Norm | None) -> list[nn.Module]:
+    layer = nn.Conv2d(channels, channels, 3, padding=1, bias=norm is None)
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return [layer, *([] if norm is None else [NORMS[norm](channels)]), nn.ReLU()]
 
 
 @dataclass(frozen=True)

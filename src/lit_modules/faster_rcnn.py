@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from datamodules.batch import Batch
 from detectors.anchors import scaled_anchors
 from detectors.backbones.base import Backbone
+from detectors.backbones.norms import Norm
 from detectors.boxes import check_same_weights
 from detectors.detections import Detections
 from detectors.faster_rcnn import FasterRCNN, RegionDecoder, RegionLoss, RegionOutputs, RegionSampler, RegionSamples
@@ -69,6 +70,8 @@ class FasterRCNNModule(DetectionModule):
         lr: float = 0.02,
         pyramid_channels: int | None = 256,
         pyramid_strides: Sequence[int] = PYRAMID_STRIDES,
+        pyramid_norm: Norm | None = None,
+        rpn_convs: int = 1,
         anchor_sizes: tuple[float | tuple[float, ...], ...] = (32.0, 64.0, 128.0, 256.0, 512.0),
         anchor_scales: tuple[float, ...] = (1.0,),
         anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
@@ -80,6 +83,7 @@ class FasterRCNNModule(DetectionModule):
         aligned: bool = True,
         spare_columns: int = 0,
         pooling_samples: int = 2,
+        head_convs: int = 0,
         head_channels: int = 1024,
         anchor_sampler: Callable[..., AnchorSamples] = AnchorSampler(),
         rpn_loss: Callable[..., dict[str, Tensor]] = RPNLoss(),
@@ -104,6 +108,9 @@ class FasterRCNNModule(DetectionModule):
             anchors,
             pyramid_channels=pyramid_channels,
             pyramid_strides=pyramid_strides,
+            pyramid_norm=pyramid_norm,
+            rpn_convs=rpn_convs,
+            head_convs=head_convs,
             head_channels=head_channels,
             pooling=pooling,
             pooled_size=pooled_size,

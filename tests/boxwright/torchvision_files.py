@@ -18,6 +18,7 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "retinanet_resnet50_fpn": detection.retinanet_resnet50_fpn,
     "retinanet_resnet50_fpn_v2": detection.retinanet_resnet50_fpn_v2,
     "fasterrcnn_resnet50_fpn": detection.fasterrcnn_resnet50_fpn,
+    "fasterrcnn_resnet50_fpn_v2": detection.fasterrcnn_resnet50_fpn_v2,
     "fasterrcnn_mobilenet_v3_large_fpn": detection.fasterrcnn_mobilenet_v3_large_fpn,
     "fasterrcnn_mobilenet_v3_large_320_fpn": detection.fasterrcnn_mobilenet_v3_large_320_fpn,
 }
@@ -31,6 +32,7 @@ SPREAD: dict[str, dict[str, float]] = {
     "retinanet_resnet50_fpn": {"cls_logits.weight": 0.1, "bbox_reg.weight": 0.02},
     "retinanet_resnet50_fpn_v2": {"cls_logits.weight": 0.04, "bbox_reg.weight": 0.02},
     "fasterrcnn_resnet50_fpn": _TWO_STAGE,
+    "fasterrcnn_resnet50_fpn_v2": _TWO_STAGE,
     "fasterrcnn_mobilenet_v3_large_fpn": _SMALL,
     "fasterrcnn_mobilenet_v3_large_320_fpn": _SMALL,
 }  # fmt: skip
@@ -54,8 +56,11 @@ def random_state(name: str, seed: int = 0) -> dict[str, Tensor]:
             state[f"{norm}bias"].normal_(std=0.1)
         elif key.endswith("running_mean"):
             value.normal_(std=0.1)
-        elif key.endswith(("fc6.weight", "fc7.weight", "rpn.head.conv.0.0.weight")) or (
-            name == "retinanet_resnet50_fpn" and ".conv." in key and key.endswith("weight")
+        elif (
+            key.endswith(("fc6.weight", "fc7.weight", "box_head.5.weight"))
+            or "rpn.head.conv." in key
+            and value.ndim > 1
+            or (name == "retinanet_resnet50_fpn" and ".conv." in key and key.endswith("weight"))
         ):
             nn.init.kaiming_normal_(value)
         elif key.endswith("bbox_reg.bias") and name.startswith("fcos"):

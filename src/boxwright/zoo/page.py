@@ -58,8 +58,7 @@ Known departures, which trained weights hardly see:
 _NOT = """## Not here
 
 Models that find masks, keypoints or parts, RPN alone, Fast R-CNN with given proposals, Cascade R-CNN, SSD and models of other
-data sets (VOC, LVIS, Cityscapes) of those catalogues; such a name is answered with the reason. Of torchvision's detectors
-`fasterrcnn_resnet50_fpn_v2` is missing: it has batch norms in pyramid and head, which the models here have not.
+data sets (VOC, LVIS, Cityscapes) of those catalogues; such a name is answered with the reason.
 detectron2's own copies of the MSRA trunks have unfolded batch norms and are refused; take those of the table below.
 """
 

@@ -43,8 +43,19 @@ _RETINANET: list[Rule] = [
     (r"head\.classification_head\.cls_logits\.(\w+)", r"head.logits.\1"),
     (r"head\.regression_head\.bbox_reg\.(\w+)", r"head.deltas.\1"),
 ]
+
+
+def _head(match: re.Match[str]) -> str:
+    return f"head.{3 * int(match[1]) + int(match[2])}.{match[3]}"
+
+
 _FASTER_RCNN: list[Rule] = [
     *_TRUNK,
+    (r"backbone\.fpn\.inner_blocks\.(\d)\.1\.(\w+)", r"pyramid.lateral_norm.\1.\2"),  # of the second version
+    (r"backbone\.fpn\.layer_blocks\.(\d)\.1\.(\w+)", r"pyramid.output_norm.\1.\2"),
+    (r"rpn\.head\.conv\.1\.0\.(weight|bias)", r"rpn.more.0.\1"),
+    (r"roi_heads\.box_head\.([0-3])\.([01])\.(\w+)", _head),
+    (r"roi_heads\.box_head\.5\.(\w+)", r"head.13.\1"),
     (r"rpn\.head\.conv\.(?:0\.0\.)?(weight|bias)", r"rpn.conv.\1"),
     (r"rpn\.head\.cls_logits\.(\w+)", r"rpn.logits.\1"),
     (r"rpn\.head\.bbox_pred\.(\w+)", r"rpn.deltas.\1"),
@@ -89,7 +100,7 @@ def retinanet(state: Mapping[str, Tensor]) -> Mapped:
 
 
 def faster_rcnn(state: Mapping[str, Tensor]) -> Mapped:
-    """Names of `fasterrcnn_resnet50_fpn` and `fasterrcnn_mobilenet_v3_large_fpn`."""
+    """Names of `fasterrcnn_resnet50_fpn`, its second version, and `fasterrcnn_mobilenet_v3_large_fpn`."""
     return rename(state, _FASTER_RCNN)
 
 

@@ -20,7 +20,7 @@ _RETINANET: Settings = (
 _FASTER_RCNN: Settings = (
     *_NORM, *_GRID, _RATIOS, "model.anchor_scales=[1.0]", "model.pooling=align", "model.aligned=true",
     "model.pooling_samples=0", "model.head_channels=1024", "model.spare_columns=0",
-    "model.pyramid_strides=[4,8,16,32]",
+    "model.pyramid_strides=[4,8,16,32]", "model.pyramid_norm=null", "model.rpn_convs=1", "model.head_convs=0",
 )  # fmt: skip
 _ONE_MAP: Settings = (*_FASTER_RCNN, "model.pyramid_channels=null", "model.anchor_sizes=[[32,64,128,256,512]]")
 _NETWORKS: dict[str, Settings] = {

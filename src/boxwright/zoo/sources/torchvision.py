@@ -23,8 +23,9 @@ _FASTER_RCNN = (
     "model.pooling=align", "model.pooled_size=7", "model.pooling_samples=2", "model.aligned=false",
     "model.head_channels=1024", "model.spare_columns=10",
 )  # fmt: skip
+_PLAIN = ("model.pyramid_norm=null", "model.rpn_convs=1", "model.head_convs=0")
 _MOBILENET = (
-    "model=faster_rcnn", "model/backbone=mobilenet_v3_large", *_FROZEN, *_FASTER_RCNN, "model.pyramid_strides=[32,32]",
+    "model=faster_rcnn", "model/backbone=mobilenet_v3_large", *_FROZEN, *_FASTER_RCNN, *_PLAIN, "model.pyramid_strides=[32,32]",
     "model.anchor_sizes=[[32,64,128,256,512],[32,64,128,256,512],[32,64,128,256,512]]",
 )  # fmt: skip
 _FASTER_RCNN_DECODING = (
@@ -59,8 +60,15 @@ ENTRIES = (
     ),
     _torchvision(
         "fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 37.0, "torchvision_faster_rcnn",
-        ("model=faster_rcnn", "model/backbone=resnet50", *_EXACT, *_FASTER_RCNN, "model.pyramid_strides=[4,8,16,32]",
+        ("model=faster_rcnn", "model/backbone=resnet50", *_EXACT, *_FASTER_RCNN, *_PLAIN, "model.pyramid_strides=[4,8,16,32]",
          "model.anchor_sizes=[32.0,64.0,128.0,256.0,512.0]"),
+        _FASTER_RCNN_DECODING,
+    ),
+    _torchvision(
+        "fasterrcnn_resnet50_fpn_v2", "fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth", 46.7, "torchvision_faster_rcnn",
+        ("model=faster_rcnn", "model/backbone=resnet50", *_LIVE, *_FASTER_RCNN, "model.pyramid_strides=[4,8,16,32]",
+         "model.anchor_sizes=[32.0,64.0,128.0,256.0,512.0]", "model.pyramid_norm=bn", "model.rpn_convs=2",
+         "model.head_convs=4"),
         _FASTER_RCNN_DECODING,
     ),
     _torchvision(
