@@ -32,7 +32,7 @@ SPREAD: dict[str, dict[str, float]] = {
     "retinanet_resnet50_fpn": {"cls_logits.weight": 0.1, "bbox_reg.weight": 0.02},
     "retinanet_resnet50_fpn_v2": {"cls_logits.weight": 0.04, "bbox_reg.weight": 0.02},
     "fasterrcnn_resnet50_fpn": _TWO_STAGE,
-    "fasterrcnn_resnet50_fpn_v2": _TWO_STAGE,
+    "fasterrcnn_resnet50_fpn_v2": {name: 6 * std for name, std in _TWO_STAGE.items()},
     "fasterrcnn_mobilenet_v3_large_fpn": _SMALL,
     "fasterrcnn_mobilenet_v3_large_320_fpn": _SMALL,
 }  # fmt: skip
