@@ -4,6 +4,7 @@ import copy
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -22,6 +23,8 @@ from lit_modules.detection_module import DetectionModule
 RECIPES = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 MODELS = sorted(file.stem for file in (CONF / "model").glob("*.yaml") if not file.stem.startswith("_"))
 BACKBONES = sorted(file.stem for file in (CONF / "model" / "backbone").glob("*.yaml"))
+BUILDABLE = [name for name in BACKBONES if name != "timm" or find_spec("timm") is not None]
+"""Backbones whose packages are installed."""
 
 
 @contextmanager

@@ -27,13 +27,18 @@ CASES: dict[str, list[str]] = {
     "timm test_vit": [*CONVNEXT, "model.backbone.name=test_vit"],
     "timm efficientnet_b0": [*CONVNEXT, "model.backbone.name=efficientnet_b0"],
 }
-"""Each with a pyramid; the variants of a ResNet over one map are below."""
-ONE_MAP: dict[str, list[str]] = {
-    "mobilenet_v3_large": ["model/backbone=mobilenet_v3_large"],
-    "dilated": ["model/backbone=resnet18", "model.backbone.dilated_c5=true"],
-    "dilated deformable": [*DEFORMABLE, "model.backbone.dilated_c5=true"],
-    "resnext": ["model/backbone=resnext50"],
-}
+"""Each with the pyramid that a model has by default."""
+ONE_MAP = ["model.pyramid_channels=null", "model.anchor_sizes=[32.0]"]
+OTHER_MAPS: dict[str, list[str]] = {
+    "mobilenet_v3_large": ["model/backbone=mobilenet_v3_large", *ONE_MAP],
+    "dilated": ["model/backbone=resnet18", "model.backbone.dilated_c5=true", *ONE_MAP],
+    "dilated deformable": [*DEFORMABLE, "model.backbone.dilated_c5=true", *ONE_MAP],
+    "resnext": ["model/backbone=resnext50", *ONE_MAP],
+    "two of stride 32": [
+        "model/backbone=mobilenet_v3_large", "model.pyramid_strides=[32,32]", "model.anchor_sizes=[32.0,32.0,32.0]",
+    ],
+    "no P5": ["model/backbone=resnet18", "model.pyramid_strides=[8,16]", "model.anchor_sizes=[16.0,32.0,64.0]"],
+}  # fmt: skip
 CLASSES = {"rpn": 1}
 SMALL = {
     "model.pyramid_channels": 32, "model.num_convs": 1, "model.head_channels": 16,
@@ -93,17 +98,15 @@ def test_every_model_trains_over_it(case: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["faster_rcnn", "rpn"])
-@pytest.mark.parametrize("case", slow_but("dilated", of={c: c for c in ONE_MAP}))
-def test_models_of_one_map_train_over_it(case: str, model: str) -> None:
-    one_map = ["model.pyramid_channels=null", "model.anchor_sizes=[32.0]"]
-    assert_trains(built(config(model, *ONE_MAP[case], *one_map)), model)
+@pytest.mark.parametrize("case", slow_but("dilated", "two of stride 32", "no P5", of={c: c for c in OTHER_MAPS}))
+def test_proposals_and_regions_train_over_other_maps(case: str, model: str) -> None:
+    assert_trains(built(config(model, *OTHER_MAPS[case])), model)
 
 
 def test_a_model_of_one_piece_says_what_it_cannot() -> None:
     needs_timm("timm")
-    one_map = ["model.pyramid_channels=null", "model.anchor_sizes=[32.0]"]
     with pytest.raises(Exception, match=r"no layers of a timm model are a head .*model\.pyramid_channels=256"):
-        built(config("faster_rcnn", *CASES["timm test_convnext"], *one_map), device="meta")
+        built(config("faster_rcnn", *CASES["timm test_convnext"], *ONE_MAP), device="meta")
 
 
 @pytest.mark.parametrize("case", ["deformable", "timm test_vit"])

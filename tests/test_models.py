@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import pytest
 import torch
-from composing import BACKBONES, MODELS, built, composed, random_batch
+from composing import BUILDABLE, MODELS, built, composed, random_batch
 from hydra.errors import InstantiationException
 from tiers import slow_but
 from torch import Tensor
@@ -83,7 +83,7 @@ def smallest_backbone() -> str:
         module = built(composed(f"model={MODELS[0]}", f"model/backbone={backbone}", "data=shapes"), device="meta")
         return sum(parameter.numel() for parameter in module.network.get_submodule("backbone").parameters())
 
-    return min(BACKBONES, key=size)
+    return min(BUILDABLE, key=size)
 
 
 def total(losses: dict[str, Tensor]) -> Tensor:

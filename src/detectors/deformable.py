@@ -26,7 +26,7 @@ class DeformableConvolution(nn.Module):
         self.offset = nn.Conv2d(
             of.in_channels,
             3 * self.taps,
-            of.kernel_size,
+            of.kernel_size,  # pyright: ignore[reportArgumentType]
             stride=of.stride,  # pyright: ignore[reportArgumentType]
             padding=of.padding,  # pyright: ignore[reportArgumentType]
             dilation=of.dilation,  # pyright: ignore[reportArgumentType]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiers import slow_but
 from torch import Tensor, nn
 
 from detectors.anchors import FASTER_RCNN_FPN, FASTER_RCNN_VGG16
@@ -18,6 +19,7 @@ from detectors.rpn import RPN
 timm = pytest.importorskip("timm", reason="timm is not installed: pip install -e '.[timm]'")
 
 CONVNEXT, VIT, ONE_PIECE, SWIN = "test_convnext", "test_vit", "efficientnet_b0", "swin_tiny_patch4_window7_224"
+NHWC = (SWIN, "mambaout_femto")
 STRIDES = (4, 8, 16, 32)
 
 
@@ -27,7 +29,24 @@ def small(name: str = CONVNEXT, **options: Any) -> Timm:
 
 @pytest.mark.parametrize(
     "name",
-    [CONVNEXT, "resnet50", SWIN, "mambaout_femto", "vgg16", ONE_PIECE, "regnety_004", VIT, "xcit_nano_12_p16_224"],
+    slow_but(
+        CONVNEXT,
+        "vgg16",
+        "mambaout_femto",
+        ONE_PIECE,
+        VIT,
+        of=[
+            CONVNEXT,
+            "resnet50",
+            SWIN,
+            "mambaout_femto",
+            "vgg16",
+            ONE_PIECE,
+            "regnety_004",
+            VIT,
+            "xcit_nano_12_p16_224",
+        ],
+    ),
 )
 @pytest.mark.parametrize("strides", [STRIDES, (8, 16, 32)])
 def test_maps_have_the_stated_channels_and_strides(name: str, strides: tuple[int, ...]) -> None:
@@ -41,7 +60,14 @@ def of_timm(name: str, **options: Any) -> nn.Module:
     return timm.create_model(name, features_only=True, **options).eval()
 
 
-@pytest.mark.parametrize("name", [CONVNEXT, "mambaout_femto", "efficientnet_lite0", "resnet18"])
+@pytest.mark.parametrize(
+    "name",
+    slow_but(
+        CONVNEXT,
+        "efficientnet_lite0",
+        of=[CONVNEXT, "mambaout_femto", "efficientnet_lite0", "resnet18", SWIN, "repvit_m0_9"],
+    ),
+)
 @torch.no_grad()
 def test_maps_equal_timms(name: str, tmp_path: Path) -> None:
     """From the file of the whole model, as timm publishes it, and from that of its maps."""
@@ -51,15 +77,27 @@ def test_maps_equal_timms(name: str, tmp_path: Path) -> None:
         if tensor.is_floating_point() and tensor.ndim == 1:
             nn.init.uniform_(tensor, 0.5, 1.5)
     save_file(whole.state_dict(), tmp_path / "whole.safetensors")
-    theirs = of_timm(name, pretrained=True, pretrained_cfg_overlay={"file": str(tmp_path / "whole.safetensors")})
+    file = {"file": str(tmp_path / "whole.safetensors")}
+    any_size = {"strict_img_size": False} if name == SWIN else {}
+    theirs = of_timm(name, pretrained=True, pretrained_cfg_overlay=file, **any_size)
     torch.save(theirs.state_dict(), tmp_path / "maps.pth")
     x = torch.randn(1, 3, 64, 96)
     expected = {r: m for r, m in zip(theirs.feature_info.reduction(), theirs(x), strict=True) if r > 2}
     for file in ("whole.safetensors", "maps.pth"):
         ours = small(name, weights=tmp_path / file).eval()
         for stride, m in zip(STRIDES, ours(x, STRIDES), strict=True):
-            theirs_m = expected[stride].permute(0, 3, 1, 2) if name == "mambaout_femto" else expected[stride]
+            theirs_m = expected[stride].permute(0, 3, 1, 2) if name in NHWC else expected[stride]
             torch.testing.assert_close(m, theirs_m, rtol=1e-4, atol=1e-5 * theirs_m.abs().max().item())
+
+
+def test_the_log_names_what_a_file_has_beyond_the_maps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = timm.create_model(CONVNEXT).state_dict()
+    torch.save(state | {"teacher.weight": torch.zeros(1)}, tmp_path / "w.pth")
+    with caplog.at_level("INFO", "detectors.backbones.timm_models"):
+        ours = small(weights=tmp_path / "w.pth")
+    (line,) = caplog.messages
+    assert line.endswith(f"{len(state) - 2} tensors taken; skipped: head.fc.bias, head.fc.weight, teacher.weight")
+    assert torch.equal(ours.body.stem_0.weight, state["stem.0.weight"])
 
 
 @torch.no_grad()

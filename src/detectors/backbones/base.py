@@ -107,8 +107,11 @@ class Backbone(KeepsArguments, nn.Module, ABC):
         return "take another backbone"
 
     def leave_out(self, strides: tuple[int, ...]) -> None:
-        """Freezes layers that the maps of these strides do not need: without a gradient they would stop DDP."""
-        for stage, stride in zip(self.stages(), self.stage_strides, strict=True):
+        """Freezes layers that the maps of these strides do not need: without a gradient they would stop DDP.
+
+        A backbone with a `forward` of its own may have fewer stages than strides, and decides for itself.
+        """
+        for stage, stride in zip(self.stages(), self.stage_strides, strict=False):
             if stride > max(strides):
                 for layer in stage:
                     layer.requires_grad_(False)

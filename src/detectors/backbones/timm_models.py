@@ -1,9 +1,11 @@
 """Any model of timm that gives feature maps, as a backbone; timm is imported when one is built."""
 
+import logging
+import re
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -12,8 +14,10 @@ from torch import Tensor, nn
 from detectors.backbones.base import Backbone
 from detectors.weights import CHECKPOINT_PREFIX, fill, fill_backbone, read_weights
 
+log = logging.getLogger(__name__)
+
 STRIDES = (2, 4, 8, 16, 32)
-_ANY_SIZE = ({"strict_img_size": False}, {"dynamic_img_size": True}, {})
+_ANY_SIZE: tuple[dict[str, bool], ...] = ({"strict_img_size": False}, {"dynamic_img_size": True}, {})
 """What the kinds of models call taking images of any size; most take them anyway."""
 
 
@@ -41,13 +45,11 @@ class Timm(Backbone):
         super().__init__()
         timm = _timm(name)
         size, indices = _probe(timm, name)
-        state = None if weights in (None, "pretrained") else read_weights(cast("str | Path", weights))
+        state = None if weights in (None, "pretrained") else read_weights(weights)
         options: dict[str, Any] = {"out_indices": tuple(indices.values()), **size}
         body = _create(timm, name, weights if state is None else None, **options)
         if state is not None and _is_whole_model(state, body):
-            whole = _without_classifier(state, timm.get_pretrained_cfg(name))
-            overlay = {"state_dict": whole, "classifier": None}  # without a classifier, timm wants every tensor
-            body = _create(timm, name, weights, pretrained_cfg_overlay=overlay, num_classes=0, **options)
+            body = _of_whole_model(timm, name, state, str(weights), options)
             state = None
         self.body = body
         self.pixel_mean.copy_(torch.tensor(body.pretrained_cfg["mean"]))
@@ -244,7 +246,30 @@ def _is_whole_model(state: dict[str, Tensor], body: nn.Module) -> bool:
     return wrapped and not own <= state.keys() and not any(n.startswith(CHECKPOINT_PREFIX) for n in state)
 
 
-def _without_classifier(state: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
-    names: str | tuple[str, ...] = config.classifier or ()
-    heads = (names,) if isinstance(names, str) else names
-    return {n: v for n, v in state.items() if n.rpartition(".")[0] not in heads}
+def _of_whole_model(timm: Any, name: str, state: dict[str, Tensor], source: str, options: dict[str, Any]) -> Any:
+    """A model with the weights of a file of timm's, which must hold every tensor; what belongs to its classifier alone
+    is left out, and the log names it.
+    """
+    classifier: str | tuple[str, ...] = timm.get_pretrained_cfg(name).classifier or ()
+    heads = (classifier,) if isinstance(classifier, str) else classifier
+    left_out = {n for n in state if n.rpartition(".")[0] in heads}
+    while True:
+        whole = {n: v for n, v in state.items() if n not in left_out}
+        overlay = {"state_dict": whole, "classifier": None}  # without a classifier's name, timm wants every tensor
+        try:
+            body = _create(timm, name, source, pretrained_cfg_overlay=overlay, num_classes=0, **options)
+        except ValueError as error:
+            more = _unexpected(str(error.__cause__)) & whole.keys()
+            if not more:
+                raise
+            left_out |= more
+        else:
+            log.info("weights %s: %d tensors taken; skipped: %s", source, len(whole), ", ".join(sorted(left_out)))
+            return body
+
+
+def _unexpected(reason: str) -> set[str]:
+    """Names of tensors that a model does not have, where that is all that torch objects to."""
+    _, found, names = reason.partition("Unexpected key(s) in state_dict: ")
+    only = found and "Missing key(s)" not in reason and "size mismatch" not in reason
+    return set(re.findall(r'"([^"]+)"', names)) if only else set()
