@@ -1,5 +1,7 @@
 """docs/zoo.md, made of the catalogue: `python -m boxwright.zoo.page` writes it."""
 
+# ruff: noqa: E501 (rows of its tables are single lines)
+
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
