@@ -58,8 +58,7 @@ def random_state(name: str, seed: int = 0) -> dict[str, Tensor]:
             value.normal_(std=0.1)
         elif (
             key.endswith(("fc6.weight", "fc7.weight", "box_head.5.weight"))
-            or "rpn.head.conv." in key
-            and value.ndim > 1
+            or ("rpn.head.conv." in key and value.ndim > 1)
             or (name == "retinanet_resnet50_fpn" and ".conv." in key and key.endswith("weight"))
         ):
             nn.init.kaiming_normal_(value)

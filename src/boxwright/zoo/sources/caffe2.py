@@ -17,7 +17,8 @@ _BODIES: dict[str, Settings] = {
 _FASTER_RCNN: Settings = (
     "model.grid_offset=0.5", "model.round_anchors=cell", "model.spread_grid=false",
     "model.anchor_ratios=[0.5,1.0,2.0]", "model.anchor_scales=[1.0]", "model.pooling=align", "model.aligned=false",
-    "model.head_channels=1024", "model.spare_columns=0", "model.pyramid_strides=[4,8,16,32]", "model.pyramid_norm=null", "model.rpn_convs=1", "model.head_convs=0",
+    "model.head_channels=1024", "model.spare_columns=0", "model.pyramid_strides=[4,8,16,32]",
+    "model.pyramid_norm=null", "model.rpn_convs=1", "model.head_convs=0",
 )  # fmt: skip
 _NETWORKS: dict[str, Settings] = {
     "FPN": ("model.pyramid_channels=256", "model.anchor_sizes=[32.0,64.0,128.0,256.0,512.0]", "model.pooled_size=7",

@@ -25,7 +25,8 @@ _FASTER_RCNN = (
 )  # fmt: skip
 _PLAIN = ("model.pyramid_norm=null", "model.rpn_convs=1", "model.head_convs=0")
 _MOBILENET = (
-    "model=faster_rcnn", "model/backbone=mobilenet_v3_large", *_FROZEN, *_FASTER_RCNN, *_PLAIN, "model.pyramid_strides=[32,32]",
+    "model=faster_rcnn", "model/backbone=mobilenet_v3_large", *_FROZEN, *_FASTER_RCNN, *_PLAIN,
+    "model.pyramid_strides=[32,32]",
     "model.anchor_sizes=[[32,64,128,256,512],[32,64,128,256,512],[32,64,128,256,512]]",
 )  # fmt: skip
 _FASTER_RCNN_DECODING = (
@@ -60,7 +61,8 @@ ENTRIES = (
     ),
     _torchvision(
         "fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 37.0, "torchvision_faster_rcnn",
-        ("model=faster_rcnn", "model/backbone=resnet50", *_EXACT, *_FASTER_RCNN, *_PLAIN, "model.pyramid_strides=[4,8,16,32]",
+        ("model=faster_rcnn", "model/backbone=resnet50", *_EXACT, *_FASTER_RCNN, *_PLAIN,
+         "model.pyramid_strides=[4,8,16,32]",
          "model.anchor_sizes=[32.0,64.0,128.0,256.0,512.0]"),
         _FASTER_RCNN_DECODING,
     ),
