@@ -13,7 +13,7 @@ from tiny_checkpoint import write_checkpoint
 
 from boxwright.checkpoints.reading import CheckpointError, load_module, read_checkpoint
 from boxwright.config.command_line import command_line_problems
-from boxwright.config.earlier import FIXED, MOVED, NODES, moved_to, renamed_line, translated
+from boxwright.config.earlier import ADDED, FIXED, MOVED, NODES, moved_to, renamed_line, translated
 from boxwright.config.files import flat, plain
 from boxwright.runs.compare import read
 from boxwright.runs.folder import given_overrides, load_config
@@ -53,6 +53,9 @@ def test_a_translated_config_has_todays_keys_and_every_value(name: str) -> None:
     assert {key: found[key] for key in FIXED.get(old["model"]["_target_"], {})} == FIXED.get(
         old["model"]["_target_"], {}
     )
+    assert {key: new["model"][key] for key in ADDED.get(old["model"]["_target_"], {})} == {
+        key: plain(today)["model"][key] for key in ADDED.get(old["model"]["_target_"], {})
+    }
     assert translated(new) == new
     assert old == stored(name)
 

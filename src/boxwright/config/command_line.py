@@ -32,6 +32,7 @@ from boxwright.config.files import (
     use_folder,
 )
 from boxwright.config.hydra_internals import get_args_parser
+from boxwright.zoo.catalogue import SOURCES
 
 _CHECKPOINTS = "callbacks.checkpoints"
 _CHECKPOINT_KEYS = ("checkpoint", "init_from")
@@ -139,7 +140,7 @@ def with_quotes(line: str) -> str:
         (override,) = OverridesParser.create().parse_overrides([line])
         is_meant = override.key_or_group != "name" or not isinstance(override.value(), int | float)
     except HydraException:
-        named = key in _CHECKPOINT_KEYS and "=" in value and not value.startswith(("'", '"', "["))
+        named = key in _CHECKPOINT_KEYS and value.startswith(tuple(f"{source}/" for source in SOURCES))
         is_meant = not value or not (key == "name" or named or Path(value).exists())
     return line if is_meant else f"{key}={_quoted(value)}"
 

@@ -9,6 +9,8 @@ CATALOGUE: dict[str, Entry] = {
     entry.name: entry for entry in (*torchvision.ENTRIES, *detectron2.ENTRIES, *fcos_core.ENTRIES, *caffe2.ENTRIES)
 }
 """Detectors, wherever a checkpoint is taken."""
+SOURCES = tuple(dict.fromkeys(name.partition("/")[0] for name in CATALOGUE))
+"""First parts of the names."""
 TRUNKS: dict[str, Trunk] = {trunk.name: trunk for trunk in caffe2.TRUNKS}
 """Backbones trained on ImageNet, for model.backbone.weights."""
 

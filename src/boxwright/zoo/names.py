@@ -5,10 +5,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from boxwright.config.errors import ConfigError
-from boxwright.zoo.catalogue import CATALOGUE, TRUNKS, out_of_scope
+from boxwright.zoo.catalogue import CATALOGUE, SOURCES, TRUNKS, out_of_scope
 from boxwright.zoo.entry import Entry, Trunk
 
-_SOURCES = tuple(dict.fromkeys(name.partition("/")[0] for name in CATALOGUE))
 _FILES = (".ckpt", ".pth", ".pt", ".pkl", ".safetensors")
 
 
@@ -51,12 +50,12 @@ def name_problem(key: str, checkpoint: str | Path | None) -> str:
     if Path(given).exists() or Path(name).suffix in _FILES or Path(name).is_absolute():
         return ""
     near = nearest_names(name)
-    if not near and not name.startswith(tuple(f"{source}/" for source in _SOURCES)):
+    if not near and not name.startswith(tuple(f"{source}/" for source in SOURCES)):
         return ""
     if why := out_of_scope(name):
         near = [*near, "docs/zoo.md"]
         return f"{key}={given}: {why}; nearest are {', '.join(near)}"
-    listed = f"nearest are {', '.join(near)}" if near else f"there are those of {', '.join(_SOURCES)}"
+    listed = f"nearest are {', '.join(near)}" if near else f"there are those of {', '.join(SOURCES)}"
     return (
         f"{key}={given}: there is no such file, seen from {Path.cwd()}, and no published checkpoint of that name; "
         f"{listed}; docs/zoo.md lists all"

@@ -24,6 +24,7 @@ _FASTER_RCNN = (
     "model.head_channels=1024", "model.spare_columns=10",
 )  # fmt: skip
 _PLAIN = ("model.pyramid_norm=null", "model.rpn_convs=1", "model.head_convs=0")
+_SCORES = ("model.proposer.score_threshold=0.05", "model.train_proposer.score_threshold=0.05")
 _MOBILENET = (
     "model=faster_rcnn", "model/backbone=mobilenet_v3_large", *_FROZEN, *_FASTER_RCNN, *_PLAIN,
     "model.pyramid_strides=[32,32]",
@@ -75,12 +76,12 @@ ENTRIES = (
     ),
     _torchvision(
         "fasterrcnn_mobilenet_v3_large_fpn", "fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth", 32.8,
-        "torchvision_faster_rcnn", _MOBILENET, (*_FASTER_RCNN_DECODING, "model.proposer.score_threshold=0.05"),
+        "torchvision_faster_rcnn", _MOBILENET, (*_FASTER_RCNN_DECODING, *_SCORES),
     ),
     _torchvision(
         "fasterrcnn_mobilenet_v3_large_320_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth", 22.8,
         "torchvision_faster_rcnn", _MOBILENET,
-        (*_FASTER_RCNN_DECODING, "model.proposer.score_threshold=0.05", "model.proposer.candidates_per_level=150",
+        (*_FASTER_RCNN_DECODING, *_SCORES, "model.proposer.candidates_per_level=150",
          "model.proposer.max_proposals=150", "data.resize=320", "data.max_side=640"),
     ),
 )  # fmt: skip
