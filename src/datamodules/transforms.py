@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import cv2
@@ -26,11 +26,11 @@ class Resize:
 
     rule: str
     resize: int
-    max_side: int | None = None
+    max_side: int | None = field(default=None, repr=False)  # a checkpoint's stream is known by the repr without it
     """Longest side under `short_side`; None: `resize` x 1333/800."""
-    rounding: str = "long_down"
+    rounding: str = field(default="long_down", repr=False)
     """Of sides under `short_side`: "long_down" is fcos_core's, "down" torchvision's, "nearest" detectron2's."""
-    interpolation: str = "area"
+    interpolation: str = field(default="area", repr=False)
     """Of images that shrink: "area" averages, "bilinear" takes the four nearest pixels alone, as torchvision and
     Detectron do, and "antialias" is PIL's bilinear, as in detectron2 and fcos_core. Those that grow are bilinear."""
 
