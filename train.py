@@ -9,11 +9,12 @@ python train.py -m data.resize=400,500,600,700,800 data.root=/data/coco
 from omegaconf import DictConfig
 
 from boxwright import frame
+from boxwright.config import from_checkpoint
 from boxwright.runs.folder import open_run
 from boxwright.runs.jobs import each_in_a_process
 
 
-@frame.command("train", jobs=each_in_a_process)
+@frame.command("train", completion=from_checkpoint.start, jobs=each_in_a_process)
 def main(cfg: DictConfig) -> float | None:
     """Fit, test, and return the monitored metric of the best checkpoint."""
     run = open_run(cfg)

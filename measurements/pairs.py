@@ -1,18 +1,16 @@
 """Pairs of detectors, ours and torchvision's, with the same weights, for the scripts that compare their time.
 
 Weights are torchvision's, random and seeded, with statistics of batch norm that were measured on noise; its names are
-mapped to ours by the parity tests' own functions, which hold the two equal. The backbone is a ResNet-50 with frozen
+mapped to ours as for published checkpoints, which the parity tests hold equal. The backbone is a ResNet-50 with frozen
 batch norm of which three stages train. Ours has torchvision's settings where they cost time: 91 class columns, its
 matching, its numbers of samples, candidates and proposals.
 """
 
 import statistics
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,22 +25,19 @@ from detectors.backbones.resnet import ResNet
 from detectors.faster_rcnn import RegionLoss
 from detectors.fcos import FCOSLoss
 from detectors.retinanet import RetinaNetDecoder, RetinaNetLoss
+from detectors.weights import torchvision
+from detectors.weights.renaming import Mapped
 from lit_modules.detection_module import DetectionModule
 from lit_modules.faster_rcnn import FasterRCNNModule
 from lit_modules.fcos import FCOSModule
 from lit_modules.optimizers import sgd
 from lit_modules.retinanet import RetinaNetModule
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "detectors"))
-import test_faster_rcnn_torchvision
-import test_fcos_torchvision
-import test_retinanet_torchvision
-
 MODELS = ("fcos", "retinanet", "faster_rcnn")
-AS_OURS: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
-    "fcos": test_fcos_torchvision.as_ours,
-    "retinanet": test_retinanet_torchvision.as_ours,
-    "faster_rcnn": test_faster_rcnn_torchvision.as_ours,
+AS_OURS: dict[str, Callable[[Mapping[str, Tensor]], Mapped]] = {
+    "fcos": torchvision.fcos,
+    "retinanet": torchvision.retinanet,
+    "faster_rcnn": torchvision.faster_rcnn,
 }
 IDLE: Any = None
 """The schedule of a module without a trainer."""
@@ -95,7 +90,7 @@ def our_module(name: str, num_classes: int) -> DetectionModule:
 
 def make_pair(name: str, num_classes: int, size: int) -> Pair:
     theirs, ours = torchvision_model(name, num_classes, size), our_module(name, num_classes)
-    absent, unknown = ours.network.load_state_dict(AS_OURS[name](theirs.state_dict()), strict=False)
+    absent, unknown = ours.network.load_state_dict(AS_OURS[name](theirs.state_dict()).state, strict=False)
     allowed = ("backbone.pixel_mean", "backbone.pixel_std", "head.scales.")
     if unknown or not all(name.startswith(allowed) for name in absent):
         raise ValueError(f"weights do not map: {unknown} {absent}")

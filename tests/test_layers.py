@@ -33,7 +33,10 @@ NEVER = {
     "boxwright": set(),
 }
 
-LIGHT = ("boxwright.config", "boxwright.runs", "boxwright.frame", "boxwright.predict.sources")
+LIGHT = (
+    "boxwright.config", "boxwright.runs", "boxwright.frame", "boxwright.predict.sources", "boxwright.zoo.catalogue",
+    "boxwright.zoo.names",
+)  # fmt: skip
 """Modules that are imported before a config is checked, so they must import fast."""
 
 

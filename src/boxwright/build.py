@@ -16,6 +16,8 @@ from boxwright.config.errors import ConfigError
 from boxwright.config.files import plain
 from boxwright.ranks import Ranks
 from boxwright.runs.folder import Run, given_overrides, step_of
+from boxwright.zoo.download import local_file
+from boxwright.zoo.names import trunk
 from datamodules.base import DetectionDataModule
 from lit_modules.callbacks.compiled import Compiled, compile_options, signals_wait
 from lit_modules.callbacks.log import ProgressBar
@@ -58,7 +60,7 @@ def make_module(cfg: DictConfig, run: Run, datamodule: DetectionDataModule) -> T
     """Builds the module, attached to its run, whose config and versions its checkpoints store."""
     init_from = cfg.get("init_from")  # which runs of an earlier version lack
     replaced = init_from is not None or run.checkpoint is not None
-    module: TrainingModule = instantiate(without_weights(plain(cfg.model)) if replaced else cfg.model)
+    module: TrainingModule = instantiate(without_weights(plain(cfg.model)) if replaced else with_trunk(cfg.model))
     if run.checkpoint is not None:
         refuse_unresumable(run.checkpoint, module)
     elif init_from is not None:
@@ -75,6 +77,29 @@ def make_module(cfg: DictConfig, run: Run, datamodule: DetectionDataModule) -> T
     versions = environment()
     module.attach(run.folder, datamodule.seed, {"format": FORMAT, "config": plain(run.config), "versions": versions})
     return module
+
+
+def with_trunk(model: DictConfig) -> DictConfig | dict[str, Any]:
+    """The model's config with the file of a published trunk in place of its name; ConfigError where the backbone's
+    settings are not those of the trunk."""
+    named = trunk(model.get("backbone", {}).get("weights"))
+    if named is None:
+        return model
+    for line in named.network:
+        key, _, value = line.partition("=")
+        if key.startswith("model.backbone.") and str(model.backbone.get(key.rpartition(".")[2])).lower() != _as_text(
+            value
+        ):
+            raise ConfigError(
+                f"{key}={model.backbone.get(key.rpartition('.')[2])}: model.backbone.weights={named.name} needs {line}"
+            )
+    config = plain(model)
+    config["backbone"]["weights"] = str(local_file(named, "model.backbone.weights"))
+    return config
+
+
+def _as_text(value: str) -> str:
+    return str(float(value)) if value[0].isdigit() else value
 
 
 def make_trainer(cfg: DictConfig, folder: Path, callbacks: Sequence[pl.Callback] = (), **changes: Any) -> pl.Trainer:

@@ -157,6 +157,9 @@ class ImageFolderDataModule(DetectionDataModule):
     min_box: float = field(default=0.0, init=False)
     min_visibility: float = field(default=0.0, init=False)
     min_area: float = field(default=0.0, init=False)
+    max_side: int | None = field(default=None, init=False)
+    rounding: Literal["long_down", "down", "nearest"] = field(default="long_down", init=False)
+    interpolation: Literal["area", "bilinear", "antialias"] = field(default="area", init=False)
     check_boxes: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:

@@ -87,6 +87,9 @@ class TrainLoader(Loader):
         source, batches = self.batch_sampler.sampler, self.batch_sampler
         digest = hashlib.blake2b(digest_size=8)
         digest.update(repr((source.resize, source.batch_size, source.seed, source.multi_scale)).encode())
+        others = (source.resize.max_side, source.resize.rounding, source.resize.interpolation)
+        if others != (None, "long_down", "area"):  # those of all streams before there was a choice
+            digest.update(repr(others).encode())
         digest.update(str(batches.accumulate).encode())
         digest.update(source.rows.tobytes() + source.originals.tobytes())
         return digest.hexdigest()

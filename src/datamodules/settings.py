@@ -7,7 +7,10 @@ from typing import Any, ClassVar, Literal
 from datamodules.decoding import Decoding
 from datamodules.findings import Exif
 
-_CHOICES = {"empty_images": ("keep", "drop"), "on_error": ("raise", "skip"), "exif": ("auto", "apply", "ignore")}
+_CHOICES = {
+    "empty_images": ("keep", "drop"), "on_error": ("raise", "skip"), "exif": ("auto", "apply", "ignore"),
+    "rounding": ("long_down", "down", "nearest"), "interpolation": ("area", "bilinear", "antialias"),
+}  # fmt: skip
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -21,6 +24,9 @@ class DataSettings:
     classes: Sequence[str] | None = None
     resize: int = 800
     rule: Literal["short_side", "square"] = "short_side"
+    max_side: int | None = None
+    rounding: Literal["long_down", "down", "nearest"] = "long_down"
+    interpolation: Literal["area", "bilinear", "antialias"] = "area"
     multi_scale: Sequence[float] | None = None
     flip: float = 0.5
     vertical_flip: float = 0.0
@@ -56,6 +62,8 @@ class DataSettings:
         for key, least in (("resize", 1), ("batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0)):
             if getattr(self, key) < least:
                 raise ValueError(f"data.{key}={getattr(self, key)}: expected {least} or more")
+        if self.max_side is not None and self.max_side < self.resize:
+            raise ValueError(f"data.max_side={self.max_side}: expected data.resize={self.resize} or more, or null")
         if self.val_fraction is not None and not 0 < self.val_fraction < 1:
             raise ValueError(f"data.val_fraction={self.val_fraction}: expected a number between 0 and 1, or null")
         scale = self.multi_scale

@@ -107,7 +107,7 @@ class DataSplits(DataSettings, ABC):
 
     @cached_property
     def resize_rule(self) -> Resize:
-        return Resize(self.rule, self.resize)
+        return Resize(self.rule, self.resize, self.max_side, self.rounding, self.interpolation)
 
     @property
     def rule_name(self) -> str:

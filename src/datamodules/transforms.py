@@ -3,11 +3,12 @@
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image
 
 STRIDE = 32  # canvases are multiples of it, so that every level of a pyramid down to stride 32 divides them
 _CAP = 1333 / 800  # long side over short side, from the papers' 800 and 1333
@@ -20,16 +21,23 @@ coordinates as float32 fractions of the image, which takes up to 2^-24 of the si
 @dataclass(frozen=True)
 class Resize:
     """A rule plus one number. `short_side`: the short side becomes `resize`, or less where the long side
-    would pass resize x 1333/800. `square`: the long side becomes `resize`, on a square canvas.
+    would pass `max_side`. `square`: the long side becomes `resize`, on a square canvas.
     """
 
     rule: str
     resize: int
+    max_side: int | None = field(default=None, repr=False)  # a checkpoint's stream is known by the repr without it
+    """Longest side under `short_side`; None: `resize` x 1333/800."""
+    rounding: str = field(default="long_down", repr=False)
+    """Of sides under `short_side`: "long_down" is fcos_core's, "down" torchvision's, "nearest" detectron2's."""
+    interpolation: str = field(default="area", repr=False)
+    """Of images that shrink: "area" averages, "bilinear" takes the four nearest pixels alone, as torchvision and
+    Detectron do, and "antialias" is PIL's bilinear, as in detectron2 and fcos_core. Those that grow are bilinear."""
 
     @property
     def cap(self) -> int:
         """Longest side under `short_side`; that of `resize` also where training draws smaller sizes."""
-        return round(self.resize * _CAP)
+        return round(self.resize * _CAP) if self.max_side is None else self.max_side
 
     def sizes(self, originals: np.ndarray, resize: int | np.ndarray | None = None) -> np.ndarray:
         """Returns the new (height, width) of each (height, width), with `resize` in place of the rule's own number.
@@ -42,6 +50,8 @@ class Resize:
         if self.rule == "square":
             new_long = target
             new_short = np.rint(short * target / long).astype(np.int64)
+        elif self.rounding != "long_down":
+            return self._scaled(originals, target)
         else:
             capped = long / short * target > self.cap
             new_short = np.where(capped, np.rint(self.cap * short / long), target).astype(np.int64)
@@ -49,6 +59,16 @@ class Resize:
         tall = originals[:, 0] >= originals[:, 1]
         new = np.stack([np.where(tall, new_long, new_short), np.where(tall, new_short, new_long)], axis=1)
         return np.maximum(new, 1)
+
+    def _scaled(self, originals: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Scales both sides by one factor and rounds each, in the steps of the original, whose last bits decide."""
+        short, long = originals.min(axis=1), originals.max(axis=1)
+        if self.rounding == "down":
+            return np.maximum((originals * np.minimum(target / short, self.cap / long)[:, None]).astype(np.int64), 1)
+        exact = np.where(originals == short[:, None], target[:, None], originals * (target / short)[:, None])
+        largest = exact.max(axis=1, keepdims=True)
+        exact = np.where(largest > self.cap, exact * (self.cap / largest), exact)
+        return np.maximum((exact + 0.5).astype(np.int64), 1)
 
     def canvases(self, sizes: np.ndarray) -> np.ndarray:
         """Returns the padded (height, width) of each of the resized `sizes`; that of a batch is their maximum."""
@@ -68,7 +88,7 @@ class Resize:
         In the worker: originals at 800 would spare it 0.6 ms each, and cost a CPU device 1.6 (measurements/data.py).
         """
         before = image.shape[:2]
-        return Sized.to(fit(self.sizes(np.array([before]), resize)[0].tolist(), canvas), image)
+        return Sized.to(fit(self.sizes(np.array([before]), resize)[0].tolist(), canvas), image, self.interpolation)
 
 
 class Sized(NamedTuple):
@@ -81,11 +101,11 @@ class Sized(NamedTuple):
     """(y, x): new pixels divided by old."""
 
     @classmethod
-    def to(cls, size: tuple[int, int], image: np.ndarray) -> "Sized":
+    def to(cls, size: tuple[int, int], image: np.ndarray, interpolation: str = "area") -> "Sized":
         # An image waits for its batch at the smaller of both sizes. One that grows is written once, into the batch:
         # a quarter less of a worker's time for COCO's images at 800.
         before = image.shape[:2]
-        waiting = resize_image(image, size) if _shrinks(image, size) else image
+        waiting = resize_image(image, size, interpolation=interpolation) if _shrinks(image, size) else image
         return cls(waiting, size, (size[0] / before[0], size[1] / before[1]))
 
     def write(self, out: np.ndarray) -> None:
@@ -119,12 +139,21 @@ def mirror(image: np.ndarray, boxes: np.ndarray, axis: int) -> tuple[np.ndarray,
     return cv2.flip(image, axis), boxes
 
 
-def resize_image(image: np.ndarray, size: tuple[int, int], out: np.ndarray | None = None) -> np.ndarray:
+def resize_image(
+    image: np.ndarray, size: tuple[int, int], out: np.ndarray | None = None, interpolation: str = "area"
+) -> np.ndarray:
     """Resizes by area averaging where the image shrinks, since bilinear sampling would alias there (at 2.5 times
-    smaller it skips most pixels); bilinear otherwise. Into `out` if it is given."""
+    smaller it skips most pixels); bilinear otherwise. Into `out` if it is given. `interpolation` as in `Resize`."""
     if image.shape[:2] != size:
-        kind = cv2.INTER_AREA if _shrinks(image, size) else cv2.INTER_LINEAR
+        if interpolation == "antialias" and _shrinks(image, size):
+            resized = np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+            return _written(resized, out)
+        kind = cv2.INTER_AREA if interpolation == "area" and _shrinks(image, size) else cv2.INTER_LINEAR
         return cv2.resize(image, (size[1], size[0]), out, interpolation=kind)
+    return _written(image, out)
+
+
+def _written(image: np.ndarray, out: np.ndarray | None) -> np.ndarray:
     if out is not None:
         out[:] = image
     return image

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +16,8 @@ class Anchors:
 
     Cells are centred at ((j + 0.5) stride, (i + 0.5) stride), like FCOS's points, and sides are not rounded.
     torchvision and detectron2 centre them at (j stride, i stride): weights from there need `grid_offset=0`.
-    torchvision also rounds half sides, `round_anchors=True`, and in RetinaNet cuts `sizes` to integers.
+    torchvision also rounds half sides, `round_anchors=True`, cuts RetinaNet's `sizes` to integers, and spreads the
+    cells of a map over a canvas that their stride doesn't divide, `spread_grid=True`.
     """
 
     strides: tuple[int, ...]
@@ -26,8 +27,12 @@ class Anchors:
     """Height over width."""
     grid_offset: float = 0.5
     """Centre of the first cell, in strides."""
-    round_anchors: bool = False
-    """Whether half sides are rounded to whole pixels."""
+    round_anchors: bool | Literal["cell"] = False
+    """Whether half sides are rounded to whole pixels; "cell" rounds the sides of an anchor of the stride's size, which
+    are then multiplied, as Detectron does."""
+    spread_grid: bool = False
+    """Whether the distance of neighbouring centres is the canvas's side // cells, which is below the stride where that
+    does not divide the side."""
 
     @property
     def per_cell(self) -> int:
@@ -36,7 +41,14 @@ class Anchors:
     def shapes(self, level: int) -> Float[Tensor, "A 2"]:
         """(width, height) of the anchors of a cell, ordered by ratio and then by size."""
         sizes = torch.tensor(self.sizes[level], dtype=torch.float64)
-        stretch = torch.tensor(self.ratios, dtype=torch.float64).sqrt()[:, None]
+        ratios = torch.tensor(self.ratios, dtype=torch.float64)[:, None]
+        if self.round_anchors == "cell":
+            stride = self.strides[level]
+            width = (stride / ratios.sqrt()).round()
+            return (
+                (torch.stack((width, (width * ratios).round()), dim=-1) * sizes[:, None] / stride).flatten(0, 1).float()
+            )
+        stretch = ratios.sqrt()
         shapes = torch.stack((sizes / stretch, sizes * stretch), dim=-1).flatten(0, 1)
         return (2 * (shapes / 2).round() if self.round_anchors else shapes).float()
 
@@ -48,7 +60,9 @@ class Anchors:
         levels: list[Tensor] = []
         for level, stride in enumerate(self.strides):
             rows, columns = (
-                (torch.arange(math.ceil(side / stride), device=device) + self.grid_offset) * stride for side in canvas
+                (torch.arange(cells, device=device) + self.grid_offset)
+                * (side // cells if self.spread_grid else stride)
+                for side, cells in ((side, math.ceil(side / stride)) for side in canvas)
             )
             y, x = torch.meshgrid(rows, columns, indexing="ij")
             centres = torch.stack((x, y), dim=-1).flatten(0, 1)[:, None]
@@ -60,15 +74,20 @@ class Anchors:
 
 def scaled_anchors(
     strides: tuple[int, ...],
-    sizes: Sequence[int | float],
+    sizes: Sequence[int | float | Sequence[int | float]],
     scales: Sequence[int | float],
     ratios: Sequence[int | float],
     *,
     grid_offset: float,
-    round_anchors: bool,
+    round_anchors: bool | Literal["cell"],
+    spread_grid: bool = False,
 ) -> Anchors:
-    """Builds anchors from a config's numbers: one size for each level, times the same scales."""
-    for name, values in (("sizes", sizes), ("scales", scales), ("ratios", ratios)):
+    """Builds anchors from a config's numbers: one size for each level, or as many for each, times the same scales."""
+    of_levels = [[size] if isinstance(size, int | float) else list(size) for size in sizes]
+    every = [size for level in of_levels for size in level]
+    if len({len(level) for level in of_levels}) > 1:
+        raise ValueError(f"model.anchor_sizes={of_levels}: expected as many sizes for each map as for the others")
+    for name, values in (("sizes", every), ("scales", scales), ("ratios", ratios)):
         if not values or min(values) <= 0:
             raise ValueError(f"model.anchor_{name}={list(values)}: expected numbers over 0, one at least")
     if len(sizes) != len(strides):
@@ -78,10 +97,11 @@ def scaled_anchors(
         )
     return Anchors(
         strides=strides,
-        sizes=tuple(tuple(float(size * scale) for scale in scales) for size in sizes),
+        sizes=tuple(tuple(float(size * scale) for size in level for scale in scales) for level in of_levels),
         ratios=tuple(float(ratio) for ratio in ratios),
         grid_offset=grid_offset,
         round_anchors=round_anchors,
+        spread_grid=spread_grid,
     )
 
 
@@ -109,9 +129,11 @@ def best_ious(anchors: Anchors, boxes: Float[Tensor, "M 4"], canvases: Int[Tenso
     width, height = extent.unbind(dim=1)
     area, best = width * height, torch.zeros_like(width)
     for level, stride in enumerate(anchors.strides):
-        last = torch.div(canvases.flip(1) + stride - 1, stride, rounding_mode="floor") - 1
-        cell = (centre / stride - anchors.grid_offset).round().clamp(min=0).minimum(last)
-        off = (centre - (cell + anchors.grid_offset) * stride).abs()
+        sides = canvases.flip(1)
+        last = torch.div(sides + stride - 1, stride, rounding_mode="floor") - 1
+        step = torch.div(sides, last + 1, rounding_mode="floor") if anchors.spread_grid else stride
+        cell = (centre / step - anchors.grid_offset).round().clamp(min=0).minimum(last)
+        off = (centre - (cell + anchors.grid_offset) * step).abs()
         # Intervals of lengths a and b whose centres are `off` apart overlap by (a + b) / 2 - off, unless one contains
         # the other or they are disjoint.
         in_x, in_y = (extent / 2 - off).unbind(dim=1)

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from detectors.anchors import Anchors
 from detectors.backbones.base import Backbone
+from detectors.backbones.norms import NORMS, Norm
 from detectors.boxes import Weights, box_areas, boxes_to_deltas, check_weights, clip_boxes, deltas_to_boxes
 from detectors.detections import Detections, check_decoding, nms_and_pad, stack_detections
 from detectors.losses import BACKGROUND, IGNORED, check_smooth_l1, mean_over_ranks
 from detectors.matching import gather_matched, match_anchors
-from detectors.roi_pooling import align_regions, max_pool_regions
+from detectors.roi_pooling import SAMPLES, align_regions, max_pool_regions
 from detectors.rpn import PYRAMID_STRIDES, RPN, Proposals
 from detectors.sampling import balanced_sample, check_sampling, keyed_noise
 
@@ -31,9 +32,11 @@ class RegionOutputs:
     """The head's outputs for each region, padded ones included."""
 
     logits: Float[Tensor, "B P columns"]
-    """Class logits: column 0 is background, label k is column k + 1."""
+    """Class logits: column 0 is background, label k is column k + 1; the last may be spare."""
     deltas: Float[Tensor, "B P columns 4"]
     """Deltas from region to box for each column; those of background are not used, but the original has them too."""
+    spare_columns: int = 0
+    """Number of columns behind the classes that take part in the softmax alone."""
 
 
 torch.export.register_dataclass(RegionOutputs)
@@ -43,9 +46,13 @@ class FasterRCNN(RPN):
     """The proposal network, and a head that classifies and refines regions pooled from its maps: `forward` is the first
     half, `refine` the second.
 
-    Over a pyramid the head is two fully connected layers of `head_channels` (FPN, section 4.2); over one map it is
+    Over a pyramid the head is two fully connected layers of `head_channels` (FPN, section 4.2), or one behind
+    `head_convs` convolutions (with `pyramid_norm`, arXiv 2111.11429, section 3.1); over one map it is
     what follows in the backbone: fc6 and fc7 of VGG-16, the last stage of a ResNet. Nothing follows a dilated C5,
     whose head is two fully connected layers too.
+
+    `spare_columns` are columns behind the classes that take part in the softmax and are no class: torchvision's weights
+    have ten, for numbers that COCO never used. Nothing is found in them, nothing is trained towards them.
     """
 
     def __init__(
@@ -56,12 +63,24 @@ class FasterRCNN(RPN):
         *,
         pyramid_channels: int | None = 256,
         pyramid_strides: Sequence[int] = PYRAMID_STRIDES,
+        pyramid_norm: Norm | None = None,
+        rpn_convs: int = 1,
+        head_convs: int = 0,
         head_channels: int = 1024,
         pooling: str = "align",
         pooled_size: int = 7,
         aligned: bool = True,
+        spare_columns: int = 0,
+        pooling_samples: int = SAMPLES,
     ) -> None:
-        super().__init__(backbone, anchors, pyramid_channels=pyramid_channels, pyramid_strides=pyramid_strides)
+        super().__init__(
+            backbone,
+            anchors,
+            pyramid_channels=pyramid_channels,
+            pyramid_strides=pyramid_strides,
+            pyramid_norm=pyramid_norm,
+            num_convs=rpn_convs,
+        )
         if pooling not in POOLINGS or (pooling == "max" and pyramid_channels is not None):
             raise ValueError(
                 f"model.pooling={pooling} with model.pyramid_channels={pyramid_channels}: expected align, or "
@@ -69,21 +88,39 @@ class FasterRCNN(RPN):
             )
         if pooled_size < 1:
             raise ValueError(f"model.pooled_size={pooled_size}: expected 1 or more cells")
+        if spare_columns < 0:
+            raise ValueError(f"model.spare_columns={spare_columns}: expected 0 or more")
         self.pooling, self.pooled_size, self.aligned = pooling, pooled_size, aligned
+        if pooling_samples < 0:
+            raise ValueError(
+                f"model.pooling_samples={pooling_samples}: expected 1 or more, or 0 for the side of the bin"
+            )
+        self.spare_columns, self.pooling_samples = spare_columns, pooling_samples
         self.head: nn.Sequential | None = None
+        if head_convs < 0 or (head_convs and pyramid_channels is None):
+            raise ValueError(
+                f"model.head_convs={head_convs}: expected 0, or more over a pyramid (pyramid_channels=256)"
+            )
         if pyramid_channels is None and backbone.has_region_head:
             channels = backbone.region_channels
             if backbone.region_size not in (None, pooled_size):
                 raise ValueError(f"model.pooled_size={pooled_size}: fc6 of this backbone needs {backbone.region_size}")
         else:
             channels = head_channels
-            hidden = nn.Linear(self.num_channels * pooled_size**2, channels), nn.Linear(channels, channels)
-            self.head = nn.Sequential(nn.Flatten(), hidden[0], nn.ReLU(), hidden[1], nn.ReLU())
+            pooled = nn.Linear(self.num_channels * pooled_size**2, channels)
+            hidden = (pooled,) if head_convs else (pooled, nn.Linear(channels, channels))
+            layers: list[nn.Module] = []
+            for _ in range(head_convs):
+                layers += _convolution(self.num_channels, pyramid_norm)
+            layers.append(nn.Flatten())
             for layer in hidden:
+                layers += [layer, nn.ReLU()]
                 nn.init.kaiming_uniform_(layer.weight, a=1)
                 nn.init.zeros_(layer.bias)
-        self.logits = nn.Linear(channels, num_classes + 1)
-        self.deltas = nn.Linear(channels, (num_classes + 1) * 4)
+            self.head = nn.Sequential(*layers)
+        columns = num_classes + 1 + spare_columns
+        self.logits = nn.Linear(channels, columns)
+        self.deltas = nn.Linear(channels, columns * 4)
         for layer, std in ((self.logits, 0.01), (self.deltas, 0.001)):
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
@@ -92,17 +129,19 @@ class FasterRCNN(RPN):
         """Classifies and refines the regions of boxes in pixels of the network input."""
         image = torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])
         logits, deltas = self.classify_regions(self.pool_regions(maps, image, boxes.flatten(0, 1)))
-        regions = boxes.shape[:2]
-        return RegionOutputs(logits.reshape(*regions, *logits.shape[1:]), deltas.reshape(*regions, *deltas.shape[1:]))
+        shape = (*boxes.shape[:2], logits.shape[1])
+        return RegionOutputs(logits.reshape(shape), deltas.reshape(*shape, 4), self.spare_columns)
 
     def pool_regions(
         self, maps: Sequence[Tensor], image: Int[Tensor, " N"], boxes: Float[Tensor, "N 4"]
     ) -> Float[Tensor, "N C s s"]:
         if self.pyramid is not None:  # P6 is for proposals alone
-            return align_regions(maps[:-1], self.pyramid.inputs, image, boxes, self.pooled_size, self.aligned)
+            return align_regions(
+                maps[:-1], self.pyramid.inputs, image, boxes, self.pooled_size, self.aligned, self.pooling_samples
+            )
         if self.pooling == "max":
             return max_pool_regions(maps[0], 16, image, boxes, self.pooled_size)
-        return align_regions(maps, (16,), image, boxes, self.pooled_size, self.aligned)
+        return align_regions(maps, (16,), image, boxes, self.pooled_size, self.aligned, self.pooling_samples)
 
     def classify_regions(
         self, pooled: Float[Tensor, "N C s s"]
@@ -111,6 +150,12 @@ class FasterRCNN(RPN):
         x = self.backbone.region_head(pooled) if self.head is None else self.head(pooled)
         logits = self.logits(x)
         return logits, self.deltas(x).reshape(*logits.shape, 4)
+
+
+def _convolution(channels: int, norm: Norm | None) -> list[nn.Module]:
+    layer = nn.Conv2d(channels, channels, 3, padding=1, bias=norm is None)
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return [layer, *([] if norm is None else [NORMS[norm](channels)]), nn.ReLU()]
 
 
 @dataclass(frozen=True)
@@ -213,8 +258,8 @@ class RegionLoss:
 class RegionDecoder:
     """The best boxes of each image, clipped to it and padded to `max_detections`; a box suppresses those of its class.
 
-    Boxes without area after clipping are dropped. Decoding waits for the device in each image, for the candidates,
-    for those with an area and around the NMS.
+    Boxes without area after clipping are dropped, and those with a side under `min_size`. Decoding waits for the device
+    in each image, for the candidates, for those that are large enough and around the NMS.
     """
 
     box_weights: Weights = (10.0, 10.0, 5.0, 5.0)
@@ -222,6 +267,8 @@ class RegionDecoder:
     nms_threshold: float = 0.5
     """IoU above which the lower-scored of two boxes is removed."""
     max_detections: int = 100
+    min_size: float = 0.0
+    """Shortest side in pixels of the network input."""
 
     def __post_init__(self) -> None:
         check_decoding(
@@ -237,12 +284,13 @@ class RegionDecoder:
     def _decode(
         self, outputs: RegionOutputs, proposals: Detections, image: int, size: Int[Tensor, "2"]
     ) -> tuple[Float[Tensor, "D 4"], Float[Tensor, " D"], Int[Tensor, " D"]]:
-        scores = outputs.logits[image].float().softmax(dim=1)[:, 1:]
+        scores = outputs.logits[image].float().softmax(dim=1)[:, 1 : outputs.logits.shape[2] - outputs.spare_columns]
         candidate = (scores > self.score_threshold) & (proposals.labels[image] >= 0)[:, None]
         row, label = candidate.nonzero(as_tuple=True)
         deltas = outputs.deltas[image, row, label + 1].float()
         boxes = clip_boxes(deltas_to_boxes(proposals.boxes[image, row], deltas, self.box_weights), size)
-        (inside,) = (box_areas(boxes) > 0).nonzero(as_tuple=True)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        (inside,) = ((box_areas(boxes) > 0) & (sides >= self.min_size).all(dim=1)).nonzero(as_tuple=True)
         row, label = row[inside], label[inside]
         return nms_and_pad(
             boxes[inside],

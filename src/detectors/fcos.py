@@ -61,6 +61,8 @@ class FCOSHead(nn.Module):
         prior: float,
         normalize_targets: bool,
         centerness_on_box: bool,
+        grid_offset: float = 0.5,
+        spread_grid: bool = False,
         deformable_towers: bool = False,
     ) -> None:
         super().__init__()
@@ -73,6 +75,7 @@ class FCOSHead(nn.Module):
         self.strides = strides
         self.normalize_targets = normalize_targets
         self.centerness_on_box = centerness_on_box
+        self.grid_offset, self.spread_grid = grid_offset, spread_grid
 
         def tower() -> nn.Sequential:
             layers: list[nn.Module] = []
@@ -99,7 +102,8 @@ class FCOSHead(nn.Module):
                 layer.reset_offsets()
         nn.init.constant_(cast(Tensor, self.logits.bias), -math.log((1 - prior) / prior))
 
-    def forward(self, maps: list[Tensor]) -> FCOSOutputs:
+    def forward(self, maps: list[Tensor], canvas: tuple[int, int] | None = None) -> FCOSOutputs:
+        """Runs the towers over maps of images on a canvas (height, width), on which the points lie."""
         logits: list[Tensor] = []
         distances: list[Tensor] = []
         centerness: list[Tensor] = []
@@ -110,7 +114,7 @@ class FCOSHead(nn.Module):
             raw = scale * _rows(self.distances(box_features)).float()
             # In strides, all levels regress the same range (2006.09214); the IoU losses do not see the unit.
             distances.append(raw.relu() * stride if self.normalize_targets else raw.exp())
-        points, strides = grid_points(maps, self.strides)
+        points, strides = grid_points(maps, self.strides, self.grid_offset, canvas if self.spread_grid else None)
         return FCOSOutputs(
             logits=torch.cat(logits, dim=1),
             distances=torch.cat(distances, dim=1),
@@ -125,18 +129,31 @@ def _rows(x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B h*w C"]:
     return x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-def grid_points(maps: list[Tensor], strides: tuple[int, ...]) -> tuple[Float[Tensor, "R 2"], Float[Tensor, " R"]]:
-    """Centres ((j + 0.5) stride, (i + 0.5) stride) of all cells, and the stride of each."""
+def grid_points(
+    maps: list[Tensor], strides: tuple[int, ...], offset: float = 0.5, spread_over: tuple[int, int] | None = None
+) -> tuple[Float[Tensor, "R 2"], Float[Tensor, " R"]]:
+    """Centres ((j + 0.5) stride, (i + 0.5) stride) of all cells, and the stride of each.
+
+    torchvision has an `offset` of 0, and spreads the cells over the canvas (height, width): the distance of its centres
+    is side // cells, which is below the stride where that does not divide the side.
+    """
     points: list[Tensor] = []
     spacing: list[Tensor] = []
     for level, stride in zip(maps, strides, strict=True):
-        height, width = level.shape[-2:]
-        rows = (torch.arange(height, device=level.device, dtype=torch.float32) + 0.5) * stride
-        columns = (torch.arange(width, device=level.device, dtype=torch.float32) + 0.5) * stride
+        rows, columns = (
+            (torch.arange(cells, device=level.device, dtype=torch.float32) + offset) * step
+            for cells, step in zip(level.shape[-2:], _steps(level, stride, spread_over), strict=True)
+        )
         y, x = torch.meshgrid(rows, columns, indexing="ij")
         points.append(torch.stack((x, y), dim=-1).flatten(0, 1))
         spacing.append(torch.full_like(points[-1][:, 0], stride))
     return torch.cat(points), torch.cat(spacing)
+
+
+def _steps(level: Tensor, stride: int, spread_over: tuple[int, int] | None) -> tuple[int, int]:
+    if spread_over is None:
+        return stride, stride
+    return spread_over[0] // level.shape[-2], spread_over[1] // level.shape[-1]
 
 
 class FCOS(nn.Module):
@@ -154,6 +171,8 @@ class FCOS(nn.Module):
         prior: float = 0.01,
         normalize_targets: bool = False,
         centerness_on_box: bool = False,
+        grid_offset: float = 0.5,
+        spread_grid: bool = False,
         deformable_towers: bool = False,
     ) -> None:
         """`deformable_towers`: the last convolution of each tower is deformable, as in fcos_core's dcnv2 models."""
@@ -169,12 +188,14 @@ class FCOS(nn.Module):
             prior=prior,
             normalize_targets=normalize_targets,
             centerness_on_box=centerness_on_box,
+            grid_offset=grid_offset,
+            spread_grid=spread_grid,
             deformable_towers=deformable_towers,
         )
 
     def forward(self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"]) -> FCOSOutputs:
         x = self.backbone.normalize(images, sizes)
-        return self.head(self.pyramid(self.backbone(x)))
+        return self.head(self.pyramid(self.backbone(x)), (images.shape[2], images.shape[3]))
 
 
 @torch.no_grad()
@@ -327,6 +348,8 @@ class FCOSDecoder:
     """IoU above which the lower-scored of two boxes of a class is removed."""
     candidates_per_level: int = 1000
     max_detections: int = 100
+    threshold_product: bool = False
+    """Whether `score_threshold` is that of sqrt(class score x centerness), a detection's score, as in torchvision."""
 
     def __post_init__(self) -> None:
         check_decoding(
@@ -357,7 +380,7 @@ class FCOSDecoder:
 
         The threshold is moved to the logits, so that only candidates above it go through a sigmoid.
         """
-        t = self.score_threshold
+        t = self.score_threshold**2 if self.threshold_product else self.score_threshold
         threshold = math.log(t / (1 - t)) if t > 0 else -math.inf
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         start = 0
@@ -367,6 +390,9 @@ class FCOSDecoder:
             point, label = (logits > threshold).nonzero(as_tuple=True)
             centerness = outputs.centerness[image, level][point].float()
             product = logits[point, label].sigmoid() * centerness.sigmoid()
+            if self.threshold_product:  # which only those can reach whose class score alone exceeds its square
+                (passing,) = (product.sqrt() > self.score_threshold).nonzero(as_tuple=True)
+                point, label, product = point[passing], label[passing], product[passing]
             product, best = product.topk(min(len(product), self.candidates_per_level))
             found.append((point[best] + start, product, label[best]))
             start += num_points

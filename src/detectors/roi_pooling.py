@@ -35,22 +35,24 @@ def align_regions(
     boxes: Float[Tensor, "N 4"],
     size: int,
     aligned: bool,
+    samples: int = SAMPLES,
 ) -> Float[Tensor, "N C size size"]:
     """RoIAlign (Mask R-CNN, arXiv 1703.06870, section 3) of each box on its level's map, in float32.
 
     `aligned` takes the value of a cell to be that of its centre, as our anchors do; torchvision's detectors, and
-    Detectron before its second version, take it to be that of its corner, half a cell off. On a CPU it is one weighted
-    sum of cells, equal to torchvision's kernel up to rounding and many times as fast backwards; on a GPU it is that
-    kernel, once a level, and each level waits for the device to count its boxes.
+    Detectron before its second version, take it to be that of its corner, half a cell off. `samples` is the number of
+    sampling points per bin and axis; 0: the bin's side in cells, rounded up. On a CPU two samples are one
+    weighted sum of cells, equal to torchvision's kernel up to rounding and many times as fast backwards; else it is
+    that kernel, once a level, and each level waits for the device to count its boxes.
     """
     level = pyramid_levels(boxes, strides) if len(maps) > 1 else torch.zeros_like(images)
-    if boxes.device.type == "cpu":
+    if boxes.device.type == "cpu" and samples == SAMPLES:
         return _weighted_sum(maps, strides, level, images, boxes, size, aligned)
     rois = torch.cat((images[:, None].to(boxes.dtype), boxes), dim=1)
     pooled = boxes.new_zeros(len(boxes), maps[0].shape[1], size, size)
     for index, (x, stride) in enumerate(zip(maps, strides, strict=True)):
         (chosen,) = (level == index).nonzero(as_tuple=True)
-        part = roi_align(x.float(), rois[chosen], size, 1 / stride, SAMPLES, aligned)
+        part = roi_align(x.float(), rois[chosen], size, 1 / stride, samples, aligned)
         pooled = pooled.index_copy(0, chosen, part)
     return pooled
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from detectors.anchors import Anchors
 from detectors.backbones.base import Backbone
+from detectors.backbones.norms import Norm
 from detectors.boxes import Weights, boxes_to_deltas, clip_boxes, deltas_to_boxes
 from detectors.detections import Detections, check_decoding, rows_after_nms
 from detectors.losses import IGNORED, check_smooth_l1, mean_over_ranks
@@ -48,12 +49,16 @@ class RPNHead(nn.Module):
     The original has two logits for each anchor and a softmax; the difference of the two is our one.
     """
 
-    def __init__(self, num_channels: int, num_anchors: int) -> None:
+    def __init__(self, num_channels: int, num_anchors: int, num_convs: int = 1) -> None:
+        """`num_convs`: as many 3 x 3 convolutions, each with a ReLU; the paper has one."""
         super().__init__()
-        self.conv = nn.Conv2d(num_channels, num_channels, 3, padding=1)
+        if num_convs < 1:
+            raise ValueError(f"model.rpn_convs={num_convs}: expected 1 or more")
+        self.conv, *more = (nn.Conv2d(num_channels, num_channels, 3, padding=1) for _ in range(num_convs))
+        self.more = nn.ModuleList(more)
         self.logits = nn.Conv2d(num_channels, num_anchors, 1)
         self.deltas = nn.Conv2d(num_channels, num_anchors * 4, 1)
-        for layer in (self.conv, self.logits, self.deltas):
+        for layer in (self.conv, *more, self.logits, self.deltas):
             nn.init.normal_(layer.weight, std=0.01)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
@@ -61,6 +66,8 @@ class RPNHead(nn.Module):
     def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Logits (B, anchors) and deltas (B, anchors, 4) of each level."""
         hidden = [F.relu(self.conv(x)) for x in maps]
+        for conv in self.more:
+            hidden = [F.relu(conv(x)) for x in hidden]
         logits = [self.logits(x).permute(0, 2, 3, 1).flatten(1) for x in hidden]
         deltas = [self.deltas(x).permute(0, 2, 3, 1).reshape(len(x), -1, 4) for x in hidden]
         return logits, deltas
@@ -88,8 +95,12 @@ class RPN(nn.Module):
         *,
         pyramid_channels: int | None = 256,
         pyramid_strides: Sequence[int] = PYRAMID_STRIDES,
+        pyramid_norm: Norm | None = None,
+        num_convs: int = 1,
     ) -> None:
         super().__init__()
+        if pyramid_channels is None and pyramid_norm is not None:
+            raise ValueError(f"model.pyramid_norm={pyramid_norm} with model.pyramid_channels=null: there is no pyramid")
         if not pyramid_strides:
             raise ValueError(
                 "model.pyramid_strides=[]: expected strides of the backbone's maps, such as [4, 8, 16, 32]"
@@ -97,13 +108,13 @@ class RPN(nn.Module):
         self.backbone = backbone
         self.pyramid: FeaturePyramid | None = None
         if pyramid_channels is not None:
-            self.pyramid = FeaturePyramid(backbone, pyramid_channels, "pool", tuple(pyramid_strides))
+            self.pyramid = FeaturePyramid(backbone, pyramid_channels, "pool", tuple(pyramid_strides), pyramid_norm)
         strides = map_strides(pyramid_channels, pyramid_strides)
         if anchors.strides != strides:
             raise ValueError(f"anchors at strides {anchors.strides}: expected those of the maps, {strides}")
         self.anchors = anchors
         self.num_channels = pyramid_channels or backbone.channels_at(strides)[0]
-        self.rpn = RPNHead(self.num_channels, anchors.per_cell)
+        self.rpn = RPNHead(self.num_channels, anchors.per_cell, num_convs)
 
     def features(self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"]) -> list[Tensor]:
         x = self.backbone.normalize(images, sizes)
@@ -274,12 +285,15 @@ class RPNDecoder:
     max_proposals: int = 1000
     min_size: float = 0.0
     """Shortest side in pixels of the network input; smaller boxes are dropped, and those without area."""
+    score_threshold: float = 0.0
+    """Objectness below which boxes are dropped."""
 
     def __post_init__(self) -> None:
         check_decoding(
             candidates_per_level=self.candidates_per_level,
             nms_threshold=self.nms_threshold,
             max_proposals=self.max_proposals,
+            score_threshold=self.score_threshold,
         )
 
     @torch.no_grad()
@@ -309,7 +323,10 @@ class RPNDecoder:
         boxes = deltas_to_boxes(outputs.anchors[rows], outputs.deltas[image, rows].float(), WEIGHTS)
         boxes = clip_boxes(boxes, size)
         sides = boxes[:, 2:] - boxes[:, :2]
-        (large,) = ((sides > 0) & (sides >= self.min_size)).all(dim=1).nonzero(as_tuple=True)
+        kept = ((sides > 0) & (sides >= self.min_size)).all(dim=1)
+        if self.score_threshold > 0:
+            kept &= logits.sigmoid() >= self.score_threshold
+        (large,) = kept.nonzero(as_tuple=True)
         kept = rows_after_nms(boxes[large], logits[large], levels[large], self.nms_threshold, self.max_proposals)
         kept, missing = large[kept], self.max_proposals - len(kept)
         return (

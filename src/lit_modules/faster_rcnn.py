@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from datamodules.batch import Batch
 from detectors.anchors import scaled_anchors
 from detectors.backbones.base import Backbone
+from detectors.backbones.norms import Norm
 from detectors.boxes import check_same_weights
 from detectors.detections import Detections
 from detectors.faster_rcnn import FasterRCNN, RegionDecoder, RegionLoss, RegionOutputs, RegionSampler, RegionSamples
@@ -69,14 +70,20 @@ class FasterRCNNModule(DetectionModule):
         lr: float = 0.02,
         pyramid_channels: int | None = 256,
         pyramid_strides: Sequence[int] = PYRAMID_STRIDES,
-        anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0),
+        pyramid_norm: Norm | None = None,
+        rpn_convs: int = 1,
+        anchor_sizes: tuple[float | tuple[float, ...], ...] = (32.0, 64.0, 128.0, 256.0, 512.0),
         anchor_scales: tuple[float, ...] = (1.0,),
         anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
         grid_offset: float = 0.5,
-        round_anchors: bool = False,
+        round_anchors: bool | Literal["cell"] = False,
+        spread_grid: bool = False,
         pooling: Literal["align", "max"] = "align",
         pooled_size: int = 7,
         aligned: bool = True,
+        spare_columns: int = 0,
+        pooling_samples: int = 2,
+        head_convs: int = 0,
         head_channels: int = 1024,
         anchor_sampler: Callable[..., AnchorSamples] = AnchorSampler(),
         rpn_loss: Callable[..., dict[str, Tensor]] = RPNLoss(),
@@ -93,6 +100,7 @@ class FasterRCNNModule(DetectionModule):
             anchor_ratios,
             grid_offset=grid_offset,
             round_anchors=round_anchors,
+            spread_grid=spread_grid,
         )
         network = FasterRCNN(
             backbone,
@@ -100,10 +108,15 @@ class FasterRCNNModule(DetectionModule):
             anchors,
             pyramid_channels=pyramid_channels,
             pyramid_strides=pyramid_strides,
+            pyramid_norm=pyramid_norm,
+            rpn_convs=rpn_convs,
+            head_convs=head_convs,
             head_channels=head_channels,
             pooling=pooling,
             pooled_size=pooled_size,
             aligned=aligned,
+            spare_columns=spare_columns,
+            pooling_samples=pooling_samples,
         )
         super().__init__(network, optimizer, schedule, lr)
         self.num_classes = num_classes
@@ -157,7 +170,8 @@ class FasterRCNNModule(DetectionModule):
 
 def region_pairs(outputs: RegionOutputs, samples: RegionSamples) -> tuple[Tensor, Tensor]:
     """Gives row and column of each sampled region in the head's confusion matrix, whose last class is background."""
-    background = outputs.logits.shape[2] - 1
-    predicted = outputs.logits.argmax(dim=2) - 1
+    columns = outputs.logits.shape[2] - outputs.spare_columns
+    background = columns - 1
+    predicted = outputs.logits[:, :, :columns].argmax(dim=2) - 1
     rows = samples.labels.where(samples.labels != BACKGROUND, background).where(samples.labels != IGNORED, -1)
     return rows, predicted.where(predicted >= 0, background)

@@ -30,6 +30,8 @@ class FCOSModule(DetectionModule):
         prior: float = 0.01,
         normalize_targets: bool = False,
         centerness_on_box: bool = False,
+        grid_offset: float = 0.5,
+        spread_grid: bool = False,
         deformable_towers: bool = False,
         loss: Callable[..., dict[str, Tensor]] = FCOSLoss(),
         decoder: Callable[..., Detections] = FCOSDecoder(),
@@ -44,6 +46,8 @@ class FCOSModule(DetectionModule):
             prior=prior,
             normalize_targets=normalize_targets,
             centerness_on_box=centerness_on_box,
+            grid_offset=grid_offset,
+            spread_grid=spread_grid,
             deformable_towers=deformable_towers,
         )
         super().__init__(network, optimizer, schedule, lr)

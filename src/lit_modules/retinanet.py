@@ -30,11 +30,12 @@ class RetinaNetModule(DetectionModule):
         num_convs: int = 4,
         head_norm: Literal["gn"] | None = None,
         prior: float = 0.01,
-        anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0),
+        anchor_sizes: tuple[float | tuple[float, ...], ...] = (32.0, 64.0, 128.0, 256.0, 512.0),
         anchor_scales: tuple[float, ...] = (1.0, 1.2599210498948732, 1.5874010519681994),
         anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
         grid_offset: float = 0.5,
-        round_anchors: bool = False,
+        round_anchors: bool | Literal["cell"] = False,
+        spread_grid: bool = False,
         loss: Callable[..., dict[str, Tensor]] = RetinaNetLoss(),
         decoder: Callable[..., Detections] = RetinaNetDecoder(),
     ) -> None:
@@ -45,6 +46,7 @@ class RetinaNetModule(DetectionModule):
             anchor_ratios,
             grid_offset=grid_offset,
             round_anchors=round_anchors,
+            spread_grid=spread_grid,
         )
         network = RetinaNet(
             backbone,

@@ -1,6 +1,7 @@
 """A region proposal network alone, which detects objects of one class, on Lightning."""
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from torch import Tensor
 
@@ -39,11 +40,12 @@ class RPNModule(DetectionModule):
         lr: float = 0.02,
         pyramid_channels: int | None = 256,
         pyramid_strides: Sequence[int] = PYRAMID_STRIDES,
-        anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0),
+        anchor_sizes: tuple[float | tuple[float, ...], ...] = (32.0, 64.0, 128.0, 256.0, 512.0),
         anchor_scales: tuple[float, ...] = (1.0,),
         anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
         grid_offset: float = 0.5,
-        round_anchors: bool = False,
+        round_anchors: bool | Literal["cell"] = False,
+        spread_grid: bool = False,
         anchor_sampler: Callable[..., AnchorSamples] = AnchorSampler(),
         loss: Callable[..., dict[str, Tensor]] = RPNLoss(),
         decoder: Callable[..., Detections] = RPNDecoder(max_proposals=100),
@@ -60,6 +62,7 @@ class RPNModule(DetectionModule):
             anchor_ratios,
             grid_offset=grid_offset,
             round_anchors=round_anchors,
+            spread_grid=spread_grid,
         )
         network = RPN(backbone, anchors, pyramid_channels=pyramid_channels, pyramid_strides=pyramid_strides)
         super().__init__(network, optimizer, schedule, lr)

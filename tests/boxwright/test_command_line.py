@@ -48,7 +48,7 @@ def test_a_setting_of_some_data_sets_names_those_that_have_it() -> None:
         ("data.resiez=3,4 -m", "nearest is data.resize"),
         ("model=fcoz", "model (command line, model=fcoz): no such choice; nearest is fcos; there are classifier, "),
         ("data=voc,cooc -m", "no such choice; nearest is coco; there are coco, imagefolder, shapes, voc"),
-        ("model/backbone=resnet51", "nearest is resnet50; there are mobilenet_v2, resnet101, resnet18"),
+        ("model/backbone=resnet51", "nearest is resnet50; there are mobilenet_v2, mobilenet_v3_large, resnet101"),
         ("model/backbon=resnet50", "no such group; nearest is model/backbone"),
         ("experiment=fcos_r51_1x", "no such choice; nearest is fcos_r"),
         ("logger=null", "no such choice; there are all, csv, mlflow, tensorboard, wandb"),

@@ -2,13 +2,17 @@ from collections.abc import Callable
 from typing import Any
 
 import albumentations
+import cv2
 import numpy as np
 import pytest
+import torch
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from datamodules.sampler import GlobalBatches
 from datamodules.transforms import (
     Augmentation,
     Resize,
+    Sized,
     draw_resize,
     fit,
     mirror,
@@ -206,3 +210,45 @@ def test_a_box_needs_min_visibility_after_a_crop(settings: dict[str, float], lef
     _, found, labels = crop(np.zeros((100, 100, 3), np.uint8), boxes, np.arange(5), 0)
     assert labels.tolist() == left
     np.testing.assert_allclose(found, boxes[left].clip(0, 40), atol=1e-3)
+
+
+SIZED = [(480, 640), (427, 640), (640, 427), (333, 500), (1080, 1920), (100, 1000), (37, 41), (800, 800), (600, 600)]
+
+
+@pytest.mark.parametrize(("height", "width"), SIZED)
+def test_rounding_down_gives_torchvisions_sizes(height: int, width: int) -> None:
+    transform = GeneralizedRCNNTransform(800, 1333, [0.0] * 3, [1.0] * 3)
+    resized, _ = transform.resize(torch.zeros(3, height, width), None)
+    rule = Resize("short_side", 800, rounding="down")
+    assert rule.sizes(np.array([[height, width]])).tolist() == [list(resized.shape[1:])]
+
+
+@pytest.mark.parametrize(("height", "width"), SIZED)
+@pytest.mark.parametrize("longest", [1333, 1000])
+def test_rounding_to_the_nearest_gives_detectron2s_sizes(height: int, width: int, longest: int) -> None:
+    """As detectron2 writes it, step by step in floats."""
+    scale = 800 / min(height, width)
+    new = [800.0, scale * width] if height < width else [scale * height, 800.0]
+    if max(new) > longest:
+        new = [side * (longest / max(new)) for side in new]
+    rule = Resize("short_side", 800, longest, rounding="nearest")
+    assert rule.sizes(np.array([[height, width]])).tolist() == [[int(side + 0.5) for side in new]]
+
+
+@pytest.mark.parametrize("interpolation", ["area", "bilinear", "antialias"])
+@pytest.mark.parametrize("size", [(60, 90), (20, 31)])
+def test_interpolations_are_those_of_their_sources(interpolation: str, size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 61, 3), dtype=np.uint8)
+    found = Resize("short_side", 40, interpolation=interpolation)
+    sized = Sized.to(size, image, found.interpolation)
+    out = np.empty((*size, 3), np.uint8)
+    sized.write(out)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    grows = size > (40, 61)
+    if interpolation == "area" and not grows:
+        expected = cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA).astype(np.float32)
+    else:
+        expected = torch.nn.functional.interpolate(
+            pixels, size, mode="bilinear", antialias=interpolation == "antialias" and not grows
+        )[0].permute(1, 2, 0).numpy()  # fmt: skip
+    assert np.abs(out - expected).max() <= 1.01

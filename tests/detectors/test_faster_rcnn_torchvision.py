@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from faster_rcnn_cases import as_ours, random_boxes
+from faster_rcnn_cases import random_boxes
 from fcos_cases import pad_truth
 from torch import Tensor, nn
 from torchvision.models import detection
@@ -24,6 +24,7 @@ from detectors.backbones.resnet import ResNet
 from detectors.faster_rcnn import FasterRCNN, RegionDecoder, RegionLoss, RegionOutputs, RegionSampler
 from detectors.losses import BACKGROUND
 from detectors.rpn import AnchorSampler, Proposals, RPNDecoder, RPNLoss, RPNOutputs, assign_rpn
+from detectors.weights import torchvision
 
 NUM_CLASSES = 90
 ANCHORS = replace(FASTER_RCNN_FPN, grid_offset=0.0, round_anchors=True)
@@ -52,7 +53,7 @@ def pair() -> Pair:
     with torch.device("meta"):
         ours = FasterRCNN(ResNet(50, weights=None, norm="bn"), NUM_CLASSES, ANCHORS, aligned=False).eval()
     state = {"backbone.pixel_mean": torch.tensor([0.5] * 3), "backbone.pixel_std": torch.tensor([0.25] * 3)}
-    ours.load_state_dict(as_ours(theirs.state_dict()) | state, assign=True)
+    ours.load_state_dict(torchvision.faster_rcnn(theirs.state_dict()).state | state, assign=True)
     return Pair(theirs, ours)
 
 

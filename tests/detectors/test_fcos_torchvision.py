@@ -19,31 +19,10 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from detectors.backbones.resnet import ResNet
 from detectors.fcos import FCOS, FCOSDecoder, FCOSOutputs
+from detectors.weights import torchvision
 
 NUM_CLASSES = 91
 SIZES = torch.tensor([[96, 128], [128, 100]])
-
-
-def as_ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    places = {
-        "backbone.body.": "backbone.",
-        "backbone.fpn.inner_blocks.": "pyramid.lateral.",
-        "backbone.fpn.layer_blocks.": "pyramid.output.",
-        "backbone.fpn.extra_blocks.": "pyramid.",
-        "head.classification_head.conv.": "head.class_tower.",
-        "head.classification_head.cls_logits.": "head.logits.",
-        "head.regression_head.conv.": "head.box_tower.",
-        "head.regression_head.bbox_reg.": "head.distances.",
-        "head.regression_head.bbox_ctrness.": "head.centerness.",
-    }
-    renamed: dict[str, Tensor] = {}
-    for name, value in state.items():
-        old, new = next((old, new) for old, new in places.items() if name.startswith(old))
-        rest = name.removeprefix(old)
-        if "blocks" in old and "extra" not in old:
-            rest = rest.replace(".0.", ".")
-        renamed[new + rest] = value
-    return renamed
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +49,11 @@ def theirs() -> TorchvisionFCOS:
 @pytest.fixture(scope="module")
 def ours(theirs: TorchvisionFCOS) -> FCOS:
     network = FCOS(ResNet(50, weights=None), NUM_CLASSES, normalize_targets=True, centerness_on_box=True).eval()
-    state = as_ours(theirs.state_dict())
-    absent, unknown = network.load_state_dict(state, strict=False)
+    mapped = torchvision.fcos(theirs.state_dict())
+    absent, unknown = network.load_state_dict(mapped.state, strict=False)
     assert not unknown
-    assert set(absent) == {"backbone.pixel_mean", "backbone.pixel_std"} | {f"head.scales.{i}" for i in range(5)}
+    assert set(absent) == {"backbone.pixel_mean", "backbone.pixel_std"}
+    assert {float(mapped.state[f"head.scales.{i}"]) for i in range(5)} == {1.0}
     return network
 
 

@@ -21,6 +21,7 @@ from detectors.anchors import RETINANET, Anchors
 from detectors.backbones.norms import Norm
 from detectors.backbones.resnet import ResNet
 from detectors.retinanet import RetinaNet, RetinaNetDecoder, RetinaNetLoss, RetinaNetOutputs
+from detectors.weights import torchvision
 
 NUM_CLASSES = 91
 ANCHORS = Anchors(
@@ -34,33 +35,6 @@ BUILD: dict[str, Callable[..., detection.RetinaNet]] = {
     "v1": detection.retinanet_resnet50_fpn,
     "v2": detection.retinanet_resnet50_fpn_v2,
 }
-
-
-def as_ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    places = {
-        "backbone.body.": "backbone.",
-        "backbone.fpn.inner_blocks.": "pyramid.lateral.",
-        "backbone.fpn.layer_blocks.": "pyramid.output.",
-        "backbone.fpn.extra_blocks.": "pyramid.",
-        "head.classification_head.conv.": "head.class_tower.",
-        "head.classification_head.cls_logits.": "head.logits.",
-        "head.regression_head.conv.": "head.box_tower.",
-        "head.regression_head.bbox_reg.": "head.deltas.",
-    }
-    with_norm = "head.regression_head.conv.0.1.weight" in state
-    renamed: dict[str, Tensor] = {}
-    for name, value in state.items():
-        old, new = next((old, new) for old, new in places.items() if name.startswith(old))
-        rest = name.removeprefix(old)
-        if "blocks" in old and "extra" not in old:
-            rest = rest.replace(".0.", ".")
-        elif "conv" in old:  # there each convolution, its norm and its ReLU are a block
-            block, layer, kind = rest.split(".")
-            rest = f"{int(block) * (3 if with_norm else 2) + int(layer)}.{kind}"
-            if with_norm and layer == "0":
-                renamed[f"{new}{rest.removesuffix('weight')}bias"] = torch.zeros(len(value))
-        renamed[new + rest] = value
-    return renamed
 
 
 class Pair(NamedTuple):
@@ -82,7 +56,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
             nn.init.kaiming_normal_(value)
     theirs.detections_per_img = 5000
     ours = RetinaNet(ResNet(50, weights=None, norm="bn"), NUM_CLASSES, ANCHORS, **OURS[request.param]).eval()
-    absent, unknown = ours.load_state_dict(as_ours(theirs.state_dict()), strict=False)
+    absent, unknown = ours.load_state_dict(torchvision.retinanet(theirs.state_dict()).state, strict=False)
     assert not unknown
     assert set(absent) == {"backbone.pixel_mean", "backbone.pixel_std"}
     return Pair(theirs, ours, request.param)

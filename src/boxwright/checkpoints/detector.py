@@ -92,7 +92,8 @@ class Detector:
         self.module = module.to(self.device)
         self.class_names: tuple[str, ...] = tuple(stored["class_names"])
         self.category_ids: tuple[int, ...] = tuple(stored["category_ids"])
-        self.resize = Resize(data["rule"], data["resize"])
+        more = {key: data[key] for key in ("max_side", "rounding", "interpolation") if key in data}
+        self.resize = Resize(data["rule"], data["resize"], **more)
         try:
             self.decoding = Decoding.of(data.get("exif", "auto"), data.get("value_range"), stored.get("exif", "apply"))
         except (TypeError, ValueError) as error:

@@ -1,11 +1,14 @@
 """Starts a run from another run's weights: `init_from`."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from torch import Tensor
 
 from boxwright.checkpoints.reading import read_checkpoint
 from boxwright.config.errors import ConfigError
+from boxwright.zoo.names import published, refuse_unknown
 from lit_modules.training_module import TrainingModule
 
 log = logging.getLogger(__name__)
@@ -18,14 +21,16 @@ def start_from(module: TrainingModule, path: str, class_names: Sequence[str]) ->
     are listed. The pixel mean and deviation that the backbone was trained with come along. ConfigError where anything
     else differs: an `init_from` that silently loads half a network is worse than none.
     """
-    if not Path(path).is_file():
+    refuse_unknown("init_from", path)
+    if published(path) is None and not Path(path).is_file():
         raise ConfigError(
             f"init_from={path}: {Path(path).resolve()} does not exist; give the checkpoint of another run, such as "
-            "RUN/checkpoints/best.ckpt"
+            "RUN/checkpoints/best.ckpt, or a published one by its name (docs/zoo.md)"
         )
     checkpoint = read_checkpoint(path)
     stored = checkpoint["boxwright"]
-    theirs, ours = checkpoint["state_dict"], module.state_dict()
+    ours = module.state_dict()
+    theirs = _without_spare(checkpoint["state_dict"], stored["config"]["model"].get("spare_columns", 0), module)
     names = list(stored["class_names"])
     of_classes = [
         name
@@ -51,7 +56,8 @@ def start_from(module: TrainingModule, path: str, class_names: Sequence[str]) ->
             "model.backbone.weights=FILE"
         )
     module.load_state_dict({name: ours[name] if name in of_classes else theirs[name] for name in ours})
-    log.info("starts from the weights of %s (step %d)", path, checkpoint.get("global_step", 0))
+    step = f" (step {checkpoint['global_step']})" if "global_step" in checkpoint else ""
+    log.info("starts from the weights of %s%s", path, step)
     if of_classes:
         log.info(
             "skipped, since it has %d classes and this run %d: %s",
@@ -62,6 +68,19 @@ def start_from(module: TrainingModule, path: str, class_names: Sequence[str]) ->
             "the weights of init_from are for the classes %s, this run is for %s: each class starts from the weights "
             "of the one in its place", names, list(class_names),
         )  # fmt: skip
+
+
+def _without_spare(state: Mapping[str, Tensor], spare: int, module: TrainingModule) -> dict[str, Tensor]:
+    """Leaves out the spare columns of a Faster R-CNN's head where this run's has none or another number of them."""
+    if not spare or getattr(module.network, "spare_columns", spare) == spare:
+        return dict(state)
+    columns = len(state["network.logits.weight"])
+    kept = {name: len(value) // columns * (columns - spare) for name, value in state.items() if _is_of_columns(name)}
+    return {name: value[: kept[name]] if name in kept else value for name, value in state.items()}
+
+
+def _is_of_columns(name: str) -> bool:
+    return name.startswith(("network.logits.", "network.deltas."))
 
 
 def _count_classes(theirs: int, ours: int, their_classes: int, our_classes: int) -> bool:

@@ -7,8 +7,7 @@
 import io
 import re
 import reprlib
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, cast
@@ -16,14 +15,15 @@ from zipfile import BadZipFile, ZipFile
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
-from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from boxwright.checkpoints.building import build_module, expected_state
 from boxwright.checkpoints.trust import refuse_foreign, refuse_overgrown
 from boxwright.config.earlier import NODES, translated
 from boxwright.config.errors import ConfigError
+from boxwright.zoo.entry import Entry
+from boxwright.zoo.names import name_problem, published
 from evaluation.files import write_whole
 from lit_modules.stored import FORMAT, without_weights
 from lit_modules.training_module import TrainingModule
@@ -59,12 +59,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Reads a checkpoint onto the CPU: whole, finite, and matching the module that its config describes.
 
-    Runs no code of the file, uses no class but those that `boxwright.checkpoints.trust` accepts, and takes no more
-    memory than the file has bytes. CheckpointError, a ValueError, if it isn't such a file.
+    In place of a path it takes the name of a published checkpoint, `torchvision/fcos_resnet50_fpn`, or a name with its
+    file, `NAME=FILE`; docs/zoo.md lists them. Runs no code of the file, uses no class but those that
+    `boxwright.checkpoints.trust` accepts, and takes no more memory than the file has bytes. CheckpointError, a
+    ValueError, if it isn't such a file.
     """
-    path = Path(path)
-    if (kept := _remembered.pop(_identity(path), None)) is not None:
+    if (kept := _remembered.pop(_identity(Path(path)), None)) is not None:
         return kept
+    if (named := published(path)) is not None:
+        return _read_published(*named)
+    if problem := name_problem("checkpoint", path):
+        raise CheckpointError(problem)
+    path = Path(path)
     if path.is_dir():
         raise CheckpointError(f"checkpoint {path} is a folder; give a file, such as RUN/checkpoints/best.ckpt")
     if not path.is_file():
@@ -91,6 +97,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             "project; use another checkpoint"
         ) from error
     return cast(dict[str, Any], contents)
+
+
+def _read_published(entry: Entry, file: Path | None) -> dict[str, Any]:
+    from boxwright.zoo.contents import read_published
+
+    try:
+        contents = read_published(entry, file)
+        _check(contents)
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
+    except Exception as error:
+        raise CheckpointError(f"{file or entry.name} can't be used as {entry.name}: {_reason(error)}") from error
+    return contents
 
 
 _remembered: dict[object, dict[str, Any]] = {}
@@ -163,8 +182,7 @@ def _check(contents: dict[str, Any]) -> None:
     state = _mapping(contents, "state_dict")
     if strays := [name for name, value in state.items() if not isinstance(value, Tensor)]:
         raise ValueError(f"{len(strays)} entries of its state_dict are not tensors: {_some(strays)}")
-    with torch.device("meta"), _at_most(2 * len(state) + 100):  # takes no memory, however large the numbers
-        expected = build_module(without_weights(config["model"])).state_dict()
+    expected = expected_state(config["model"], 2 * len(state) + 100)
     for name in NODES.get(config["model"]["_target_"], ()):
         if "_target_" not in _mapping(config["model"], name):
             raise ValueError(f"its model.{name} names no class")
@@ -191,26 +209,6 @@ def _mapping(node: dict[str, Any], key: str) -> dict[str, Any]:
 
 def _are(kind: type, values: object) -> bool:
     return isinstance(values, list) and all(type(value) is kind for value in cast("list[Any]", values))
-
-
-@contextmanager
-def _at_most(number: int) -> Generator[None]:
-    """Raises ValueError in a constructor that makes more than `number` parameters."""
-    made = 0
-
-    def count(*_: Any) -> None:
-        nonlocal made
-        made += 1
-        if made > number:
-            raise ValueError(
-                f"its config describes a network of over {number} parameters, many more than it has tensors"
-            )
-
-    handle = register_module_parameter_registration_hook(count)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def _refuse_misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
@@ -269,12 +267,6 @@ def load_module(checkpoint: Mapping[str, Any]) -> TrainingModule:
     module.run = dict(checkpoint["boxwright"])
     module.class_names = tuple(checkpoint["boxwright"]["class_names"])
     return module.eval()
-
-
-def build_module(config: Mapping[str, Any]) -> TrainingModule:
-    """Builds the module of a resolved model config; accepts only classes of trusted packages and of torch.optim."""
-    refuse_foreign(config, "model")
-    return instantiate(config)
 
 
 def without_augmentations(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from boxwright.config.files import (
 from boxwright.config.limits import LIMITS, unlimited
 from boxwright.config.signatures import accepts, describe, is_ours, parameters, words
 from boxwright.config.trusted import explain_untrusted, is_trusted, trust
+from boxwright.zoo.names import name_problem
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", None]
 
@@ -51,6 +52,8 @@ KINDS: dict[str, Any] = {
 }
 """Types of settings that neither the default's type nor a signature of this project gives."""
 
+_CHECKPOINTS = ("checkpoint", "init_from")
+
 FREE = {"data.augmentations": "albumentations."}
 """Mappings of the user's own named nodes, and what the `_target_` of each must begin with."""
 
@@ -69,6 +72,7 @@ def check(cfg: DictConfig) -> None:
     if untrusted := list(_untrusted(default)):  # whose signatures are not read
         raise ConfigError(listed(untrusted))
     problems = list(_Check(cfg, default).mapping("", plain(cfg), plain(default)))
+    problems += [problem for key in _CHECKPOINTS if (problem := name_problem(key, _text(cfg.get(key))))]
     problems += (
         [*match_problems(cfg), *class_problems(cfg), *monitor_problems(cfg), *unlimited(cfg)] if not problems else []
     )
@@ -170,6 +174,10 @@ def _expected(path: str, value: Any, kind: Any) -> str:
         return f"{describe(kind)}{text}{nearest(str(value), words(kind))}"
     is_legal, expected = LIMITS.get(path, (None, ""))
     return "" if is_legal is None or is_legal(value) else expected
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value != "???" else None
 
 
 def _resolved(cfg: DictConfig, path: str) -> Any:

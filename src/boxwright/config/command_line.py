@@ -35,8 +35,10 @@ from boxwright.config.files import (
 from boxwright.config.limits import LIMITS
 from boxwright.config.places import is_changed, parsed, use_places
 from boxwright.config.recipes import Chosen, hidden, lacking
+from boxwright.zoo.catalogue import SOURCES
 
 _CHECKPOINTS = "callbacks.checkpoints"
+_CHECKPOINT_KEYS = ("checkpoint", "init_from")
 _SHELLS = ("bash", "fish", "zsh")
 
 # The command line, before Hydra's main
@@ -69,6 +71,7 @@ def command_line_problems(config_name: str, argv: list[str]) -> list[str]:
         return []
     if problems := use_places(config_name, argv):
         return problems
+    arguments.overrides = [with_quotes(line) for line in arguments.overrides]
     try:
         overrides = OverridesParser.create().parse_overrides(arguments.overrides)
     except HydraException:
@@ -158,14 +161,16 @@ def _name_problems(override: Override) -> Iterator[str]:
 def with_quotes(line: str) -> str:
     """An override, quoted for Hydra where it would not be read as it is meant.
 
-    A path that exists, as in a sweep's `data.resize=64/`, and a name that is a number or has quotes in it.
+    A path that exists, as in a sweep's `data.resize=64/`, a name that is a number or has quotes in it, and a published
+    checkpoint with its file, `checkpoint=NAME=FILE`.
     """
     key, _, value = line.partition("=")
     try:
         (override,) = OverridesParser.create().parse_overrides([line])
         is_meant = override.key_or_group != "name" or not isinstance(override.value(), int | float)
     except HydraException:
-        is_meant = not value or not (key == "name" or Path(value).exists())
+        named = key in _CHECKPOINT_KEYS and value.startswith(tuple(f"{source}/" for source in SOURCES))
+        is_meant = not value or not (key == "name" or named or Path(value).exists())
     return line if is_meant else f"{key}={_quoted(value)}"
 
 

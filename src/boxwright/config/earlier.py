@@ -85,14 +85,30 @@ MOVED: Mapping[str, Moved] = {
 FIXED: Mapping[str, Mapping[str, Any]] = {
     FCOS: {
         "model.loss.size_ranges": [[-1.0, 64.0], [64.0, 128.0], [128.0, 256.0], [256.0, 512.0], [512.0, 1e8]],
+        "model.decoder.threshold_product": False,
+    },
+    RPN: {"model.decoder.score_threshold": 0.0},
+    FASTER_RCNN: {
+        "model.proposer.score_threshold": 0.0,
+        "model.train_proposer.score_threshold": 0.0,
+        "model.decoder.min_size": 0.0,
     },
 }
 """Settings of today that were constants in 0.1.0, with their values."""
 
 ADDED: Mapping[str, Mapping[str, Any]] = {
-    FCOS: {"deformable_towers": False},
-    RPN: {"pyramid_strides": [4, 8, 16, 32]},
-    FASTER_RCNN: {"pyramid_strides": [4, 8, 16, 32]},
+    FCOS: {"deformable_towers": False, "grid_offset": 0.5, "spread_grid": False},
+    RETINANET: {"spread_grid": False},
+    RPN: {"pyramid_strides": [4, 8, 16, 32], "spread_grid": False},
+    FASTER_RCNN: {
+        "pyramid_strides": [4, 8, 16, 32],
+        "pyramid_norm": None,
+        "rpn_convs": 1,
+        "spread_grid": False,
+        "pooling_samples": 2,
+        "spare_columns": 0,
+        "head_convs": 0,
+    },
 }
 """Settings directly under `model` that 0.1.0 had not, with the values that describe its networks."""
 

@@ -17,6 +17,7 @@ from boxwright.config.command_line import given
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import at, find_file, loaded, options
 from boxwright.config.trusted import trust
+from boxwright.zoo.names import published, refuse_unknown, trunk
 
 Completion = Callable[[list[str]], list[str]]
 """Takes the arguments of a command line, and returns them with what the checkpoint adds."""
@@ -84,11 +85,42 @@ def as_of_a_run(stored: Mapping[str, Any]) -> dict[str, Any]:
     return {**stored, **own, "scale_schedule": False}
 
 
+def start(argv: list[str]) -> list[str]:
+    """Adds, with `init_from=NAME` of a published checkpoint, the settings that its weights need; so with
+    `model.backbone.weights=NAME` of a published trunk.
+
+    They go before those of a recipe; what the command line gives stays. Spare columns of a softmax are of use to the
+    published classes alone, and are not taken over.
+    """
+    overrides = given(argv)
+    name = _value(overrides.get("init_from"))
+    if name is None:
+        named_trunk = trunk(_value(overrides.get("model.backbone.weights")))
+        needed = () if named_trunk is None else named_trunk.network
+        return [*argv, *(line for line in needed if line.partition("=")[0] not in overrides)]
+    refuse_unknown("init_from", name)
+    if (named := published(name)) is None:
+        return argv
+    needed = [line for line in named[0].network if line.partition("=")[0] not in (*overrides, "model.spare_columns")]
+    for line in named[0].network[:1]:  # the model
+        group, _, choice = line.partition("=")
+        if group in overrides and overrides[group].value() != choice:
+            raise ConfigError(
+                f"{overrides[group].input_line}: init_from={name} holds the weights of {line}; leave one of the two out"
+            )
+    return [*argv, *needed]
+
+
 def _checkpoint(overrides: dict[str, Override]) -> str | None:
-    checkpoint = overrides.get("checkpoint")
-    if checkpoint is None or checkpoint.is_sweep_override() or checkpoint.value() is None:
+    checkpoint = _value(overrides.get("checkpoint"))
+    refuse_unknown("checkpoint", checkpoint)
+    return checkpoint
+
+
+def _value(override: Override | None) -> str | None:
+    if override is None or override.is_sweep_override() or override.value() is None:
         return None
-    return str(checkpoint.value())
+    return str(override.value())
 
 
 def _stored(checkpoint: str) -> dict[str, Any]:

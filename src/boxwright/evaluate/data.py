@@ -9,8 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from boxwright.config.compatible import has_whole_images
 from boxwright.config.errors import ConfigError
+from boxwright.zoo.names import published
 
-_OF_ANY_KIND = ("resize", "rule", "eval_batch_size", "value_range")
+_OF_ANY_KIND = ("resize", "rule", "max_side", "rounding", "interpolation", "eval_batch_size", "value_range")
 """Settings that a checkpoint keeps on a data set of another kind too."""
 _OF_THE_MACHINE = ("root", "cache_dir", "num_workers")
 _OF_TRAINING = (
@@ -27,6 +28,13 @@ def refuse_incomplete(cfg: DictConfig) -> None:
     if cfg.predictions is not None and cfg.get("data") is None:
         raise ConfigError("predictions=FILE.json needs a data set: data=coco data.root=FOLDER")
     key = "checkpoint" if cfg.predictions is None else "predictions"
+    if key == "checkpoint" and published(cfg.checkpoint) is not None:
+        if cfg.get("data") is None:
+            raise ConfigError(
+                f"checkpoint={cfg.checkpoint} is a published one, which brings no data: give a data set to score it "
+                "on, such as data=coco data.root=FOLDER"
+            )
+        return
     if not Path(cfg[key]).is_file():
         example = "RUN/checkpoints/best.ckpt" if key == "checkpoint" else "FOLDER/predictions.json"
         hint = f" is a folder; give a file, such as {example}"

@@ -13,7 +13,9 @@ from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariable
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
+import detectors.weights.caffe2 as caffe2
 from detectors.deformable import plain_into_deformable
+from detectors.weights.pickles import read_pickle
 
 log = logging.getLogger(__name__)
 
@@ -28,13 +30,27 @@ RGB/255 with ImageNet's mean and deviation), and a counter that nothing here rea
 
 
 def load_backbone(backbone: nn.Module, path: str | Path) -> Set[str]:
-    """Fills a backbone from a `.pth`, `.pt` or `.safetensors` state dict, or from one of our checkpoints, of a
-    classifier or a detector (the averaged weights where its run averaged).
+    """Fills a backbone from a `.pth`, `.pt` or `.safetensors` state dict, from one of our checkpoints, of a classifier
+    or a detector (the averaged weights where its run averaged), or from a `.pkl` of Caffe2's blobs.
 
     Every tensor of the backbone must be there in its shape, else ValueError; what the file holds beyond
     them is skipped, and the log says so. Returns the names of those taken.
     """
+    if Path(path).suffix == ".pkl":
+        return _load_blobs(backbone, Path(path).expanduser())
     return fill_backbone(backbone, read_weights(path), str(path))
+
+
+def _load_blobs(backbone: nn.Module, path: Path) -> Set[str]:
+    """Fills a backbone from Caffe2's blobs, whose filters are turned to RGB and whose pixels come along."""
+    if not path.is_file():
+        raise ValueError(f"weights={path}: no such file (working directory {Path.cwd()})")
+    try:
+        mapped = caffe2.trunk(caffe2.blobs_of(read_pickle(path)))
+    except ValueError as error:
+        raise ValueError(f"weights={path}: {error}") from error
+    part = {name.removeprefix("backbone."): value for name, value in mapped.state.items()}
+    return fill(backbone, part, list(mapped.left_out), str(path))
 
 
 def load_published(backbone: nn.Module, weights: WeightsEnum) -> Set[str]:

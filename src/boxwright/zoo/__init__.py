@@ -1,0 +1,1 @@
+"""Published checkpoints: which there are, where their files lie, and what they are in this project."""
