@@ -89,7 +89,7 @@ def _tensors(path: Path) -> Mapping[str, Tensor]:
     if path.suffix != ".pkl":
         return read_weights(path)
     content = read_pickle(path)
-    model = content.get("model") if isinstance(content, dict) else None
+    model = cast("dict[str, Any]", content).get("model") if isinstance(content, dict) else None
     return caffe2.blobs_of(content if model is None else model)
 
 

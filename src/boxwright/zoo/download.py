@@ -120,8 +120,7 @@ def _is_page(file: Path) -> bool:
 
 
 def _refused(entry: Entry | Trunk, file: Path, error: Exception, key: str) -> str:
-    is_http = isinstance(error, HTTPError) or not isinstance(error, URLError)
-    reason = error if is_http else error.reason
+    reason = error.reason if isinstance(error, URLError) and not isinstance(error, HTTPError) else error
     algorithm, _, first = entry.digest.partition(":")
     known = f"its {_SAID[algorithm]} begins with {first}" if first else "no digest of it is published"
     if first.startswith("."):

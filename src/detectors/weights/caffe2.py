@@ -6,6 +6,7 @@ background is the first column, and its box means nothing.
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -93,9 +94,10 @@ def blobs_of(content: object) -> dict[str, Tensor]:
 
     ValueError for detectron2's own copies of the trunks, whose batch norms are not folded.
     """
-    whole = content if isinstance(content, dict) else {}
-    blobs = whole.get("blobs", whole)
-    if not isinstance(blobs, dict) or not blobs:
+    whole = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+    found: object = whole.get("blobs", whole)
+    blobs = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+    if not blobs:
         raise ValueError("it holds no blobs by name")
     if any(str(name).endswith("_bn_gamma") for name in blobs):
         raise ValueError(
