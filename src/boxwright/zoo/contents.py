@@ -89,8 +89,8 @@ def _tensors(path: Path) -> Mapping[str, Tensor]:
     if path.suffix != ".pkl":
         return read_weights(path)
     content = read_pickle(path)
-    model = cast("dict[str, Any]", content).get("model") if isinstance(content, dict) else None
-    return caffe2.blobs_of(content if model is None else model)
+    whole = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+    return caffe2.blobs_of(whole.get("model", content))
 
 
 def _deformable_stages(state: Mapping[str, Tensor]) -> list[int]:
