@@ -18,6 +18,7 @@ _PAPER = {
     "model.anchor_ratios": [0.5, 1, 2],
     "model.grid_offset": 0.5,
     "model.round_anchors": False,
+    "model.spread_grid": False,
     "model.loss.foreground_iou": 0.5,
     "model.loss.box_loss": "smooth_l1",
     "model.loss.focal_alpha": 0.25,
