@@ -266,9 +266,8 @@ def test_a_file_without_categories_is_refused_with_the_ids_that_it_uses(tmp_path
     file = grouped(tmp_path, GROUP, ["cat", "dog"], [1, 2, 2])
     text = re.sub(r'"categories": \[.*\]', '"categories": []', file.read_text())
     file.write_text(text)
-    assert (
-        "its list 'categories' is empty; give an id and a name for each of its annotations, which are 1, 2"
-        in (refused(coco(tmp_path)))
+    assert "its list 'categories' is empty; give an id and a name for each of its annotations, which are 1, 2" in (
+        refused(coco(tmp_path))
     )
     shutil.rmtree(tmp_path / "annotations")
     write_json(tmp_path, {"images": [], "annotations": [], "categories": []})
