@@ -223,7 +223,9 @@ def test_a_frozen_norm_is_part_of_the_convolution_before_it_and_trains_as_if_it_
     seen = []
     for network in (folded, apart):
         maps = network(x)
-        torch.stack([m.sin().sum() for m in maps]).sum().backward()
+        # A weighted sum: any bounded function of maps that grow with the depth would amplify rounding.
+        draw = torch.Generator().manual_seed(1)
+        torch.stack([(m * torch.randn(m.shape, generator=draw, dtype=m.dtype)).sum() for m in maps]).sum().backward()
         seen.append([*maps, *(p.grad for p in network.parameters())])
     for a, b in zip(*seen, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-7 * b.abs().max().item())
