@@ -5,9 +5,9 @@ import os
 import re
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
+import sample_photo
 import torch
 from PIL import Image
 from pycocotools.coco import COCO
@@ -37,8 +37,7 @@ def checkpoint(tmp_path_factory) -> str:
 
 
 def photo(height: int, width: int, seed: int = 0) -> Image.Image:
-    coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    return Image.fromarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC))
+    return Image.fromarray(sample_photo.photo(height, width, seed))
 
 
 @pytest.fixture

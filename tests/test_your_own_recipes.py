@@ -1,6 +1,5 @@
 """Recipes and primary configs in a folder of the user's: where they are found, and what is said of mistakes in them."""
 
-import copy
 import json
 import re
 import shlex
@@ -8,16 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from checked import checked
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from running import TINY, assert_equal_bits, curves, only_run, state
 from tiers import slow_but
 
 from boxwright.config import defaults, files
-from boxwright.config.check import check
 from boxwright.config.command_line import command_line_problems
-from boxwright.config.errors import ConfigError, listed
+from boxwright.config.errors import listed
 from boxwright.config.places import in_order, parsed
 from boxwright.config.resolvers import register_resolvers
 
@@ -66,16 +65,7 @@ def composed(*argv: str) -> tuple[DictConfig, str]:
         return OmegaConf.create(), listed(found)
     given = parsed(words)
     with initialize_config_dir(str(files.folders()[0].absolute()), version_base="1.3"):
-        cfg = compose(given.config_name or "train", given.overrides, return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)
-        cfg = copy.deepcopy(cfg)
-        with open_dict(cfg):
-            del cfg["hydra"]
-        try:
-            check(cfg)
-        except ConfigError as error:
-            return cfg, str(error)
-    return cfg, ""
+        return checked(compose(given.config_name or "train", given.overrides, return_hydra_config=True))
 
 
 FOUND = {

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+CAFFE_MEAN = (102.9801, 115.9465, 122.7717)
+"""Of BGR from 0 to 255, with a deviation of 1."""
 Shapes = dict[str, tuple[int, ...]]
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 

@@ -1,19 +1,17 @@
 """Mistakes in a composed config are reported at once, by name, with what was expected."""
 
-import copy
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from checked import checked
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf, open_dict
+from omegaconf import OmegaConf
 
 from boxwright.config import files
-from boxwright.config.check import check
-from boxwright.config.errors import ConfigError
 from boxwright.config.resolvers import register_resolvers
 
 
@@ -28,16 +26,7 @@ def _clean_hydra() -> Iterator[None]:
 def problems_of(*overrides: str, config_name: str = "train", needed: tuple[str, ...] = ("data.root=x",)) -> str:
     """The message of the check for a composed config, as inside `hydra.main`; empty when it passes."""
     with initialize_config_dir(str(files.CONF), version_base="1.3"):
-        cfg = compose(config_name, [*needed, *overrides], return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)
-        cfg = copy.deepcopy(cfg)
-        with open_dict(cfg):
-            del cfg["hydra"]
-        try:
-            check(cfg)
-        except ConfigError as error:
-            return str(error)
-    return ""
+        return checked(compose(config_name, [*needed, *overrides], return_hydra_config=True))[1]
 
 
 # The composed config

@@ -148,6 +148,7 @@ def test_a_checkpoint_of_a_data_set_without_a_file_in_conf_is_named(tmp_path: Pa
     [
         ([], "give either checkpoint=FILE.ckpt or predictions=FILE.json"),
         (["checkpoint=a", "predictions=b"], "give either"),
+        (["checkpoint="], "give either"),
         (["predictions=b"], "needs a data set: data=coco data.root=FOLDER"),
         (["predictions=b", "data=coco", "data.root=x"], "predictions=b: no such file, seen from"),
         (["checkpoint=."], "checkpoint=. is a folder; give a file, such as RUN/checkpoints/best.ckpt"),

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from detector_cases import arrays, assert_same_bits, photo
+from detector_cases import arrays, assert_same_bits
 from PIL import Image
+from sample_photo import photo
 from tiny_checkpoint import CATEGORY_IDS, CLASSES, write_checkpoint
 
 from boxwright.checkpoints.detector import equal_canvases, load_detector

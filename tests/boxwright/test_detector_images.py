@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from detector_cases import arrays, assert_same_bits, photo
+from detector_cases import arrays, assert_same_bits
 from PIL import Image
+from sample_photo import photo
 from tiny_checkpoint import write_checkpoint
 
 from boxwright.checkpoints.detector import Detector, load_detector, pixels

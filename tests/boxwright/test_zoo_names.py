@@ -1,6 +1,7 @@
 """A checkpoint is a path or a name: what a wrong one is told, and how a file comes from its address."""
 
 import hashlib
+import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -165,11 +166,16 @@ def test_a_download_that_fails_says_how_to_go_on_and_leaves_nothing(site: str, h
     assert files(hub) == []
 
 
-def test_without_a_network_the_message_has_address_place_and_digest(hub: Path) -> None:
+def test_without_a_network_the_message_has_address_place_and_digest(
+    hub: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is logged before, as a line would make the script's log.txt, and with it keep its folder."""
+    caplog.set_level(logging.INFO)
     one = entry("http://127.0.0.1:9/file.pth")
     with pytest.raises(ConfigError, match=r"could not be downloaded \(.*refused\)\. Fetch http://127"):
         download.local_file(one)
     assert files(hub) == []
+    assert caplog.messages == []
 
 
 def test_a_changed_file_in_the_shared_folder_is_refused(site: str, hub: Path) -> None:

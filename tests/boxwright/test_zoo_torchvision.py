@@ -63,6 +63,11 @@ def small(contents: dict[str, Any]) -> Detector:
     return Detector({**contents, "boxwright": {**stored, "config": {**stored["config"], "data": data}}}, "cpu")
 
 
+def by_detector(detector: Detector, image: np.ndarray) -> Found:
+    found = detector(image)
+    return Found(found.boxes[0].float(), found.scores[0].float(), found.labels[0])
+
+
 def by_torchvision(model: Any, image: np.ndarray, most: int) -> Found:
     with torch.no_grad():
         (found,) = model([torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255])
@@ -99,8 +104,7 @@ def test_detections_are_torchvisions_own_box_for_box(
     for photo in photos(shared_data / "demo_photos"):
         image = of_size(photo)
         theirs = by_torchvision(model, image, cap)
-        found = detector(image)
-        ours = Found(found.boxes[0].float(), found.scores[0].float(), found.labels[0])
+        ours = by_detector(detector, image)
         if "mobilenet" in name:  # 45 random convolutions in a row make much of the last bits
             assert abs(len(theirs.scores) - len(ours.scores)) <= 2
             assert shares(ours, theirs, pixels=0.5, score=5e-3) >= 0.9
@@ -120,8 +124,7 @@ def test_resized_photos_differ_by_the_rounding_of_their_pixels(
     cap = detector.module.decoder.max_detections
     model = torchvision_files.torchvision_detector(name, file, min_size=SHORT, max_size=LONG, **uncapped(name))
     for photo in photos(shared_data / "demo_photos"):
-        found = detector(photo)
-        ours = Found(found.boxes[0].float(), found.scores[0].float(), found.labels[0])
+        ours = by_detector(detector, photo)
         assert shares(ours, by_torchvision(model, photo, cap), pixels=0.5, score=2e-3) >= 0.85
 
 

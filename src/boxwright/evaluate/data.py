@@ -23,11 +23,11 @@ _OF_TRAINING = (
 
 def refuse_incomplete(cfg: DictConfig) -> None:
     """Raises ConfigError where a checkpoint, results file or data set is missing, before anything heavy is imported."""
-    if (cfg.checkpoint is None) == (cfg.predictions is None):
+    if bool(cfg.checkpoint) == bool(cfg.predictions):
         raise ConfigError("give either checkpoint=FILE.ckpt or predictions=FILE.json")
-    if cfg.predictions is not None and cfg.get("data") is None:
+    if cfg.predictions and cfg.get("data") is None:
         raise ConfigError("predictions=FILE.json needs a data set: data=coco data.root=FOLDER")
-    key = "checkpoint" if cfg.predictions is None else "predictions"
+    key = "predictions" if cfg.predictions else "checkpoint"
     if key == "checkpoint" and published(cfg.checkpoint) is not None:
         if cfg.get("data") is None:
             raise ConfigError(

@@ -40,7 +40,7 @@ def find(cfg: DictConfig, output: Path) -> Source:
     if not path.exists():
         hint = "; patterns are not expanded, give the folder" if set("*?[") & set(cfg.source) else ""
         raise ConfigError(f"source={path}: {path.resolve()} does not exist{hint}")
-    if cfg.checkpoint is None or (published(cfg.checkpoint) is None and not Path(cfg.checkpoint).exists()):
+    if not cfg.checkpoint or (published(cfg.checkpoint) is None and not Path(cfg.checkpoint).exists()):
         raise ConfigError(f"checkpoint={cfg.checkpoint}: no such file, seen from {Path.cwd()}")
     if path.resolve() in (output.resolve(), drawn) or drawn in path.resolve().parents:
         raise ConfigError(

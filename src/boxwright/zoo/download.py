@@ -70,7 +70,6 @@ def local_file(entry: Entry | Trunk, key: str = "checkpoint") -> Path:
 
 def _download(entry: Entry | Trunk, file: Path, key: str) -> None:
     """Downloads an entry's file: it is there, whole and with the published digest, or not at all."""
-    log.info("downloading %s to %s", entry.url, file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         digest = Digest.of(entry, file)
@@ -96,6 +95,7 @@ def _fetch(url: str, file: Path, digest: Digest) -> None:
             tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as part,
         ):
             temporary = Path(part.name)
+            log.info("downloading %s to %s", url, file)  # only now: a script that cannot begin leaves no log
             length, size = answer.headers.get("Content-Length"), 0
             while portion := answer.read(_PORTION):
                 size += len(portion)
