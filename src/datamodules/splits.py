@@ -63,6 +63,14 @@ class DataSplits(DataSettings, ABC):
         """Returns the categories of the annotations that are not among the classes: names by the data set's numbers."""
         return {}
 
+    def scored_as_voc(self, split: str) -> bool:
+        """Whether a split, or several joined with "+", also gets VOC's metrics, and its server's files."""
+        return "voc" in self.metrics
+
+    def results_file(self, split: str) -> str:
+        """Returns what a server wants the results of a split without annotations to be called."""
+        return "predictions.json"
+
     def assume_classes(self, class_names: Sequence[str], category_ids: Sequence[int]) -> None:
         """Gives the classes of a checkpoint to a split that lists images alone, and names none."""
         self._assumed = list(class_names), list(category_ids)
@@ -234,8 +242,10 @@ class DataSplits(DataSettings, ABC):
         part = self._split(as_role(split))
         own = dict(zip(*self.choose_classes(part.index), strict=True))  # another split's file may number them otherwise
         category_ids = tuple(own[name] for name in self.class_names)
-        truth = part.truth(self.class_names, category_ids, "voc" in self.metrics)
-        return replace(truth, other_categories=self.other_categories(part.index))
+        truth = part.truth(self.class_names, category_ids, self.scored_as_voc(part.name))
+        return replace(
+            truth, other_categories=self.other_categories(part.index), results_file=self.results_file(part.name)
+        )
 
     def image(self, split: str, image_id: int | str) -> np.ndarray:
         """Reads a picture as evaluation sees it, RGB uint8 (h, w, 3) in original size; ImageError as `decode`."""

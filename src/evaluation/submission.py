@@ -15,9 +15,10 @@ FILE = "predictions.json"
 
 def write_submission(folder: Path, truth: Truth, predictions: Predictions) -> str:
     """Writes COCO's results file and, for a data set of VOC, the devkit's files; returns a line that says so."""
-    write_predictions(folder / FILE, truth, predictions)
+    file = folder / truth.results_file
+    write_predictions(file, truth, predictions)
     boxes, images = counted(len(predictions.scores), "box", "boxes"), counted(len(truth.image_ids), "image")
-    line = f"{boxes} on {images} in {folder / FILE}, COCO's results format"
+    line = f"{boxes} on {images} in {file}, COCO's results format"
     if truth.voc:
         files = write_voc(folder, truth, predictions)
         line += f", and in the VOC devkit's, one file for each class: {files[0].name}, .."

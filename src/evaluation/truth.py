@@ -37,6 +37,8 @@ class Truth:
     """The data set's own number of each class, in the order of `class_names`."""
     voc: bool = False
     """Score by the VOC devkit's rules as well as by COCO's."""
+    results_file: str = "predictions.json"
+    """What the server that has the annotations wants a results file to be called."""
     other_categories: Mapping[int, str] = field(default_factory=dict[int, str])
     """Categories of the annotations that are not scored, such as those that `data.classes` leaves out: names by id."""
 
