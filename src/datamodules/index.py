@@ -12,17 +12,27 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from datamodules.errors import DataError
 from datamodules.findings import Findings
-from datamodules.records import Records, fingerprint
+from datamodules.records import fingerprint
 
 READER_VERSION = 6  # to be raised when a reader changes what it makes of the same files
 _MAGIC = b"boxwright index\n"
 _ALIGNMENT = 64
+
+
+class Content(Protocol):
+    """What an index is made of, such as `Records`."""
+
+    def arrays(self) -> dict[str, np.ndarray]: ...
+
+    def meta(self) -> dict[str, Any]:
+        """Returns the rest in plain Python; complete only after `arrays`."""
+        ...
 
 
 class AnnotationIndex:
@@ -107,7 +117,7 @@ class AnnotationIndex:
 
 
 def cached(
-    reader: str, sources: Sequence[str], files: Iterable[str | Path], read: Callable[[], Records],
+    reader: str, sources: Sequence[str], files: Iterable[str | Path], read: Callable[[], Content],
     cache_dir: str | Path | None = None,
 ) -> AnnotationIndex:  # fmt: skip
     """Returns the index of `sources`, built by `read` unless a file in the cache was made from the same `files`.

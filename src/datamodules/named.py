@@ -1,7 +1,7 @@
 """COCO, Pascal VOC and Cityscapes by the names of their splits, alone or joined."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -34,8 +34,9 @@ class NamedDataModule(DetectionDataModule):
 
     root: str
     """Holds the usual folders of each data set, or COCO's `annotations` itself."""
-    same_classes: Mapping[str, str] = field(default_factory=lambda: dict(SAME_CLASSES))
-    """Pairs of names that mean the same; a class has the name that `classes` uses, else the first split does."""
+    same_classes: Mapping[str, str] | None = None
+    """Pairs of names that mean the same, beside `SAME_CLASSES`; a class has the name that `classes` uses, else the
+    first split does."""
 
     def setup(self, stage: str | None = None) -> None:
         super().setup(stage)
@@ -93,8 +94,13 @@ class NamedDataModule(DetectionDataModule):
 
     def _renamed(self, here: Collection[str], names: Sequence[str]) -> dict[str, str]:
         """Returns the new names of those classes that are called otherwise in `names`."""
-        same = [*self.same_classes.items(), *((ours, theirs) for theirs, ours in self.same_classes.items())]
-        return {old: new for old, new in same if old in here and old not in names and new in names}
+        same = {**SAME_CLASSES, **(self.same_classes or {})}.items()
+        return {
+            old: new
+            for pair in same
+            for old, new in (pair, pair[::-1])
+            if old in here and old not in names and new in names
+        }
 
     def choose_classes(self, index: AnnotationIndex) -> tuple[list[str], list[int]]:
         known = dict(zip(index.class_names, index.category_ids, strict=True))
@@ -103,7 +109,7 @@ class NamedDataModule(DetectionDataModule):
         if not known and index.findings.unlabelled and not own and self.classes is None:
             return self.classes_of_others(index)
         names = list(self.classes or own or [name for name in known if name not in index.spare])
-        legal = {*known, *VOC_CLASSES, *CITYSCAPES_CLASSES, *self.same_classes.values()}
+        legal = {*known, *VOC_CLASSES, *CITYSCAPES_CLASSES, *SAME_CLASSES.values(), *(self.same_classes or {}).values()}
         for name in names:
             if name not in legal:
                 near = get_close_matches(name, legal, 1)
