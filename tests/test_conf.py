@@ -28,8 +28,12 @@ GROUPS = sorted(
     if file.parent.name != "experiment" and not file.stem.startswith("_")
 )
 
-CHOSEN_BY_FILE = {"detectors.backbones.ResNet": ("groups", "width_per_group")}
-"""Parameters that, like a depth, say which network a file is: a ResNeXt's are not the defaults of a ResNet."""
+CHOSEN_BY_FILE = {
+    **dict.fromkeys(("resnext50", "resnext101_32x8d", "resnext101_64x4d"), ("groups", "width_per_group")),
+    "roboflow": ("annotations", "images", "train_split", "val_split", "test_split"),
+}
+"""Parameters that, like a depth, say what a file is: a ResNeXt's are not the defaults of a ResNet, nor Roboflow's folders
+those of COCO."""
 
 
 @pytest.fixture(autouse=True)
@@ -171,7 +175,7 @@ def test_a_group_file_names_the_parameters_of_what_it_feeds_with_their_defaults(
                 assert name in stated, f"{name} cannot be set from {file}"
                 if is_part(parameter.default):
                     assert node[name]._target_ == name_of(parameter.default), f"{file}: {name}"
-                elif name in CHOSEN_BY_FILE.get(node._target_, ()):
+                elif name in CHOSEN_BY_FILE.get(choice, ()):
                     continue
                 elif not OmegaConf.is_interpolation(node, name) and not OmegaConf.is_missing(node, name):
                     assert plain(node[name]) == plain(parameter.default), f"{file}: {name}"

@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
+from boxwright.config.auto import recognised
 from boxwright.config.command_line import end_if, explain_command_line, only_prints
 from boxwright.config.errors import clear_errors
 from boxwright.config.files import CONF
@@ -50,6 +51,7 @@ def command(name: str, completion: Completion | None = None, jobs: Wrap | None =
             sys.argv[1:] = in_order(sys.argv[1:])
             if only_prints(sys.argv[1:]):
                 end_with_reader()
+            sys.argv[1:] = recognised(sys.argv[1:])
             if completion is not None:
                 end_if(use_places(name, sys.argv[1:]))  # a checkpoint's choices may be files of the user's
                 complete(completion)

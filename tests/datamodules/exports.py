@@ -132,16 +132,18 @@ def cvat_voc_project(root: Path) -> None:
 def cvat_yolo(root: Path) -> None:
     text(root / "obj.names", "\n".join(NAMES) + "\n")
     text(root / "obj.data", "classes = 2\nnames = data/obj.names\ntrain = data/train.txt\nbackup = backup/\n")
-    text(root / "train.txt", "data/obj_train_data/a.jpg\n")
-    images(root / "obj_train_data", "a.jpg")
-    yolo_txt(root / "obj_train_data" / "a.txt")
+    text(root / "train.txt", "data/obj_train_data/a.jpg\ndata/obj_train_data/b.jpg\n")
+    images(root / "obj_train_data", "a.jpg", "b.jpg")
+    for stem in ("a", "b"):
+        yolo_txt(root / "obj_train_data" / f"{stem}.txt")
 
 
 def cvat_ultralytics(root: Path) -> None:
     text(root / "data.yaml", "names:\n  0: cell wall\n  1: nucleus\npath: .\ntrain: train.txt\n")
-    text(root / "train.txt", "data/images/train/a.jpg\n")
-    images(root / "images" / "train", "a.jpg")
-    yolo_txt(root / "labels" / "train" / "a.txt")
+    text(root / "train.txt", "data/images/train/a.jpg\ndata/images/train/b.jpg\n")
+    images(root / "images" / "train", "a.jpg", "b.jpg")
+    for stem in ("a", "b"):
+        yolo_txt(root / "labels" / "train" / f"{stem}.txt")
 
 
 def cvat_xml(root: Path) -> None:
@@ -168,8 +170,9 @@ def label_studio_voc(root: Path) -> None:
 def label_studio_yolo(root: Path) -> None:
     text(root / "classes.txt", "\n".join(NAMES) + "\n")
     text(root / "notes.json", json.dumps({"categories": [{"id": 0, "name": "cell wall"}], "info": {"year": 2026}}))
-    images(root / "images", "1f-a.jpg")
-    yolo_txt(root / "labels" / "1f-a.txt")
+    images(root / "images", "1f-a.jpg", "2e-b.jpg")
+    for stem in ("1f-a", "2e-b"):
+        yolo_txt(root / "labels" / f"{stem}.txt")
 
 
 def label_studio_json(root: Path) -> None:
@@ -229,6 +232,16 @@ def packed(root: Path) -> None:
     text(root / "cells.zip", "PK")
 
 
+def text_lists(root: Path) -> None:
+    """A line for each image, with corners and names; one has no box."""
+    boxes = " ".join(
+        f"{x} {y} {x + w} {y + h} {name}" for name, (x, y, w, h) in zip(("wall", "nucleus"), BOXES, strict=True)
+    )
+    images(root / "pictures", "a 1.jpg", "b.jpg", "c.jpg", "d.jpg")
+    text(root / "train.txt", f"a 1.jpg {boxes}\nb.jpg {boxes}\n")
+    text(root / "val.txt", f"c.jpg {boxes}\nd.jpg {boxes}\n")
+
+
 def plain_coco(root: Path) -> None:
     """An unusual layout, one folder deeper than `data.root`, with characters that need quotes."""
     home = root / "my data"
@@ -260,20 +273,21 @@ READ: dict[str, tuple[Callable[[Path], None], str, str]] = {
     ),
     "labelimg": (labelimg, "Pascal VOC's XML (a.xml) without the lists of ImageSets/Main", "voc"),
     "plain_coco": (plain_coco, "COCO annotations, my data/cells-{split}.json", "coco"),
+    "roboflow_yolo": (roboflow_yolo, "a YOLO export of Roboflow (data.yaml)", "yolo"),
+    "cvat_yolo": (cvat_yolo, "a YOLO export of CVAT (obj.data)", "yolo"),
+    "cvat_ultralytics": (cvat_ultralytics, "a YOLO export of CVAT (data.yaml)", "yolo"),
+    "label_studio_yolo": (label_studio_yolo, "a YOLO export of Label Studio (classes.txt)", "yolo"),
+    "ultralytics": (ultralytics, "a YOLO data set (data.yaml)", "yolo"),
+    "text_lists": (text_lists, "text lists ({split}.txt)", "text_list"),
 }
 """Layouts that can be read with the message's settings: how to write them, their name in the message, the reader."""
 
 NOT_READ: dict[str, tuple[Callable[[Path], None], str]] = {
     "roboflow_voc": (roboflow_voc, "a Pascal VOC export of Roboflow (train/a_jpg.rf.1.xml), .* format COCO"),
-    "roboflow_yolo": (roboflow_yolo, "a YOLO export of Roboflow (data.yaml), .* format COCO"),
     "roboflow_csv": (roboflow_csv, "an export of Roboflow (train/_annotations.csv), .* format COCO"),
-    "cvat_yolo": (cvat_yolo, "a YOLO export of CVAT (obj.data), .* COCO 1.0"),
-    "cvat_ultralytics": (cvat_ultralytics, "a YOLO export of CVAT (data.yaml), .* COCO 1.0"),
     "cvat_xml": (cvat_xml, "an export in CVAT's own XML (annotations.xml), .* COCO 1.0"),
-    "label_studio_yolo": (label_studio_yolo, "a YOLO export of Label Studio (classes.txt), .* as COCO"),
     "label_studio_json": (label_studio_json, "a JSON export of Label Studio (project-1-at-"),
     "label_studio_csv": (label_studio_csv, "a table of Label Studio (project-1-at-.*as COCO"),
-    "ultralytics": (ultralytics, "a YOLO data set (data.yaml), .* docs/data.md"),
     "yolo_alone": (yolo_alone, "a YOLO data set (labels/train/a.txt), .* docs/data.md"),
     "yolo_beside_images": (yolo_beside_images, "a YOLO data set (train/a.txt), .* docs/data.md"),
     "labelme": (labelme, "a file of LabelMe for each image (a.json), .* docs/data.md"),

@@ -38,7 +38,12 @@ class Layout:
 
 def typed(settings: Mapping[str, Setting]) -> str:
     """Writes settings of `data.` for a command line, quoted for Hydra and for the shell where either needs it."""
-    return " ".join(_for_shell(f"data.{key}={_for_hydra(value)}") for key, value in settings.items())
+    return " ".join(map(_for_shell, words(settings)))
+
+
+def words(settings: Mapping[str, Setting]) -> list[str]:
+    """Writes settings of `data.` as Hydra takes them."""
+    return [f"data.{key}={_for_hydra(value)}" for key, value in settings.items()]
 
 
 def _for_shell(word: str) -> str:

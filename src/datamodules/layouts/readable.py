@@ -1,4 +1,4 @@
-"""Layouts that the readers of COCO and VOC read, given their settings."""
+"""Layouts that a reader here reads, given their settings."""
 
 import json
 import re
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from datamodules.errors import DataError
 from datamodules.images import shown
 from datamodules.layouts.layout import (
     Layout,
@@ -20,6 +21,8 @@ from datamodules.layouts.layout import (
     splits_of,
 )
 from datamodules.nearest import nearest
+from datamodules.text_lines import looks_like_a_list, split_line
+from datamodules.yolo_description import ROLES, find_description, read_description
 
 _MOST_JSON = 40
 _WHOLE = 64_000_000  # bytes of a JSON file that is read in full
@@ -124,4 +127,48 @@ def _voc(root: Path, folders: list[Path]) -> Layout | None:
     return Layout(what, "voc", settings | roles(splits))
 
 
-READABLE = (_coco, _voc)
+def _yolo(root: Path, folders: list[Path]) -> Layout | None:
+    """Names of classes with the paths of splits, in a folder or below it."""
+    for folder in folders:
+        try:
+            described = read_description(file := find_description(folder))
+            splits = {role: role for role, keys in ROLES.items() if any(described.content.get(key) for key in keys)}
+            sources = described.sources("train")
+        except (DataError, OSError):
+            continue
+        text, mark = head(file), below(root, file)
+        if file.name == "classes.txt" and not any(path.is_dir() for path in sources):
+            continue
+        tool = next((tool for tool, sign in _YOLO_TOOLS if re.search(sign, f"{file.name}\n{text}", re.MULTILINE)), None)
+        settings: dict[str, Setting] = {} if folder == root else {"root": str(folder)}
+        what = f"a YOLO {f'export of {tool}' if tool else 'data set'} ({mark})"
+        return Layout(what, "yolo", settings | {"num_classes": len(described.names)} | roles(splits))
+    return None
+
+
+_YOLO_TOOLS = (
+    ("Roboflow", "roboflow"), ("CVAT", r"^train\s*:\s*train\.txt|\Aobj\.data"), ("Label Studio", r"\Aclasses\.txt"),
+)  # fmt: skip
+
+
+def _text_lists(root: Path, folders: list[Path]) -> Layout | None:
+    """Text files whose lines begin with the path of an image that is there, and go on with boxes."""
+    names = [below(root, file) for file in files_in(folders, "*.txt", "*.csv") if looks_like_a_list(head(file))]
+    if not names:
+        return None
+    pattern, splits = splits_of(names)
+    pattern, splits = (pattern, splits) if splits else (escaped(names[0]), {"train": "all"})
+    lists = [root / pattern.format(split=split) for split in splits.values()]
+    lines = [split_line(line) for file in lists for line in head(file, _WHOLE).splitlines()]
+    first = next((name for name, _ in lines if name), "")
+    home = next((folder for folder in (root, lists[0].parent, *folders) if _has(folder, first)), None)
+    settings: dict[str, Setting] = {
+        "lists": pattern,
+        "num_classes": len({w for _, words in lines for w in words[4::5]}),
+    }
+    settings |= {} if home is None or home == root else {"images": below(root, home)}
+    lacks = "" if home is not None else f"whose images are not where it says: there is no {shown(first)}"
+    return Layout(f"text lists ({pattern})", "text_list", settings | roles(splits), lacks)
+
+
+READABLE = (_coco, _voc, _yolo, _text_lists)
