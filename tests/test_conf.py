@@ -32,8 +32,8 @@ CHOSEN_BY_FILE = {
     **dict.fromkeys(("resnext50", "resnext101_32x8d", "resnext101_64x4d"), ("groups", "width_per_group")),
     "roboflow": ("annotations", "images", "train_split", "val_split", "test_split"),
 }
-"""Parameters that, like a depth, say what a file is: a ResNeXt's are not the defaults of a ResNet, nor Roboflow's folders
-those of COCO."""
+"""Parameters that, like a depth, say what a file is: a ResNeXt's are not a ResNet's defaults, nor Roboflow's folders
+COCO's."""
 
 
 @pytest.fixture(autouse=True)
