@@ -1,4 +1,4 @@
-"""Evaluations and trainings on one rank and on two: python tests/ranks.py FOLDER [CASE] writes 2_0.json for rank 0 of two.
+"""Evaluates and trains on one rank and on two: python tests/ranks.py FOLDER [CASE] writes 2_0.json for rank 0 of two.
 
 A process imports everything once and forks for each rank, since most of the time would go into imports.
 Each file maps a case to the results of that rank; `test_evaluation_ranks` compares them.
