@@ -30,7 +30,7 @@ def overrides(tmp_path_factory) -> list[str]:
             "trainer.val_check_interval=20", "callbacks.checkpoints.every_steps=5"]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[pytest.param(None, id="resumed", marks=pytest.mark.slow)])
 def resumed(train, overrides, tmp_path_factory) -> Path:
     """The folder of a run with W&B and pictures that was killed after 56 steps and resumed.
 

@@ -116,6 +116,7 @@ def test_a_run_reports_accuracy_and_no_boxes(whole):
     assert "model.backbone.weights=" in page
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_plain_and_evaluates_to_the_numbers_of_its_run(whole, tmp_path):
     best = whole / "checkpoints" / "best.ckpt"
     contents = torch.load(best, weights_only=True)
