@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
+from tiers import slow_but
 
 from boxwright.config.check import check
 from boxwright.config.files import CONF
@@ -21,6 +22,8 @@ from datamodules.batch import Batch, ImageInfo
 from lit_modules.detection_module import DetectionModule
 
 RECIPES = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
+A_FEW = slow_but("faster_rcnn_vgg16_voc07", "fcos_imprv_r50_1x", "pretrain_r50", "small_dataset_retinanet", of=RECIPES)
+"""All recipes, of which one of each model is fast."""
 MODELS = sorted(file.stem for file in (CONF / "model").glob("*.yaml") if not file.stem.startswith("_"))
 BACKBONES = sorted(file.stem for file in (CONF / "model" / "backbone").glob("*.yaml"))
 BUILDABLE = [name for name in BACKBONES if name != "timm" or find_spec("timm") is not None]

@@ -1,4 +1,4 @@
-"""Evaluations and trainings on one rank and on two: python tests/ranks.py FOLDER writes FOLDER/{1,2}_{RANK}.json.
+"""Evaluates and trains on one rank and on two: python tests/ranks.py FOLDER [CASE] writes 2_0.json for rank 0 of two.
 
 A process imports everything once and forks for each rank, since most of the time would go into imports.
 Each file maps a case to the results of that rank; `test_evaluation_ranks` compares them.
@@ -234,7 +234,14 @@ def all_cases(folder: Path, ranks: int) -> dict[str, Any]:
     return answers
 
 
-def main(folder: Path) -> None:
+def one_case(folder: Path, ranks: int, case: str) -> dict[str, Any]:
+    datamodule = coco(
+        folder / case.replace(" ", "_"), resize=64, eval_batch_size=BATCH, cache_dir=str(folder / "cache")
+    )
+    return {case: evaluated(ranks, datamodule, set())}
+
+
+def main(folder: Path, case: str | None = None) -> None:
     for kind, number in CASES:
         write(folder / f"{kind} {number}".replace(" ", "_"), kind, number)
     write_classes(folder / "classes")
@@ -250,7 +257,8 @@ def main(folder: Path) -> None:
         signal.alarm(400)  # ends a rank that waits forever
         if ranks > 1:
             os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank), NODE_RANK="0")
-        (folder / f"{ranks}_{rank}.json").write_text(json.dumps(all_cases(folder, ranks)))
+        answers = one_case(folder, ranks, case) if case else all_cases(folder, ranks)
+        (folder / f"{ranks}_{rank}.json").write_text(json.dumps(answers))
         os._exit(0)
     failed = [code for child in children if (code := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))]
     sys.exit(f"ranks ended with {failed}" if failed else 0)
@@ -258,4 +266,4 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

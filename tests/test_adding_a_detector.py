@@ -50,6 +50,7 @@ def test_its_own_tests_pass(own, monkeypatch):
         del sys.modules[name]
 
 
+@pytest.mark.slow
 def test_it_trains_resumes_bit_for_bit_and_is_scored(own, train):
     where = {"folder": own, "path": own}
     train([*SMALL, "name=whole"], **where)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from running import FULL, TINY, assert_equal_bits, curves, last_checkpoint, only_run, state
-from tiers import slow_but
 
 from lit_modules.callbacks.back_to_best import BackToBest
 
@@ -51,7 +50,8 @@ def test_the_rate_falls_at_its_step_and_stays_there(whole):
     assert max(schedule["base_lrs"]) == pytest.approx(rate / 10)
 
 
-@pytest.mark.parametrize("averaged", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("averaged", [True, False])
 def test_weights_and_average_are_those_of_the_best_checkpoint(averaged, train, shapes, tmp_path):
     """The rate is so small that the following steps do not change them."""
     overrides = [*TINY, *BACK, *WORST, shapes, "callbacks.back_to_best.factor=1.0e-12", "model.backbone.norm=gn"]
@@ -90,7 +90,8 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", slow_but("before it is saved", of=MOMENTS.keys()))
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_a_run_killed_around_it_resumes_bit_for_bit(moment, train, shapes, whole, tmp_path):
     train([*FULL, *BACK, *WORST, shapes], tmp_path, kill=MOMENTS[moment])
     printed = train(["resume=last", "name=t"], tmp_path)
@@ -137,6 +138,7 @@ def test_a_plateaus_own_reduction_is_applied_too(train, shapes, tmp_path):
     assert math.isclose(saved(run, 10)["lr_schedulers"][0]["scale"], 0.25)
 
 
+@pytest.mark.slow
 def test_a_missing_best_checkpoint_is_named(train, shapes, tmp_path):
     train([*FULL, *BACK, *WORST, shapes], tmp_path, kill=MOMENTS["in the validation before it"])
     (only_run(tmp_path) / "checkpoints/step_0000004.ckpt").unlink()

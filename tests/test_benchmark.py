@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from composing import MODELS, RECIPES, beside_training
+from composing import A_FEW, MODELS, beside_training
 from omegaconf import OmegaConf
 from scripts import Script
 from test_pretraining import write_folder
@@ -71,7 +71,7 @@ def parts(part: dict[str, Any], names: tuple[str, ...]) -> None:
     assert part["total_share"] > 0
 
 
-@pytest.mark.parametrize("model", slow_but("fcos", "classifier", of=MODELS))
+@pytest.mark.parametrize("model", slow_but("fcos", of=MODELS))
 def test_every_model_has_consistent_figures(benchmark: Script, root: Path, model: str) -> None:
     overrides = of_model(model, root)
     if model == "rpn":  # it has one class
@@ -122,6 +122,7 @@ def test_single_parts_run_and_no_worker_remains(benchmark: Script, root: Path) -
     assert not {"step", "data"} & figures().keys()
 
 
+@pytest.mark.slow
 def test_settings_of_training_are_those_of_the_step(benchmark: Script, root: Path) -> None:
     ended = benchmark(
         *of_model("fcos", root), "parts=[step]", "trainer.precision=bf16-mixed", "trainer.accumulate_grad_batches=2",
@@ -192,6 +193,7 @@ def test_a_refused_command_leaves_no_files(
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} <= {"runs", "runs/benchmark"}
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_several_devices_is_measured_on_one(benchmark: Script, root: Path) -> None:
     file = write_checkpoint(
         root / "eight.ckpt", *CHECKPOINT, f"data.root={root / 'of_checkpoint'}", "trainer.devices=8",
@@ -214,7 +216,7 @@ def test_a_missing_checkpoint_is_named(benchmark: Script) -> None:
     assert (ended.status, ended.said.partition(" (from")[0]) == (2, "checkpoint none.ckpt does not exist")
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", A_FEW)
 def test_takes_the_command_line_of_a_training_run(recipe: str) -> None:
     """The benchmark measures what the same command line would train."""
     train, ours = beside_training("benchmark", f"experiment={recipe}", "data.root=somewhere", "init_from=some.ckpt")

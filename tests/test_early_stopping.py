@@ -43,6 +43,7 @@ def test_a_killed_run_ends_where_it_would_have(train, shapes, tmp_path, ended: P
     assert_equal_bits(state(run), state(ended))
 
 
+@pytest.mark.slow
 def test_a_larger_patience_trains_on(train, shapes, tmp_path) -> None:
     train([*FULL, *PATIENT, shapes, "trainer.max_steps=40", "trainer.val_check_interval=2"], tmp_path)
     run = only_run(tmp_path)

@@ -47,9 +47,7 @@ def uninterrupted(train, shapes, tmp_path_factory) -> Path:
     return only_run(folder)
 
 
-@pytest.mark.parametrize(
-    "moment", slow_but("between accumulated micro-batches", "last batch of an epoch", of=MOMENTS.keys())
-)
+@pytest.mark.parametrize("moment", slow_but("between accumulated micro-batches", of=MOMENTS.keys()))
 def test_a_killed_run_resumes_bit_for_bit(moment, train, shapes, uninterrupted, tmp_path):
     train([*FULL, shapes], tmp_path, kill=MOMENTS[moment])
     train(["resume=last", "name=t"], tmp_path)
@@ -133,7 +131,8 @@ def whole_and_resumed(train: Runner, overrides: list[str], folder: Path) -> tupl
     return only_run(whole), only_run(cut)
 
 
-@pytest.mark.parametrize("model", slow_but("fcos", of=LOSSES.keys()))
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["fcos", "faster_rcnn"])  # the others: `trained` cases of ranks.py
 def test_two_killed_ranks_resume_bit_for_bit(model, train, shapes, tmp_path):
     overrides = [*with_model(model, FULL), shapes, "trainer.devices=2", "data.batch_size=8", "trainer.max_steps=6"]
     whole, cut = whole_and_resumed(train, overrides, tmp_path)
@@ -141,6 +140,7 @@ def test_two_killed_ranks_resume_bit_for_bit(model, train, shapes, tmp_path):
     assert_equal_bits(state(cut), state(whole))
 
 
+@pytest.mark.slow
 def test_a_killed_run_that_samples_proposals_resumes_bit_for_bit(train, shapes, tmp_path):
     whole, cut = whole_and_resumed(train, with_faster_rcnn([*FULL, shapes]), tmp_path)
     assert any(float(row["train/loss_roi_loc"]) > 0 for row in curves(whole) if "train/loss_roi_loc" in row)

@@ -176,6 +176,7 @@ def test_a_log_that_cannot_be_written_gives_one_warning(tmp_path, capsys):
     assert (tmp_path / "log.txt").read_text(encoding="utf-8").startswith("犬 and half a character: \\ud800\n")
 
 
+@pytest.mark.slow
 def test_a_run_whose_disk_fills_ends_with_a_clear_error_and_resumes_exactly(train, tmp_path_factory):
     data = f"data.root={tmp_path_factory.mktemp('data') / 'shapes'}"
     whole, broken = (tmp_path_factory.mktemp(name) for name in ("whole", "broken"))

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from composing import RECIPES, beside_training
+from composing import A_FEW, beside_training
 from PIL import Image
 from running import Runner
 
@@ -75,7 +75,7 @@ def test_exit_code_is_2_for_a_wrong_config_and_no_folder_is_left(
     assert {path.name for path in tmp_path.rglob("*")} <= {"runs", "inspect", "printed.txt"}
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", A_FEW)
 def test_takes_the_command_line_of_a_training_run(recipe: str) -> None:
     """The data settings of a recipe are the ones that are inspected."""
     train, ours = beside_training("inspect_data", f"experiment={recipe}", "data.root=somewhere", "trainer.devices=8")

@@ -209,6 +209,7 @@ def run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any, 
     return ended.said
 
 
+@pytest.mark.slow
 def test_benchmark_measures_it_as_it_was_trained(
     script: dict[str, Any], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:

@@ -151,7 +151,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> ImageFolderDataModule:
     return datamodule
 
 
-@pytest.fixture(scope="module", params=slow_but("fcos", "classifier", of=MODELS))
+@pytest.fixture(scope="module", params=slow_but("fcos", of=MODELS))
 def overfitted(request, smallest_backbone, shapes, things, folder) -> tuple[TrainingModule, Batch, Callable[[], float]]:
     """A module, a batch on which it was trained for some steps, and a function that scores it on that batch."""
     module = small_module(request.param, smallest_backbone, lr=0.002, knobs=SMALL | EAGER)

@@ -59,9 +59,8 @@ def whole(train: Runner, folder: str, tmp_path_factory: pytest.TempPathFactory) 
     return only_run(where, "c")
 
 
-@pytest.mark.parametrize(
-    ("moment", "workers"), [("during validation", 0), pytest.param("second epoch", 2, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("moment", "workers"), [("during validation", 0), ("second epoch", 2)])
 def test_a_killed_run_resumes_bit_for_bit(moment, workers, train, folder, whole, tmp_path):
     train([*FULL, folder, f"data.num_workers={workers}"], tmp_path, kill=MOMENTS[moment])
     train(["resume=last", "name=c"], tmp_path)
@@ -117,6 +116,7 @@ def test_a_run_reports_accuracy_and_no_boxes(whole):
     assert "model.backbone.weights=" in page
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_plain_and_evaluates_to_the_numbers_of_its_run(whole, tmp_path):
     best = whole / "checkpoints" / "best.ckpt"
     contents = torch.load(best, weights_only=True)
@@ -137,6 +137,7 @@ def test_prediction_refuses_a_classifier(whole):
         load_detector(whole / "checkpoints" / "best.ckpt")
 
 
+@pytest.mark.slow
 def test_unreadable_images_are_skipped_and_listed(train, folder, tmp_path):
     root = shutil.copytree(folder.removeprefix("data.root="), tmp_path / "colours")
     (root / "train" / "green" / "2.jpg").write_bytes(b"")

@@ -55,6 +55,7 @@ def test_the_report_of_a_finished_run_is_complete(folder):
     assert "resume=" not in found.text
 
 
+@pytest.mark.slow
 def test_a_report_does_not_affect_the_run(train, shapes, folder, tmp_path):
     train([*TINY, shapes, "callbacks.averaging.decay=0.9"], tmp_path)
     without, run = only_run(tmp_path), only_run(folder)
@@ -66,7 +67,7 @@ def test_a_report_does_not_affect_the_run(train, shapes, folder, tmp_path):
 SIGNALS = {"SIGTERM": ("SIGTERM", 75, "SIGTERM"), "SIGINT": ("SIGINT", 130, "Ctrl-C")}
 
 
-@pytest.mark.parametrize(("sig", "code", "reason"), slow_but("SIGTERM", of=SIGNALS))
+@pytest.mark.parametrize(("sig", "code", "reason"), slow_but(of=SIGNALS))
 def test_a_run_ended_by_sigterm_has_a_report_with_the_command_to_continue(train, shapes, tmp_path, sig, code, reason):
     kill = {"at": "batch_end", "batch": 7, "sig": sig}
     printed = train([*REPORTED, shapes, "trainer.max_steps=40"], tmp_path, kill=kill, expect=code)
@@ -78,6 +79,7 @@ def test_a_run_ended_by_sigterm_has_a_report_with_the_command_to_continue(train,
     assert f"report: {run / 'report.html'}" in printed
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_before_its_first_validation_has_a_report(train, shapes, tmp_path):
     kill = {"at": "batch_end", "batch": 3, "sig": "SIGTERM"}
     train([*REPORTED, shapes], tmp_path, kill=kill, expect=75)
@@ -93,11 +95,13 @@ def test_a_run_that_fails_has_a_report_with_the_reason(train, shapes, tmp_path):
     assert "Lower model.lr" in found.text
 
 
+@pytest.mark.slow
 def test_a_run_that_reaches_max_time_is_finished(train, shapes, tmp_path):
     train([*REPORTED, shapes, "trainer.max_steps=100000", "trainer.max_time=00:00:00:02"], tmp_path)
     assert re.search(r"state finished step [\d,]+ of 100,000 \(trainer.max_time\)", page(only_run(tmp_path)).text)
 
 
+@pytest.mark.slow
 def test_a_killed_run_has_a_report_of_its_last_validation_and_a_resumed_one_of_the_whole(train, shapes, tmp_path):
     train([*REPORTED, shapes], tmp_path, kill={"at": "batch_end", "batch": 7})
     run = only_run(tmp_path)

@@ -45,6 +45,7 @@ def run(train, folder: Path, root: Path, *overrides: str, **options) -> tuple[st
     return printed, only_run(folder)
 
 
+@pytest.mark.slow
 def test_a_run_skips_lists_and_counts_what_is_broken_also_when_it_was_killed(train, drawn, tmp_path):
     root, says = drawn
     overrides = ["data.on_error=skip", "data.num_workers=1"]
@@ -88,6 +89,7 @@ def test_without_skip_the_run_ends_with_one_clear_line(train, drawn, tmp_path):
     assert "stopped after step" in (folder / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_two_ranks_skip_as_one(train, drawn, tmp_path):
     """Each rank has one image, so that a broken one leaves its rank with none. The rate is low, so that rounding stays
     small.

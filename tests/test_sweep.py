@@ -17,7 +17,7 @@ TRAIN = Path(__file__).parents[1] / "train.py"
 TWO_RANKS = ["trainer.devices=2", "trainer.max_steps=4", "schedule.warmup=null"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[pytest.param(None, id="two ranks", marks=pytest.mark.slow)])
 def swept(train, shapes, tmp_path_factory) -> Path:
     """The folder of a sweep of two jobs on two ranks, of which the first failed; `printed` has its output."""
     folder = tmp_path_factory.mktemp("swept")
@@ -82,6 +82,7 @@ def test_a_folder_with_another_config_is_refused(swept, shapes):
     assert "name=NAME" in done.stdout
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_sweep_and_the_same_command_continues(train, shapes, tmp_path):
     command = ["-m", *TINY, shapes, "trainer.max_steps=20", "data.resize=64,wrong"]
     run = tmp_path / "runs/sweeps/t/data.resize=64"

@@ -144,6 +144,7 @@ def test_a_finished_run_has_nothing_to_resume(train, folder):
     assert "no unfinished run" in train(["resume=last", "name=t"], folder, expect=2)
 
 
+@pytest.mark.slow
 def test_a_finished_run_can_be_made_longer(train, shapes, tmp_path):
     train([*TINY, shapes, "trainer.max_steps=4"], tmp_path)
     run = only_run(tmp_path)
@@ -165,6 +166,7 @@ def test_a_start_that_fails_leaves_no_folder(train, shapes, tmp_path):
     assert not list((tmp_path / "runs").glob("*"))
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_resumed_keeps_its_folder(train, shapes, tmp_path):
     train([*TINY, shapes], tmp_path, kill={"at": "batch_end", "batch": 1})
     printed = train(["resume=last", "name=t", f"data.root={tmp_path}"], tmp_path, expect=1)

@@ -37,6 +37,7 @@ def _trust_nothing_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trusted, "_trusted", set())
 
 
+@pytest.mark.slow
 def test_it_trains_is_killed_resumed_scored_and_used(own: Path, train, monkeypatch) -> None:
     where = {"folder": own, "path": own}
     train([*OWN, *SMALL, "data.root=shapes", TRUSTED], **where, kill={"at": "batch_end", "batch": 5})

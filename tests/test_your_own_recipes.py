@@ -100,7 +100,9 @@ def searching(folder: Path) -> None:
     write(folder / "searching", {"primary.yaml": text})
 
 
-@pytest.mark.parametrize("case", FOUND)
+@pytest.mark.parametrize(
+    "case", slow_but("--config-dir DIR", "--config-path", "-cn", "hydra.searchpath", "a list of files", of=FOUND.keys())
+)
 def test_it_is_found_and_its_settings_are_legal(case: str, mine: Path) -> None:
     searching(mine.parent)
     words, expected = FOUND[case]
@@ -113,7 +115,7 @@ def test_it_is_found_and_its_settings_are_legal(case: str, mine: Path) -> None:
 WHOLE = ("-cd DIR, between overrides", "hydra.searchpath in a primary config")
 
 
-@pytest.mark.parametrize("case", WHOLE)
+@pytest.mark.parametrize("case", slow_but(WHOLE[1], of=WHOLE))
 def test_the_whole_program_finds_it(case: str, mine: Path, train) -> None:
     """`max_steps=x` ends the command at the check, after all else has been found and was right."""
     searching(mine.parent)
@@ -291,7 +293,10 @@ def with_mistake(case: str, mine: Path) -> tuple[list[str], str]:
     return ["--config-dir=mine", f"experiment={recipe}", "data=shapes"], f"Invalid config:\n  - {says}"
 
 
-@pytest.mark.parametrize("case", MISTAKES)
+@pytest.mark.parametrize(
+    "case",
+    slow_but("a typo", "in the second base", "a class that is no name", "beside a list of files", of=MISTAKES.keys()),
+)
 def test_a_mistake_is_blamed_on_the_users_file(case: str, mine: Path) -> None:
     words, says = with_mistake(case, mine)
     _, said = composed(*words)
@@ -299,7 +304,7 @@ def test_a_mistake_is_blamed_on_the_users_file(case: str, mine: Path) -> None:
     assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize("case", ["in the second base", "a name that can't be made"])
+@pytest.mark.parametrize("case", slow_but("in the second base", of=["in the second base", "a name that can't be made"]))
 def test_the_whole_program_ends_with_it_and_leaves_no_folder(case: str, mine: Path, train) -> None:
     words, says = with_mistake(case, mine)
     printed = train(words, mine.parent, expect=2)
@@ -479,12 +484,12 @@ def test_each_job_of_a_sweep_finds_them(case: str, mine: Path, train) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["--config-dir DIR", "-cp and -cn", "hydra.searchpath"])
-def test_the_processes_of_a_job_and_its_ranks_find_them(case: str, mine: Path, shapes: str, train) -> None:
+@pytest.mark.parametrize(("case", "ranks"), [("--config-dir DIR", 1), ("-cp and -cn", 2), ("hydra.searchpath", 1)])
+def test_the_processes_of_a_job_and_its_ranks_find_them(case: str, ranks: int, mine: Path, shapes: str, train) -> None:
     places, recipe = SWEEPS[case]
     given = [line for line in TINY if not line.startswith(("logger", "trainer.max_steps", "trainer.val_check"))]
-    short = [*given, "model=fcos", shapes, "trainer.max_steps=2", "trainer.val_check_interval=2", "trainer.devices=2"]
-    train(["-m", recipe, *short, *places], mine.parent)
+    short = [*given, "model=fcos", shapes, "trainer.max_steps=2", "trainer.val_check_interval=2"]
+    train(["-m", recipe, *short, f"trainer.devices={ranks}", *places], mine.parent)
     (finished,) = (mine.parent / "runs/sweeps/t").glob("*/finished.json")
     assert json.loads(finished.read_text())["step"] == 2
     seed = 8 if "primary" in str(places) else 6 if recipe == "experiment=deep/two" else 5

@@ -259,7 +259,9 @@ CHOICES = [
 ]
 
 
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize(
+    "choice", slow_but("experiment=faster_rcnn_r50_1x", "model=fcos", "model/backbone=resnet18", "data=voc", of=CHOICES)
+)
 def test_the_config_of_every_recipe_and_choice_is_accepted(choice: str) -> None:
     config = plain(composed(choice))
     refuse_foreign(config["model"], "model")
@@ -275,6 +277,7 @@ def printed(text: str, says: str) -> None:
     assert re.search(says, text.splitlines()[-1]), text
 
 
+@pytest.mark.slow
 def test_evaluate_reports_it_in_one_line(tmp_path: Path, contents: Contents, ran: Path) -> None:
     contents["boxwright"]["config"]["data"] |= filled(OS, ran)
     torch.save(contents, tmp_path / "a.ckpt")

@@ -87,6 +87,7 @@ def test_a_missing_file_is_named(tmp_path):
         start_from(module(), "gone.ckpt", CLASSES)
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_the_weights_of_another_and_resumes_without_its_file(train, shapes, tmp_path):
     """Warm-up at factor 0 leaves the weights unchanged; the file may be gone when the run is resumed."""
     (tmp_path / "first").mkdir()

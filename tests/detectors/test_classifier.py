@@ -90,6 +90,7 @@ def _loss_of_rank(rank: int, folder: Path, logits: Tensor, labels: Tensor) -> No
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_with_unequal_shares_take_the_step_of_one_rank(tmp_path: Path) -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(4, 5), torch.tensor([-1, 0, 3, 4])  # the first rank has no label

@@ -178,6 +178,7 @@ def test_size_ranges_choose_the_levels_that_boxes_train() -> None:
 
 
 @pytest.mark.compiled
+@pytest.mark.slow
 def test_no_shape_depends_on_the_targets() -> None:
     """Assignment and loss trace as one graph, which an operator with a data-dependent shape (a wait for the device)
     would break; the whole network exports with the type of its outputs.

@@ -280,6 +280,7 @@ def test_a_training_step_never_waits_for_the_device(box_loss: str, monkeypatch: 
 
 
 @pytest.mark.compiled
+@pytest.mark.slow
 def test_no_shape_depends_on_the_targets() -> None:
     """Assignment and loss trace as one graph, which an operator with a data-dependent shape (a wait for the device)
     would break; the whole network exports with the type of its outputs.

@@ -28,7 +28,7 @@ def _no_graphs_of_others() -> Iterator[None]:
     torch.compiler.reset()
 
 
-@pytest.mark.parametrize("model", slow_but("fcos", of=[name for name in MODELS if name != "classifier"]))
+@pytest.mark.parametrize("model", slow_but(of=[name for name in MODELS if name != "classifier"]))
 def test_a_compiled_step_has_the_numbers_of_an_uncompiled_one(model: str) -> None:
     """The graph is traced as usual, but run by torch's own operators, so that no compiler adds rounding."""
     module = built(composed(f"model={model}", "model/backbone=resnet18", "data=shapes", "data.num_classes=1"))

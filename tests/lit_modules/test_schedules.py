@@ -103,6 +103,7 @@ def test_the_state_is_plain_and_continues_where_it_was(make, tmp_path):
     assert seen == whole[5:]
 
 
+@pytest.mark.slow
 def test_plateau_receives_every_validation_of_a_run(train, tmp_path):
     plateau = ["schedule=plateau", "schedule.patience=0", "schedule.threshold=10", "schedule.warmup=null"]
     train([o for o in TINY if "warmup" not in o] + [*plateau, f"data.root={tmp_path / 'shapes'}"], tmp_path)
