@@ -24,6 +24,7 @@ from boxwright.benchmark.step import StepTimer, measure_step
 from boxwright.build import make_datamodule, make_trainer
 from boxwright.checkpoints.init_from import start_from
 from boxwright.checkpoints.reading import load_module, read_checkpoint
+from boxwright.checkpoints.trust import refuse_foreign_run
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import plain
 from boxwright.runs.folder import resolved
@@ -64,7 +65,7 @@ def set_up(cfg: DictConfig) -> Bench:
     """Builds the objects of a training run, or of a checkpoint's run."""
     warnings.filterwarnings("ignore", ".*have no `val_dataloader`.*")
     folder = Path(HydraConfig.get().runtime.output_dir)
-    checkpoint = None if cfg.checkpoint is None else read_checkpoint(cfg.checkpoint)
+    checkpoint = None if cfg.checkpoint is None else _read(cfg.checkpoint)
     config = resolved(cfg) if checkpoint is None else command.of_checkpoint(cfg, checkpoint["boxwright"]["config"])
     config.test = False
     config.trainer.precision = choose_precision(config.trainer.precision, config.trainer.accelerator)
@@ -79,6 +80,16 @@ def set_up(cfg: DictConfig) -> Bench:
     module.logs_itself = False  # nor does it in train.py
     log.info("%s on %s, %s", tables.named(config), device_name(trainer), trainer.precision)
     return Bench(cfg, config, folder, timer, trainer, datamodule, module, [])
+
+
+def _read(file: str) -> dict[str, Any]:
+    """Reads a checkpoint whose Trainer, average and augmentations will be made again too."""
+    checkpoint = read_checkpoint(file)
+    try:
+        refuse_foreign_run(checkpoint["boxwright"]["config"])
+    except ValueError as error:
+        raise ConfigError(f"checkpoint={file} can't be measured: {error}") from error
+    return checkpoint
 
 
 def describe(bench: Bench) -> dict[str, Any]:
