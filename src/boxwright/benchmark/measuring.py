@@ -21,9 +21,9 @@ from boxwright.benchmark.data import KEPT, first_batches, measure_data
 from boxwright.benchmark.fresh import set_frozen_norms
 from boxwright.benchmark.inference import measure_inference
 from boxwright.benchmark.step import StepTimer, measure_step
-from boxwright.build import make_datamodule, make_trainer
+from boxwright.build import make_datamodule, make_trainer, with_trunk
 from boxwright.checkpoints.init_from import start_from
-from boxwright.checkpoints.reading import load_module, read_checkpoint
+from boxwright.checkpoints.reading import load_module, read_checkpoint, source_of
 from boxwright.checkpoints.trust import refuse_foreign_run
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import plain
@@ -53,6 +53,8 @@ class Bench:
     trainer: pl.Trainer
     datamodule: DetectionDataModule
     module: TrainingModule
+    weights: str
+    """What the weights were read from, or fresh; of the Hub with the commit."""
     batches: list[Batch]
     """The batches on which the step is measured."""
 
@@ -75,11 +77,11 @@ def set_up(cfg: DictConfig) -> Bench:
     trainer = _trainer(config, timer, folder)
     datamodule = make_datamodule(config)
     datamodule.trainer = trainer  # loaders ask it for its device and its micro-batches
-    module = _module(config, checkpoint, datamodule)
+    module, weights = _module(config, cfg.checkpoint, checkpoint, datamodule)
     module.attach(folder, datamodule.seed)
     module.logs_itself = False  # nor does it in train.py
     log.info("%s on %s, %s", tables.named(config), device_name(trainer), trainer.precision)
-    return Bench(cfg, config, folder, timer, trainer, datamodule, module, [])
+    return Bench(cfg, config, folder, timer, trainer, datamodule, module, weights, [])
 
 
 def _read(file: str) -> dict[str, Any]:
@@ -102,7 +104,7 @@ def describe(bench: Bench) -> dict[str, Any]:
         "device": device_name(bench.trainer),
         "threads": torch.get_num_threads(),
         "precision": precision,
-        "weights": bench.cfg.checkpoint or bench.config.init_from or "fresh",
+        "weights": bench.weights,
         "backbone_weights": bench.config.model.backbone.weights if is_new else None,
         "network": _size(bench.module, bench.datamodule),
         "matrix_rate": matrix_rate(device, precision),
@@ -182,8 +184,11 @@ def _trainer(config: DictConfig, timer: StepTimer, folder: Path) -> pl.Trainer:
     return trainer
 
 
-def _module(config: DictConfig, checkpoint: dict[str, Any] | None, datamodule: DetectionDataModule) -> TrainingModule:
-    """Builds the module; an ImageNet backbone gets random weights, since they do not change the time."""
+def _module(
+    config: DictConfig, given: str | None, checkpoint: dict[str, Any] | None, datamodule: DetectionDataModule
+) -> tuple[TrainingModule, str]:
+    """Builds the module, and says where its weights are from; an ImageNet backbone gets random ones, since they do not
+    change the time."""
     if checkpoint is not None:
         stored = checkpoint["boxwright"]
         if list(stored["class_names"]) != list(datamodule.class_names):
@@ -192,17 +197,17 @@ def _module(config: DictConfig, checkpoint: dict[str, Any] | None, datamodule: D
                 f"{list(datamodule.class_names)}; give its data, or init_from in place of checkpoint"
             )
         try:
-            return load_module({**checkpoint, "boxwright": {**stored, "config": plain(config)}})
+            module = load_module({**checkpoint, "boxwright": {**stored, "config": plain(config)}})
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
             raise ConfigError(f"the checkpoint's weights don't fit the model settings given: {reason}") from error
+        return module, source_of(checkpoint, str(given))
     if config.init_from is not None or config.model.backbone.weights in ("imagenet", "pretrained"):
         config.model.backbone.weights = None
-    module: TrainingModule = instantiate(config.model)
-    if config.init_from is not None:
-        start_from(module, config.init_from, datamodule.class_names)
+    module = cast(TrainingModule, instantiate(with_trunk(config.model)))
+    weights = "fresh" if config.init_from is None else start_from(module, config.init_from, datamodule.class_names)
     module.lay_out(config.channels_last)
-    return module
+    return module, weights
 
 
 def _size(module: TrainingModule, datamodule: DetectionDataModule) -> dict[str, Any]:

@@ -51,10 +51,12 @@ def refuse_foreign_run(config: Mapping[str, Any]) -> None:
 
     `read_checkpoint` lets them pass, as nothing that evaluates or starts from a checkpoint makes them.
     """
-    parts = {
+    callbacks: Mapping[str, Any] = config.get("callbacks") or {}
+    data: Mapping[str, Any] = config["data"]
+    parts: dict[str, Any] = {
         "trainer": config.get("trainer"),
-        "callbacks.averaging": (config.get("callbacks") or {}).get("averaging"),
-        "data.augmentations": config["data"].get("augmentations"),
+        "callbacks.averaging": callbacks.get("averaging"),
+        "data.augmentations": data.get("augmentations"),
     }
     for key, target in (call for name, node in parts.items() for call in _calls(node, name)):
         if _RUN.get(key) != target and not (key.startswith("data.augmentations.") and _is_transform(target)):
