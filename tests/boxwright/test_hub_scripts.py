@@ -14,9 +14,11 @@ from loopback_hub import Hub
 from omegaconf import OmegaConf
 from PIL import Image
 from scripts import Script
+from tiers import slow_but
 from tiny_checkpoint import CLASSES, write_checkpoint
 
 from boxwright.build import make_module, with_trunk
+from boxwright.config import from_checkpoint
 from boxwright.config.errors import ConfigError
 from boxwright.runs.folder import Run
 from boxwright.zoo.names import NO_DATA
@@ -35,7 +37,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield hub
 
 
-@pytest.mark.parametrize("script", ["evaluate.py", "predict.py", "train.py", "benchmark.py"])
+@pytest.mark.parametrize(
+    "script", slow_but("evaluate.py", "benchmark.py", of=("evaluate.py", "predict.py", "train.py", "benchmark.py"))
+)
 def test_a_script_that_cannot_have_it_ends_and_leaves_nothing(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], script: str
 ) -> None:
@@ -82,6 +86,8 @@ def test_evaluation_asks_for_data_that_are_not_there_and_names_the_commit(
         assert f"checkpoint=hf://{REPO} brings no data; give " in ended.said
         assert "data.root=FOLDER" in ended.said
     assert not (tmp_path / "runs").exists()
+    with pytest.raises(ConfigError, match=r"brings no data; give data\.root=FOLDER"):
+        from_checkpoint.run([f"checkpoint=hf://{REPO}"])  # of benchmark.py
     ended = evaluate(f"checkpoint=hf://{REPO}", "data.root=shapes", "output=out", "accelerator=cpu")
     assert ended.status == 0, ended.said
     assert f"hf://{REPO}@{oid}: step" in ended.said
