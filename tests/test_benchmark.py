@@ -211,6 +211,20 @@ def test_a_checkpoint_of_several_devices_is_measured_on_one(benchmark: Script, r
     assert figures()["data"]["batch_images"] == 2
 
 
+def test_classes_that_a_strangers_checkpoint_names_are_not_made(benchmark: Script, root: Path, tmp_path: Path) -> None:
+    file = write_checkpoint(root / "hostile.ckpt", *CHECKPOINT, f"data.root={root / 'of_checkpoint'}")
+    contents = torch.load(file, weights_only=True)
+    ran = tmp_path / "ran"
+    contents["boxwright"]["config"]["data"]["augmentations"] = {
+        "x": {"_target_": "logging.FileHandler", "filename": str(ran)}
+    }
+    torch.save(contents, file)
+    ended = benchmark(f"checkpoint={file}", "trainer.accelerator=cpu")
+    assert ended.status == 2, ended.said
+    assert "can't be measured: data.augmentations.x._target_ is 'logging.FileHandler'" in ended.said
+    assert not ran.exists()
+
+
 def test_a_missing_checkpoint_is_named(benchmark: Script) -> None:
     ended = benchmark("checkpoint=none.ckpt")
     assert (ended.status, ended.said.partition(" (from")[0]) == (2, "checkpoint none.ckpt does not exist")

@@ -130,10 +130,10 @@ def test_a_single_mistake_is_refused_as_well() -> None:
             check(wrong)
 
 
-@pytest.mark.parametrize("config_name", ["train", "evaluate", "predict", "inspect_data", "benchmark"])
+@pytest.mark.parametrize("config_name", ["train", "evaluate", "predict", "inspect_data", "benchmark", "push"])
 def test_the_defaults_pass_the_check(config_name: str) -> None:
-    given = ["checkpoint=x", "source=x"] if config_name == "predict" else ["data=coco", "data.root=x"]
-    check(composed(*given, config_name=config_name))
+    needed = {"predict": ["checkpoint=x", "source=x"], "push": ["checkpoint=x", "repo=a/b", "license=mit"]}
+    check(composed(*needed.get(config_name, ["data=coco", "data.root=x"]), config_name=config_name))
 
 
 PARTNERS = {"model/classifier": ["data=imagefolder"], "data/imagefolder": ["model=classifier"]}

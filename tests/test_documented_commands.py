@@ -14,7 +14,7 @@ from boxwright.config.command_line import command_line_problems
 from boxwright.config.files import CONF, keys, loaded
 from boxwright.config.resolvers import register_resolvers
 
-SCRIPTS = ("train", "evaluate", "predict", "inspect_data", "benchmark")
+SCRIPTS = ("train", "evaluate", "predict", "inspect_data", "benchmark", "push")
 GROUPS = ("model", "data", "trainer", "optimizer", "schedule", "callbacks", "logger")
 TREE = CONF.parent
 TEXTS = [TREE / "README.md", *sorted((TREE / "docs").glob("*.md")), *sorted((TREE / "measurements").glob("*.md"))]

@@ -35,7 +35,7 @@ NEVER = {
 
 LIGHT = (
     "boxwright.config", "boxwright.runs", "boxwright.frame", "boxwright.predict.sources", "boxwright.zoo.catalogue",
-    "boxwright.zoo.names",
+    "boxwright.zoo.names", "boxwright.zoo.address", "boxwright.push.command",
 )  # fmt: skip
 """Modules that are imported before a config is checked, so they must import fast."""
 

@@ -16,6 +16,7 @@ from boxwright.config.errors import ConfigError
 from boxwright.config.files import plain
 from boxwright.ranks import Ranks
 from boxwright.runs.folder import Run, given_overrides, step_of
+from boxwright.zoo.address import address_of, is_address
 from boxwright.zoo.download import local_file
 from boxwright.zoo.names import trunk
 from datamodules.base import DetectionDataModule
@@ -61,10 +62,11 @@ def make_module(cfg: DictConfig, run: Run, datamodule: DetectionDataModule) -> T
     init_from = cfg.get("init_from")  # which runs of an earlier version lack
     replaced = init_from is not None or run.checkpoint is not None
     module: TrainingModule = instantiate(without_weights(plain(cfg.model)) if replaced else with_trunk(cfg.model))
+    started: str | None = None
     if run.checkpoint is not None:
-        refuse_unresumable(run.checkpoint, module)
+        started = refuse_unresumable(run.checkpoint, module)
     elif init_from is not None:
-        start_from(module, init_from, datamodule.class_names)
+        started = start_from(module, init_from, datamodule.class_names)
     backbone = cfg.model.backbone
     frozen = backbone.get("frozen_stages") or backbone.get("norm") == "frozen_bn"
     if init_from is None and backbone.get("weights") is None and frozen:
@@ -74,15 +76,18 @@ def make_module(cfg: DictConfig, run: Run, datamodule: DetectionDataModule) -> T
             backbone.get("frozen_stages"), backbone.get("norm"),
         )  # fmt: skip
     module.lay_out(cfg.channels_last)
-    versions = environment()
-    module.attach(run.folder, datamodule.seed, {"format": FORMAT, "config": plain(run.config), "versions": versions})
+    told = {"format": FORMAT, "config": plain(run.config), "versions": environment(), "started_from": started}
+    module.attach(run.folder, datamodule.seed, {key: value for key, value in told.items() if value is not None})
     return module
 
 
 def with_trunk(model: DictConfig) -> DictConfig | dict[str, Any]:
-    """The model's config with the file of a published trunk in place of its name; ConfigError where the backbone's
-    settings are not those of the trunk."""
-    named = trunk(model.get("backbone", {}).get("weights"))
+    """The model's config with the file of a published trunk, or of an address on the Hub, in place of its name;
+    ConfigError where the backbone's settings are not those of the trunk."""
+    weights = model.get("backbone", {}).get("weights")
+    if is_address(weights):
+        return _with_weights(model, _hub_file(weights))
+    named = trunk(weights)
     if named is None:
         return model
     for line in named.network:
@@ -93,8 +98,24 @@ def with_trunk(model: DictConfig) -> DictConfig | dict[str, Any]:
             raise ConfigError(
                 f"{key}={model.backbone.get(key.rpartition('.')[2])}: model.backbone.weights={named.name} needs {line}"
             )
+    return _with_weights(model, local_file(named, _WEIGHTS))
+
+
+_WEIGHTS = "model.backbone.weights"
+
+
+def _hub_file(address: str) -> Path:
+    """The file of a backbone's weights that lie on the Hub; logs which commit was read."""
+    from boxwright.zoo.hub import local_copy
+
+    copy = local_copy(address_of(address, _WEIGHTS), _WEIGHTS)
+    log.info("%s=%s: commit %s", _WEIGHTS, address, copy.address.revision)
+    return copy.file
+
+
+def _with_weights(model: DictConfig, file: Path) -> dict[str, Any]:
     config = plain(model)
-    config["backbone"]["weights"] = str(local_file(named, "model.backbone.weights"))
+    config["backbone"]["weights"] = str(file)
     return config
 
 

@@ -116,6 +116,9 @@ def quieten() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    for http in ("httpx", "httpx2"):  # a line for each request to the Hub
+        logging.getLogger(http).setLevel(logging.WARNING)
+    logging.getLogger("huggingface_hub").propagate = False  # it prints its warnings itself
     for message in (
         ".*does not have many workers.*",
         ".*LeafSpec.*",

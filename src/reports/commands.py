@@ -17,22 +17,20 @@ def commands(folder: Path, is_finished: bool, finds_boxes: bool) -> list[tuple[s
     return found
 
 
-def use_command(checkpoint: Path, finds_boxes: bool) -> tuple[str, str]:
-    """Gives the command that a checkpoint was made for: detecting, or training a detector on its backbone."""
+def use_command(checkpoint: Path | str, finds_boxes: bool) -> tuple[str, str]:
+    """Gives the command that a checkpoint was made for: detecting, or training a detector on its backbone.
+
+    `checkpoint`: a file, or a text that names one as it stands, such as an address.
+    """
+    named = shown(checkpoint) if isinstance(checkpoint, Path) else checkpoint
     if not finds_boxes:
-        return (
-            "Train a detector on its backbone",
-            f"python train.py {override('model.backbone.weights', shown(checkpoint))}",
-        )
-    return (
-        "Detect on images, a folder or a video",
-        f"python predict.py {override('checkpoint', shown(checkpoint))} source=FOLDER",
-    )
+        return "Train a detector on its backbone", f"python train.py {override('model.backbone.weights', named)}"
+    return "Detect on images, a folder or a video", f"python predict.py {override('checkpoint', named)} source=FOLDER"
 
 
-def override(key: str, path: Path) -> str:
+def override(key: str, path: Path | str) -> str:
     """Writes `key=path` for a command line, quoted for Hydra and for the shell where either needs it."""
-    if re.fullmatch(r"[A-Za-z0-9_./-]+", str(path)):
+    if re.fullmatch(r"[A-Za-z0-9_./:@-]+", str(path)):
         return f"{key}={path}"
     # Between quotes Hydra takes a backslash for itself, unless a quote follows.
     quoted = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + (r"\'" if found[2] else ""), str(path))

@@ -231,6 +231,7 @@ SCRIPTS = {
     "predict.py": ["checkpoint=absent.ckpt", "source=absent.jpg"],
     "inspect_data.py": ["data=coco", "data.root=absent"],
     "benchmark.py": ["data=coco", "data.root=absent", "rounds=0"],
+    "push.py": ["checkpoint=absent.ckpt", "repo=a/b", "license=mit"],
 }
 
 

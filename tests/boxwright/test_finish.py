@@ -12,6 +12,7 @@ from datamodules.base import DetectionDataModule
 from datamodules.coco import CocoDataModule
 
 VAL, TEST = {"AP": 0.5, "AP50": 0.75}, {"AP": 0.25, "AP50": 0.5}
+START = "hf://anna/cells@0123"
 
 
 def finished(tmp_path: Path, data: DetectionDataModule, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -32,7 +33,9 @@ def finished(tmp_path: Path, data: DetectionDataModule, monkeypatch: pytest.Monk
         best_of="val/AP",
         monitor="val/AP",
     )
-    module: Any = SimpleNamespace(load_state_dict=lambda state: None, last=SimpleNamespace(metrics=None))
+    module: Any = SimpleNamespace(
+        load_state_dict=lambda state: None, last=SimpleNamespace(metrics=None), run={"started_from": START}
+    )
 
     def test(*_: Any, **__: Any) -> None:
         module.last.metrics = SimpleNamespace(scalars=TEST)
@@ -65,5 +68,6 @@ def test_only_the_list_of_test_split_is_called_the_test(
         results = finished(tmp_path, data, monkeypatch)
     assert results["test"] == tested
     assert results["val"] == VAL
+    assert results["started_from"] == START
     assert said in caplog.text
     assert ("test: " in caplog.text) == bool(tested)

@@ -21,9 +21,10 @@ from boxwright.benchmark.data import KEPT, first_batches, measure_data
 from boxwright.benchmark.fresh import set_frozen_norms
 from boxwright.benchmark.inference import measure_inference
 from boxwright.benchmark.step import StepTimer, measure_step
-from boxwright.build import make_datamodule, make_trainer
+from boxwright.build import make_datamodule, make_trainer, with_trunk
 from boxwright.checkpoints.init_from import start_from
-from boxwright.checkpoints.reading import load_module, read_checkpoint
+from boxwright.checkpoints.reading import load_module, read_checkpoint, source_of
+from boxwright.checkpoints.trust import refuse_foreign_run
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import plain
 from boxwright.runs.folder import resolved
@@ -52,6 +53,8 @@ class Bench:
     trainer: pl.Trainer
     datamodule: DetectionDataModule
     module: TrainingModule
+    weights: str
+    """What the weights were read from, or fresh; of the Hub with the commit."""
     batches: list[Batch]
     """The batches on which the step is measured."""
 
@@ -64,7 +67,7 @@ def set_up(cfg: DictConfig) -> Bench:
     """Builds the objects of a training run, or of a checkpoint's run."""
     warnings.filterwarnings("ignore", ".*have no `val_dataloader`.*")
     folder = Path(HydraConfig.get().runtime.output_dir)
-    checkpoint = None if cfg.checkpoint is None else read_checkpoint(cfg.checkpoint)
+    checkpoint = None if cfg.checkpoint is None else _read(cfg.checkpoint)
     config = resolved(cfg) if checkpoint is None else command.of_checkpoint(cfg, checkpoint["boxwright"]["config"])
     config.test = False
     config.trainer.precision = choose_precision(config.trainer.precision, config.trainer.accelerator)
@@ -74,11 +77,21 @@ def set_up(cfg: DictConfig) -> Bench:
     trainer = _trainer(config, timer, folder)
     datamodule = make_datamodule(config)
     datamodule.trainer = trainer  # loaders ask it for its device and its micro-batches
-    module = _module(config, checkpoint, datamodule)
+    module, weights = _module(config, cfg.checkpoint, checkpoint, datamodule)
     module.attach(folder, datamodule.seed)
     module.logs_itself = False  # nor does it in train.py
     log.info("%s on %s, %s", tables.named(config), device_name(trainer), trainer.precision)
-    return Bench(cfg, config, folder, timer, trainer, datamodule, module, [])
+    return Bench(cfg, config, folder, timer, trainer, datamodule, module, weights, [])
+
+
+def _read(file: str) -> dict[str, Any]:
+    """Reads a checkpoint whose Trainer, average and augmentations will be made again too."""
+    checkpoint = read_checkpoint(file)
+    try:
+        refuse_foreign_run(checkpoint["boxwright"]["config"])
+    except ValueError as error:
+        raise ConfigError(f"checkpoint={file} can't be measured: {error}") from error
+    return checkpoint
 
 
 def describe(bench: Bench) -> dict[str, Any]:
@@ -91,7 +104,7 @@ def describe(bench: Bench) -> dict[str, Any]:
         "device": device_name(bench.trainer),
         "threads": torch.get_num_threads(),
         "precision": precision,
-        "weights": bench.cfg.checkpoint or bench.config.init_from or "fresh",
+        "weights": bench.weights,
         "backbone_weights": bench.config.model.backbone.weights if is_new else None,
         "network": _size(bench.module, bench.datamodule),
         "matrix_rate": matrix_rate(device, precision),
@@ -171,8 +184,11 @@ def _trainer(config: DictConfig, timer: StepTimer, folder: Path) -> pl.Trainer:
     return trainer
 
 
-def _module(config: DictConfig, checkpoint: dict[str, Any] | None, datamodule: DetectionDataModule) -> TrainingModule:
-    """Builds the module; an ImageNet backbone gets random weights, since they do not change the time."""
+def _module(
+    config: DictConfig, given: str | None, checkpoint: dict[str, Any] | None, datamodule: DetectionDataModule
+) -> tuple[TrainingModule, str]:
+    """Builds the module, and says where its weights are from; an ImageNet backbone gets random ones, since they do not
+    change the time."""
     if checkpoint is not None:
         stored = checkpoint["boxwright"]
         if list(stored["class_names"]) != list(datamodule.class_names):
@@ -181,17 +197,17 @@ def _module(config: DictConfig, checkpoint: dict[str, Any] | None, datamodule: D
                 f"{list(datamodule.class_names)}; give its data, or init_from in place of checkpoint"
             )
         try:
-            return load_module({**checkpoint, "boxwright": {**stored, "config": plain(config)}})
+            module = load_module({**checkpoint, "boxwright": {**stored, "config": plain(config)}})
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
             raise ConfigError(f"the checkpoint's weights don't fit the model settings given: {reason}") from error
+        return module, source_of(checkpoint, str(given))
     if config.init_from is not None or config.model.backbone.weights in ("imagenet", "pretrained"):
         config.model.backbone.weights = None
-    module: TrainingModule = instantiate(config.model)
-    if config.init_from is not None:
-        start_from(module, config.init_from, datamodule.class_names)
+    module = cast(TrainingModule, instantiate(with_trunk(config.model)))
+    weights = "fresh" if config.init_from is None else start_from(module, config.init_from, datamodule.class_names)
     module.lay_out(config.channels_last)
-    return module
+    return module, weights
 
 
 def _size(module: TrainingModule, datamodule: DetectionDataModule) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """The table of a benchmark: in the terminal, and as Markdown."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
-from boxwright.runs.names import run_name
+from boxwright.runs.names import backbone_name, run_name
 from reports.terminal import as_text as rendered
 
 _HEADING = ("", "median ms", "p95 ms", "n", "images/s", "GFLOPs", "GFLOP/s", "of matrix rate")
@@ -20,13 +20,8 @@ class _Row(NamedTuple):
 
 def named(config: DictConfig) -> str:
     """Names model, data set and backbone."""
-    backbone = config.model.backbone
-    kind, which = backbone._target_.rpartition(".")[2], backbone.get("depth", "")
-    if backbone.get("groups", 1) > 1:
-        which = f"{which} {backbone.groups}x{backbone.width_per_group}d"
-    if "name" in backbone:
-        which = f" {backbone.name}"
-    return f"{run_name(config.model._target_, config.data._target_)}, {kind}{which}"
+    backbone = cast("dict[str, Any]", OmegaConf.to_container(config.model.backbone))
+    return f"{run_name(config.model._target_, config.data._target_)}, {backbone_name(backbone)}"
 
 
 def with_shares(figures: dict[str, Any]) -> dict[str, Any]:

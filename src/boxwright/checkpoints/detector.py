@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from boxwright.checkpoints.reading import load_module, read_checkpoint
+from boxwright.checkpoints.reading import load_module, read_checkpoint, source_of
 from boxwright.config.check import Precision
 from boxwright.config.files import nearest
 from boxwright.config.trusted import trust
@@ -52,6 +52,7 @@ def load_detector(
 ) -> "Detector":
     """Loads a checkpoint as a detector; runs no code of the file, and raises ValueError if it isn't a checkpoint.
 
+    `path`: a file, a published name (docs/zoo.md), or `hf://USER/REPO[@REVISION][/FILE]` (docs/hub.md).
     `device`: None takes an accelerator where there is one. `precision`: None is that of training.
     `score_threshold`: None keeps all that validation scored, "best_f1" what reaches the score with the best F1
     of its class in the checkpoint's last validation, {"cat": 0.5} all but cats under 0.5. `trusted`: packages of your
@@ -90,6 +91,8 @@ class Detector:
                 "detector that starts from it is trained with model.backbone.weights=FILE"
             )
         self.module = module.to(self.device)
+        self.source: str | None = source_of(checkpoint, "") or None
+        """Of a checkpoint from the Hub its address with the commit that was read, which always means this file."""
         self.class_names: tuple[str, ...] = tuple(stored["class_names"])
         self.category_ids: tuple[int, ...] = tuple(stored["category_ids"])
         more = {key: data[key] for key in ("max_side", "rounding", "interpolation") if key in data}

@@ -6,26 +6,27 @@ from pathlib import Path
 
 from torch import Tensor
 
-from boxwright.checkpoints.reading import read_checkpoint
+from boxwright.checkpoints.reading import read_checkpoint, source_of
 from boxwright.config.errors import ConfigError
-from boxwright.zoo.names import published, refuse_unknown
+from boxwright.zoo.names import is_named, refuse_unknown
 from lit_modules.training_module import TrainingModule
 
 log = logging.getLogger(__name__)
 
 
-def start_from(module: TrainingModule, path: str, class_names: Sequence[str]) -> None:
+def start_from(module: TrainingModule, path: str, class_names: Sequence[str]) -> str:
     """Loads a checkpoint's weights (the averaged ones where its run averaged); optimizer and schedule begin anew.
 
     Where the number of classes differs, tensors whose first dimension counts classes keep their new values, and
     are listed. The pixel mean and deviation that the backbone was trained with come along. ConfigError where anything
-    else differs: an `init_from` that silently loads half a network is worse than none.
+    else differs: an `init_from` that silently loads half a network is worse than none. Returns what was read: `path`,
+    or of the Hub the address of the commit.
     """
     refuse_unknown("init_from", path)
-    if published(path) is None and not Path(path).is_file():
+    if not is_named(path) and not Path(path).is_file():
         raise ConfigError(
             f"init_from={path}: {Path(path).resolve()} does not exist; give the checkpoint of another run, such as "
-            "RUN/checkpoints/best.ckpt, or a published one by its name (docs/zoo.md)"
+            "RUN/checkpoints/best.ckpt, or a published one by its name (docs/zoo.md), or hf://USER/REPO"
         )
     checkpoint = read_checkpoint(path)
     stored = checkpoint["boxwright"]
@@ -57,7 +58,8 @@ def start_from(module: TrainingModule, path: str, class_names: Sequence[str]) ->
         )
     module.load_state_dict({name: ours[name] if name in of_classes else theirs[name] for name in ours})
     step = f" (step {checkpoint['global_step']})" if "global_step" in checkpoint else ""
-    log.info("starts from the weights of %s%s", path, step)
+    source = source_of(checkpoint, path)
+    log.info("starts from the weights of %s%s", source, step)
     if of_classes:
         log.info(
             "skipped, since it has %d classes and this run %d: %s",
@@ -68,6 +70,7 @@ def start_from(module: TrainingModule, path: str, class_names: Sequence[str]) ->
             "the weights of init_from are for the classes %s, this run is for %s: each class starts from the weights "
             "of the one in its place", names, list(class_names),
         )  # fmt: skip
+    return source
 
 
 def _without_spare(state: Mapping[str, Tensor], spare: int, module: TrainingModule) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """Reads a checkpoint safely and rebuilds its module; one file is enough.
 
 `boxwright` in a checkpoint is a plain dict: `config` (the run's, resolved), `class_names`, `category_ids`,
-`exif` (whether orientations were applied), `metrics` and `thresholds` (of the last validation), `versions`, `format`.
+`exif` (whether orientations were applied), `metrics` and `thresholds` (of the last validation), `versions`, `format`,
+`started_from` (what `init_from` has read, of the Hub with the commit).
 """
 
 import io
@@ -19,9 +20,11 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from boxwright.checkpoints.building import build_module, expected_state
+from boxwright.checkpoints.remembered import recalled, remember
 from boxwright.checkpoints.trust import refuse_foreign, refuse_overgrown
 from boxwright.config.earlier import NODES, translated
 from boxwright.config.errors import ConfigError
+from boxwright.zoo.address import address_of, is_address
 from boxwright.zoo.entry import Entry
 from boxwright.zoo.names import name_problem, published
 from evaluation.files import write_whole
@@ -59,18 +62,23 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Reads a checkpoint onto the CPU: whole, finite, and matching the module that its config describes.
 
-    In place of a path it takes the name of a published checkpoint, `torchvision/fcos_resnet50_fpn`, or a name with its
-    file, `NAME=FILE`; docs/zoo.md lists them. Runs no code of the file, uses no class but those that
-    `boxwright.checkpoints.trust` accepts, and takes no more memory than the file has bytes. CheckpointError, a
-    ValueError, if it isn't such a file.
+    In place of a path it takes the name of a published checkpoint, `torchvision/fcos_resnet50_fpn`, a name with its
+    file, `NAME=FILE` (docs/zoo.md lists them), or an address on the Hub, `hf://USER/REPO[@REVISION][/FILE]`. Runs no
+    code of the file, uses no class but those that `boxwright.checkpoints.trust` accepts, and takes no more memory than
+    the file has bytes. CheckpointError, a ValueError, if it isn't such a file.
     """
-    if (kept := _remembered.pop(_identity(Path(path)), None)) is not None:
+    if (kept := recalled(path)) is not None:
         return kept
     if (named := published(path)) is not None:
         return _read_published(*named)
+    if is_address(path):
+        return _read_from_hub(path)
     if problem := name_problem("checkpoint", path):
         raise CheckpointError(problem)
-    path = Path(path)
+    return _read_file(Path(path))
+
+
+def _read_file(path: Path) -> dict[str, Any]:
     if path.is_dir():
         raise CheckpointError(f"checkpoint {path} is a folder; give a file, such as RUN/checkpoints/best.ckpt")
     if not path.is_file():
@@ -96,7 +104,31 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} can't be used: {_reason(error)}. It was damaged, changed, or written by another version of this "
             "project; use another checkpoint"
         ) from error
+    cast(dict[str, Any], contents)["boxwright"].pop(_SOURCE, None)  # none but this file's reader may say it
     return cast(dict[str, Any], contents)
+
+
+def _read_from_hub(given: str | Path) -> dict[str, Any]:
+    from boxwright.zoo.hub import local_copy
+
+    try:
+        copy = local_copy(address_of(given))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
+    try:
+        contents = _read_file(copy.file)
+    except CheckpointError as error:
+        raise CheckpointError(f"{given}: {error}") from error
+    contents["boxwright"][_SOURCE] = str(copy.address)
+    return contents
+
+
+_SOURCE = "read_from"
+
+
+def source_of(contents: Mapping[str, Any], given: str) -> str:
+    """What a checkpoint was read from: of the Hub the address of the commit, else the path or name that was given."""
+    return contents["boxwright"].get(_SOURCE, given)
 
 
 def _read_published(entry: Entry, file: Path | None) -> dict[str, Any]:
@@ -110,28 +142,6 @@ def _read_published(entry: Entry, file: Path | None) -> dict[str, Any]:
     except Exception as error:
         raise CheckpointError(f"{file or entry.name} can't be used as {entry.name}: {_reason(error)}") from error
     return contents
-
-
-_remembered: dict[object, dict[str, Any]] = {}
-
-
-def remember(path: str | Path, contents: dict[str, Any]) -> None:
-    """Keeps verified contents for the next `read_checkpoint` of this file, if it is unchanged by then.
-
-    Verifying takes a pass over all bytes and all weights. They are handed out once, since the caller may change them,
-    and so that no run keeps them for long.
-    """
-    _remembered.clear()
-    _remembered[_identity(Path(path))] = contents
-
-
-def _identity(path: Path) -> object:
-    """Gives a value that changes with the file at a path; the path itself where there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return path
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _refuse_damaged(path: Path) -> None:
@@ -241,8 +251,9 @@ def _some(names: list[Any], most: int = 3) -> str:
     return ", ".join(map(str, names[:most])) + (", ..." if len(names) > most else "")
 
 
-def refuse_unresumable(path: Path, module: TrainingModule) -> None:
-    """Raises CheckpointError unless a run with this module can continue from a checkpoint."""
+def refuse_unresumable(path: Path, module: TrainingModule) -> str | None:
+    """Raises CheckpointError unless a run with this module can continue from a checkpoint; returns what its run started
+    from, with `init_from`."""
     try:
         contents = read_checkpoint(path)
     except CheckpointError as error:
@@ -257,6 +268,7 @@ def refuse_unresumable(path: Path, module: TrainingModule) -> None:
         raise CheckpointError(
             f"{path} is not a checkpoint that this run can continue from: {error}. {_BEFORE}"
         ) from error
+    return contents["boxwright"].get("started_from")
 
 
 def load_module(checkpoint: Mapping[str, Any]) -> TrainingModule:

@@ -1,7 +1,8 @@
 """Refuses a checkpoint's config that is too large or names foreign code: the file may come from a stranger."""
 
+import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from reprlib import Repr
 from typing import Any, cast
 
@@ -42,6 +43,58 @@ def refuse_foreign(node: Any, key: str) -> None:
     elif isinstance(node, list | tuple):
         for i, value in enumerate(cast("list[Any]", node)):
             refuse_foreign(value, f"{key}[{i}]")
+
+
+def refuse_foreign_run(config: Mapping[str, Any]) -> None:
+    """Raises ValueError where a config names other classes than a run's own for what only training is made of: its
+    Trainer, its average of the weights, its augmentations.
+
+    `read_checkpoint` lets them pass, as nothing that evaluates or starts from a checkpoint makes them.
+    """
+    callbacks: Mapping[str, Any] = config.get("callbacks") or {}
+    data: Mapping[str, Any] = config["data"]
+    parts: dict[str, Any] = {
+        "trainer": config.get("trainer"),
+        "callbacks.averaging": callbacks.get("averaging"),
+        "data.augmentations": data.get("augmentations"),
+    }
+    for key, target in (call for name, node in parts.items() for call in _calls(node, name)):
+        if _RUN.get(key) != target and not (key.startswith("data.augmentations.") and _is_transform(target)):
+            raise ValueError(
+                f"{key}._target_ is {_shown(target)}: a checkpoint may only name transforms of albumentations there, "
+                f"and {', '.join(_RUN.values())} in their own places"
+            )
+
+
+_RUN = {"trainer": "pytorch_lightning.Trainer", "callbacks.averaging": "lit_modules.callbacks.averaging.Averaging"}
+
+
+def _calls(node: Any, key: str) -> Iterator[tuple[str, object]]:
+    """Yields the place and the `_target_` of each class that is named in a node; ValueError for an interpolation."""
+    if isinstance(node, str) and "${" in node:
+        raise ValueError(f"{key} is {_shown(node)}: a checkpoint's config has no interpolations")
+    if isinstance(node, Mapping):
+        node = cast(Mapping[Any, Any], node)
+        if "_target_" in node:
+            yield key, node["_target_"]
+        for name, value in node.items():
+            yield from _calls(value, f"{key}.{name}")
+    elif isinstance(node, list | tuple):
+        for i, value in enumerate(cast("list[Any]", node)):
+            yield from _calls(value, f"{key}[{i}]")
+
+
+def _is_transform(target: object) -> bool:
+    if not isinstance(target, str) or not target.startswith("albumentations."):
+        return False
+    import albumentations  # pyright: ignore[reportMissingTypeStubs]
+
+    module, _, name = target.rpartition(".")
+    try:
+        found: object = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        return False
+    return isinstance(found, type) and issubclass(found, albumentations.BasicTransform | albumentations.BaseCompose)
 
 
 def _check_call(node: Mapping[Any, Any], key: str) -> None:

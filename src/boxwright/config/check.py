@@ -47,6 +47,10 @@ KINDS: dict[str, Any] = {
     "trusted_packages": list[str],
     "score_threshold": float | Literal["best_f1", None],
     "batch_size": int | None,
+    "repo": str,
+    "license": str,
+    "dataset": str | None,
+    "publish": list[str],
     "devices": int | str | list[int],
     "precision": Precision,
 }

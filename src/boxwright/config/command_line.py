@@ -162,14 +162,14 @@ def with_quotes(line: str) -> str:
     """An override, quoted for Hydra where it would not be read as it is meant.
 
     A path that exists, as in a sweep's `data.resize=64/`, a name that is a number or has quotes in it, and a published
-    checkpoint with its file, `checkpoint=NAME=FILE`.
+    checkpoint with its file, `checkpoint=NAME=FILE`, or an address with such signs.
     """
     key, _, value = line.partition("=")
     try:
         (override,) = OverridesParser.create().parse_overrides([line])
         is_meant = override.key_or_group != "name" or not isinstance(override.value(), int | float)
     except HydraException:
-        named = key in _CHECKPOINT_KEYS and value.startswith(tuple(f"{source}/" for source in SOURCES))
+        named = key in _CHECKPOINT_KEYS and value.startswith(("hf:/", *(f"{source}/" for source in SOURCES)))
         is_meant = not value or not (key == "name" or named or Path(value).exists())
     return line if is_meant else f"{key}={_quoted(value)}"
 

@@ -17,7 +17,7 @@ from boxwright.config.command_line import given
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import at, find_file, loaded, options
 from boxwright.config.trusted import trust
-from boxwright.zoo.names import published, refuse_unknown, trunk
+from boxwright.zoo.names import NO_DATA, published, refuse_unknown, trunk
 
 Completion = Callable[[list[str]], list[str]]
 """Takes the arguments of a command line, and returns them with what the checkpoint adds."""
@@ -48,7 +48,7 @@ def data_set(argv: list[str]) -> list[str]:
         return argv
     stored = _stored(checkpoint)
     files = _files(checkpoint, stored, ["data"], "give data= with one of {options}")
-    return [*argv, *files, *_root(stored, overrides)]
+    return [*argv, *files, *_root(checkpoint, stored, overrides)]
 
 
 def run(argv: list[str]) -> list[str]:
@@ -72,7 +72,7 @@ def run(argv: list[str]) -> list[str]:
                 f"one of {', '.join(options(group))}"
             )
     files = _files(checkpoint, stored, groups, "give init_from and its settings")
-    return [*argv, *files, *_root(stored, overrides)]
+    return [*argv, *files, *_root(checkpoint, stored, overrides)]
 
 
 def as_of_a_run(stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,7 +125,8 @@ def _value(override: Override | None) -> str | None:
 
 def _stored(checkpoint: str) -> dict[str, Any]:
     # Imported only here: it takes seconds, and most command lines need no checkpoint.
-    from boxwright.checkpoints.reading import read_checkpoint, remember
+    from boxwright.checkpoints.reading import read_checkpoint
+    from boxwright.checkpoints.remembered import remember
 
     contents = read_checkpoint(checkpoint)
     remember(checkpoint, contents)  # the script itself reads it next
@@ -160,10 +161,12 @@ def is_same(ours: str | None, stored: object) -> bool:
     return stored == f"{found.__module__}.{found.__qualname__}"
 
 
-def _root(stored: dict[str, Any], overrides: dict[str, Override]) -> list[str]:
+def _root(checkpoint: str, stored: dict[str, Any], overrides: dict[str, Override]) -> list[str]:
     root = stored["data"].get("root")
     if "data.root" in overrides or root is None:
         return []
+    if root == NO_DATA:
+        raise ConfigError(f"checkpoint={checkpoint} brings no data; give data.root=FOLDER")
     from reports.commands import override
 
     return shlex.split(override("data.root", Path(root)))

@@ -7,7 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 from boxwright.config.errors import ConfigError
 from boxwright.config.files import nearest, origin
 from boxwright.config.signatures import class_constant
-from boxwright.zoo.names import published, trunk
+from boxwright.zoo.address import is_address
+from boxwright.zoo.names import is_named, trunk
 
 
 def refuse_missing_paths(cfg: DictConfig) -> None:
@@ -16,8 +17,8 @@ def refuse_missing_paths(cfg: DictConfig) -> None:
     replaced = OmegaConf.select(cfg, "init_from") is not None
     for key, opened in (("data.root", not makes_root), ("init_from", True), ("model.backbone.weights", not replaced)):
         value: str | None = OmegaConf.select(cfg, key)
-        named = key == "init_from" and value is not None and published(value) is not None
-        known = value in (None, "imagenet", "pretrained") or named or (key != "init_from" and trunk(value) is not None)
+        named = is_named(value) if key == "init_from" else is_address(value) or trunk(value) is not None
+        known = value in (None, "imagenet", "pretrained") or named
         if opened and not known and not Path(str(value)).expanduser().exists():
             path = Path(str(value)).expanduser().resolve()
             missing = next(part for part in (*path.parents[::-1], path) if not part.exists())

@@ -9,7 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from boxwright.config.compatible import has_whole_images
 from boxwright.config.errors import ConfigError
-from boxwright.zoo.names import published
+from boxwright.zoo.address import is_address
+from boxwright.zoo.names import NO_DATA, published
 
 _OF_ANY_KIND = ("resize", "rule", "max_side", "rounding", "interpolation", "eval_batch_size", "value_range")
 """Settings that a checkpoint keeps on a data set of another kind too."""
@@ -35,6 +36,8 @@ def refuse_incomplete(cfg: DictConfig) -> None:
                 "on, such as data=coco data.root=FOLDER"
             )
         return
+    if key == "checkpoint" and is_address(cfg.checkpoint):
+        return
     if not Path(cfg[key]).is_file():
         example = "RUN/checkpoints/best.ckpt" if key == "checkpoint" else "FOLDER/predictions.json"
         hint = f" is a folder; give a file, such as {example}"
@@ -50,6 +53,11 @@ def data_config(cfg: DictConfig, stored: Mapping[str, Any]) -> tuple[dict[str, A
     place and how it is read ahead; for another kind only how images are scaled, resized and batched.
     """
     if cfg.get("data") is None:
+        if stored.get("root") == NO_DATA:
+            raise ConfigError(
+                f"checkpoint={cfg.checkpoint} brings no data; give the place of those that it is to be scored on, "
+                "data.root=FOLDER, or another data set: data=coco data.root=FOLDER"
+            )
         return {**stored, "augmentations": None}, {}
     data = cast(dict[str, Any], OmegaConf.to_container(cfg.data, resolve=True))
     if (whole := has_whole_images(stored["_target_"])) != has_whole_images(data["_target_"]):

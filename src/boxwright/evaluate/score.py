@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from boxwright.build import make_trainer
-from boxwright.checkpoints.reading import load_module, read_checkpoint
+from boxwright.checkpoints.reading import load_module, read_checkpoint, source_of
 from boxwright.config.errors import ConfigError, few
 from boxwright.config.files import plain
 from boxwright.evaluate.data import data_config
@@ -104,7 +104,7 @@ def score_checkpoint(cfg: DictConfig) -> Scored:
     cfg = _with_split(cfg, datamodule)
     trainer = _trainer(cfg, stored["config"], _folder())
     _refuse_other_classes(datamodule, stored, cfg)
-    _announce(cfg.checkpoint, checkpoint, trainer, datamodule, taken)
+    _announce(source_of(checkpoint, cfg.checkpoint), checkpoint, trainer, datamodule, taken)
     _announce_data(datamodule, cfg.split)
     module.attach(_folder(), datamodule.seed)
     module.logs_itself = False
@@ -123,7 +123,10 @@ def save(scored: Scored) -> None:
             write_predictions(scored.folder / FILE, results.truth, results.predictions)
         else:
             log.info("found: %s", write_submission(scored.folder, results.truth, results.predictions))
-    write_text(scored.folder / "metrics.json", json.dumps(_content(results.metrics), indent=1))
+    content = _content(results.metrics)
+    if scored.checkpoint is not None and (address := source_of(scored.checkpoint, "")):
+        content["checkpoint"] = address
+    write_text(scored.folder / "metrics.json", json.dumps(content, indent=1))
 
 
 def show(scored: Scored) -> None:
@@ -152,6 +155,7 @@ def write_report(scored: Scored) -> None:
         from reports.report import About
 
         file, versions = Path(cfg.checkpoint or cfg.predictions), environment()
+        address = "" if scored.checkpoint is None else source_of(scored.checkpoint, "")
         config: dict[str, Any] = {} if scored.checkpoint is None else scored.checkpoint["boxwright"]["config"]
         skipped = scored.module.skipped if scored.module else Skipped()
         skipped.add_annotations(datamodule)
@@ -162,14 +166,14 @@ def write_report(scored: Scored) -> None:
             name=f"{config['name']}: evaluation" if config else f"{file.name}: evaluation",
             folder=str(shown(folder)),
             state="evaluated",
-            state_remark=file.name,
+            state_remark=address or file.name,
             split=cfg.split,
             step=None if scored.checkpoint is None else scored.checkpoint.get("global_step"),
             scores={} if scored.module is None else scored.results.metrics.scalars,
             weights=report.weights(config) if config else "",
             commands=[]
             if scored.checkpoint is None
-            else [use_command(file, isinstance(scored.module, DetectionModule))],
+            else [use_command(address or file, isinstance(scored.module, DetectionModule))],
             config=settings,
             environment=versions if scored.trainer is None else report.environment(scored.trainer, versions),
             data=datamodule.describe().splitlines(),

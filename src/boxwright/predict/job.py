@@ -57,7 +57,11 @@ def open_job(cfg: DictConfig, source: Source, detector: Detector) -> Generator["
             log.error("%s", error)
             sys.exit(1)
         stack.callback(media.discard)
-        info = {"checkpoint": cfg.checkpoint, "source": cfg.source, "score_thresholds": detector.thresholds}
+        info = {
+            "checkpoint": detector.source or cfg.checkpoint,
+            "source": cfg.source,
+            "score_thresholds": detector.thresholds,
+        }
         path = folder / "predictions.json"
         file = stack.enter_context(CocoFile(path, info, detector.category_ids, detector.class_names))
         yield Job(detector, media, file)
@@ -87,7 +91,7 @@ def make_detector(cfg: DictConfig) -> Detector:
         detector.set_threshold(asked)
     log.info(
         "%s: %d classes, %s %d, %s on %s, score_threshold=%s%s",
-        cfg.checkpoint, len(detector.class_names), detector.resize.rule, detector.resize.resize,
+        detector.source or cfg.checkpoint, len(detector.class_names), detector.resize.rule, detector.resize.resize,
         detector.precision, detector.device, asked, why,
     )  # fmt: skip
     never = [name for name, score in detector.thresholds.items() if score >= 1]

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from boxwright.config.errors import ConfigError, few
-from boxwright.zoo.names import published
+from boxwright.zoo.names import is_named
 from datamodules.endings import PICTURES
 
 VIDEOS = frozenset((".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"))
@@ -40,7 +40,7 @@ def find(cfg: DictConfig, output: Path) -> Source:
     if not path.exists():
         hint = "; patterns are not expanded, give the folder" if set("*?[") & set(cfg.source) else ""
         raise ConfigError(f"source={path}: {path.resolve()} does not exist{hint}")
-    if not cfg.checkpoint or (published(cfg.checkpoint) is None and not Path(cfg.checkpoint).exists()):
+    if not cfg.checkpoint or not (is_named(cfg.checkpoint) or Path(cfg.checkpoint).exists()):
         raise ConfigError(f"checkpoint={cfg.checkpoint}: no such file, seen from {Path.cwd()}")
     if path.resolve() in (output.resolve(), drawn) or drawn in path.resolve().parents:
         raise ConfigError(

@@ -3,8 +3,9 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -30,6 +31,16 @@ def _by_time(folder: str) -> str:
 def run_name(model: str, data: str) -> str:
     """Makes a name such as `fcos-coco` from the two `_target_`s."""
     return f"{model.split('.')[1]}-{data.split('.')[1]}"
+
+
+def backbone_name(backbone: Mapping[str, Any]) -> str:
+    """Names a backbone by its node in a config, such as `ResNet50` or `ResNet50 32x8d`."""
+    kind, which = str(backbone["_target_"]).rpartition(".")[2], str(backbone.get("depth", ""))
+    if backbone.get("groups", 1) > 1:
+        which = f"{which} {backbone['groups']}x{backbone['width_per_group']}d"
+    if "name" in backbone:
+        which = f" {backbone['name']}"
+    return f"{kind}{which}"
 
 
 def run_folder(name: str, resume: str | None, now: str) -> str:

@@ -54,6 +54,8 @@ def finish(run: Run, module: TrainingModule, datamodule: DetectionDataModule, tr
     }
     if best.best_of != best.monitor:
         results["score_of"] = best.best_of
+    if (started := module.run.get("started_from")) is not None:
+        results["started_from"] = started
     if reason := stopped_early(trainer):
         results["stopped"] = reason
     run.finish(results)

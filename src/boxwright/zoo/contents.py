@@ -20,6 +20,7 @@ from boxwright.config.resolvers import register_resolvers
 from boxwright.zoo.coco_classes import CATEGORY_IDS, CLASS_NAMES
 from boxwright.zoo.download import Digest, local_file
 from boxwright.zoo.entry import Entry
+from boxwright.zoo.names import NO_DATA
 from detectors.weights import caffe2, detectron2, fcos_core, read_weights, torchvision
 from detectors.weights.pickles import read_pickle
 from detectors.weights.renaming import Mapped
@@ -42,8 +43,6 @@ NAMES: dict[str, Callable[[Mapping[str, Tensor]], Mapped]] = {
     "caffe2_faster_rcnn_c4": caffe2.faster_rcnn_c4,
 }
 """How the tensors of each source become ours, by `Entry.names`."""
-NO_DATA = "NO_DATA"
-"""Stands for the folder of the data, which a published checkpoint has none of."""
 _COMMON = ("data=coco", f"data.root={NO_DATA}", "logger=csv", "trainer.precision=32-true")
 _COUNTER = "num_batches_tracked"
 

@@ -1,13 +1,19 @@
-"""A checkpoint is a path or a published name; what is wrong with one that is neither. Imports nothing heavy."""
+"""A checkpoint is a path, a published name or an address on the Hub; what is wrong with one that is none of them.
+
+Imports nothing heavy.
+"""
 
 import re
 from difflib import get_close_matches
 from pathlib import Path
 
 from boxwright.config.errors import ConfigError
+from boxwright.zoo.address import address_problem, is_address
 from boxwright.zoo.catalogue import CATALOGUE, SOURCES, TRUNKS, out_of_scope
 from boxwright.zoo.entry import Entry, Trunk
 
+NO_DATA = "NO_DATA"
+"""Stands for the folder of the data in a checkpoint that brings none: one of the catalogue, or from push.py."""
 _FILES = (".ckpt", ".pth", ".pt", ".pkl", ".safetensors")
 
 
@@ -24,23 +30,31 @@ def published(checkpoint: str | Path) -> tuple[Entry, Path | None] | None:
     return None if entry is None else (entry, Path(file).expanduser() if equals else None)
 
 
+def is_named(checkpoint: object) -> bool:
+    """Whether a checkpoint is no path: a published name, or an address on the Hub."""
+    return checkpoint is not None and (is_address(checkpoint) or published(str(checkpoint)) is not None)
+
+
 def trunk(weights: object) -> Trunk | None:
     """The published backbone that `model.backbone.weights` names; None for a path."""
     return TRUNKS.get(str(weights)) if weights is not None and not Path(str(weights)).exists() else None
 
 
 def refuse_unknown(key: str, checkpoint: str | Path | None) -> None:
-    """Raises ConfigError for what is neither a file nor a published name; one that looks like a path is left to its
-    reader, which says it as well."""
+    """Raises ConfigError for what is neither a file nor a published name nor an address; one that looks like a path is
+    left to its reader, which says it as well."""
     if problem := name_problem(key, checkpoint):
         raise ConfigError(problem)
 
 
 def name_problem(key: str, checkpoint: str | Path | None) -> str:
-    """Says what is wrong with a published name, or with the file that is given with it; empty if nothing is."""
+    """Says what is wrong with a published name, with the file that is given with it, or with an address; empty if
+    nothing is."""
     if checkpoint is None:
         return ""
     given = str(checkpoint)
+    if is_address(given):
+        return address_problem(key, given)
     if (found := published(given)) is not None:
         entry, file = found
         if file is not None and not file.is_file():

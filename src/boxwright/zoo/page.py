@@ -18,7 +18,7 @@ Numbers = Mapping[str, tuple[float, float]]
 
 _HEAD = """# Published checkpoints
 
-A checkpoint is a path or a name. A name stands wherever a checkpoint is taken, alone or with a file that you have already:
+A checkpoint is a path, a name, or an address on the Hugging Face Hub ([hub.md](hub.md)). A name stands wherever a checkpoint is taken, alone or with a file that you have already:
 
     python evaluate.py checkpoint=torchvision/retinanet_resnet50_fpn_v2 data=coco data.root=/data/coco
     python predict.py checkpoint=detectron2/faster_rcnn_R_101_FPN_3x source=photos
