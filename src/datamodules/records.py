@@ -160,6 +160,19 @@ class Records:
         self._difficult.append(difficult)
         self._annotation_ids.append(annotation_id)
 
+    def add_boxes(
+        self, rows: np.ndarray, labels: np.ndarray, boxes: np.ndarray, annotation_ids: np.ndarray, areas: np.ndarray,
+        crowd: np.ndarray,
+    ) -> None:  # fmt: skip
+        """Adds M boxes at once, none of them difficult; see `add_box`."""
+        for kept, values, dtype in (
+            (self._rows, rows, np.int64), (self._labels, labels, np.int64), (self._boxes, boxes, np.float64),
+            (self._areas, areas, np.float64), (self._annotation_ids, annotation_ids, np.int64),
+        ):  # fmt: skip
+            kept.frombytes(np.ascontiguousarray(values, dtype).tobytes())
+        self._crowd += crowd.astype(np.uint8).tobytes()
+        self._difficult += bytes(len(rows))
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns the boxes that keep every rule, grouped by image; adds those that break one to the findings."""
         rows = np.array(self._rows, np.int64)

@@ -8,6 +8,7 @@ import pytest
 from pycocotools.coco import COCO
 from tiny_data import coco, write_coco, write_json
 
+from datamodules import coco_json
 from datamodules.coco import CocoDataModule
 
 SIZE = (40, 60)
@@ -237,3 +238,60 @@ def test_without_categories_the_ids_that_need_a_name_are_listed(tmp_path: Path) 
     file.write_text(json.dumps(json.loads(file.read_text()) | {"categories": []}))
     with pytest.raises(ValueError, match=r"names no class: .* of its annotations, which are 1, 2, 10, 'x'$"):
         coco(tmp_path).setup()
+
+
+def test_one_id_of_two_annotations_is_told_and_both_count(tmp_path: Path) -> None:
+    """COCO's minival of 2014 has such ids, written as floats; the evaluator would count the second one twice."""
+    entries = [{"id": 5.0, "bbox": [1, 1, 5, 5]}, {"id": 5.0, "bbox": [2, 2, 9, 9]}, {"id": 6.0, "bbox": [0, 3, 7, 0]}]
+    write_coco(tmp_path, [SIZE], [entries])
+    data = coco(tmp_path)
+    with pytest.warns(
+        UserWarning,
+        match=r"has the id of another one, both are floats and both count: 1, first: .*id 5\.0, annotation 2",
+    ):
+        data.setup("fit")
+    assert data.truth("train").boxes.tolist() == [[1, 1, 6, 6], [2, 2, 11, 11], [0, 3, 7, 3]]
+    assert "1 with a side under 1 pixel" in data.describe()
+
+
+def plain_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coco_json, "decoded", lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"iscrowd": "absent"}, {"area": -1}, {"segmentation": "absent"}, {"iscrowd": 1}]
+)
+def test_decoded_arrays_are_what_the_plain_way_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    second = {"bbox": [0.1, 0.2, 30.7, 8.3], "category_id": 3, **changes}
+    write_coco(tmp_path, [SIZE] * 2, [[[1, 2, 10, 12], second], [second]])
+    assert_same_reading(tmp_path / "annotations" / "instances_train.json", tmp_path / "train", monkeypatch)
+
+
+def test_decoded_arrays_of_real_annotations_are_what_the_plain_way_reads(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = shared_data / "coco_small"
+    assert_same_reading(root / "annotations" / "instances_train.json", root / "train", monkeypatch)
+
+
+def assert_same_reading(file: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert coco_json.decoded(file.read_bytes()) is not None
+    quick = coco_json.read_coco([(str(file), str(images))])
+    arrays = quick.arrays()
+    plain_reading(monkeypatch)
+    plain = coco_json.read_coco([(str(file), str(images))])
+    expected = plain.arrays()
+    assert arrays.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(arrays[name], values, strict=True)
+    assert quick.meta() == plain.meta()
+
+
+@pytest.mark.parametrize(
+    "odd", [{"id": "7"}, {"image_id": 11}, {"category_id": 4}, {"bbox": [1, 2, 3]}, {"iscrowd": 2}, {"id": 2**63}]
+)
+def test_an_odd_entry_sends_its_file_the_plain_way(tmp_path: Path, odd: dict[str, Any]) -> None:
+    write_coco(tmp_path, [SIZE], [[[1, 2, 10, 12], odd]])
+    assert coco_json.decoded((tmp_path / "annotations" / "instances_train.json").read_bytes()) is None
