@@ -64,7 +64,7 @@ def make_module(cfg: DictConfig, run: Run, datamodule: DetectionDataModule) -> T
     if run.checkpoint is not None:
         refuse_unresumable(run.checkpoint, module)
     elif init_from is not None:
-        start_from(module, init_from, datamodule.class_names)
+        start_from(module, init_from, datamodule.class_names, dict(cfg.get("init_classes") or {}))
     backbone = cfg.model.backbone
     frozen = backbone.get("frozen_stages") or backbone.get("norm") == "frozen_bn"
     if init_from is None and backbone.get("weights") is None and frozen:

@@ -85,6 +85,11 @@ def test_a_harmless_difference_takes_effect_on_resume():
         ("optimizer.momentum=0", {"optimizer__momentum": 0}, "would not change"),
         ("schedule=cosine", {"schedule___target_": "cosine"}, "the run to resume has multistep"),
         ("init_from=a.ckpt", {"init_from": "a.ckpt"}, "a resumed run continues from its own last checkpoint"),
+        (
+            "init_classes={a: b}",
+            {"init_classes": {"a": "b"}},
+            "a resumed run continues from its own last checkpoint",
+        ),
         ("trainer.max_stepz=1", {}, "no such key"),
     ],
 )

@@ -189,7 +189,7 @@ def _module(config: DictConfig, checkpoint: dict[str, Any] | None, datamodule: D
         config.model.backbone.weights = None
     module: TrainingModule = instantiate(config.model)
     if config.init_from is not None:
-        start_from(module, config.init_from, datamodule.class_names)
+        start_from(module, config.init_from, datamodule.class_names, dict(config.get("init_classes") or {}))
     module.lay_out(config.channels_last)
     return module
 

@@ -56,7 +56,7 @@ def with_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) ->
                     f"{override.input_line}: the run to resume has {before}; leave it out, or start a new run"
                 )
             continue
-        if key == "init_from" and before != chosen:
+        if key.partition(".")[0] in ("init_from", "init_classes") and before != chosen:
             raise ConfigError(
                 f"{override.input_line}: a resumed run continues from its own last checkpoint; leave it out, "
                 "or leave resume out to start a new run"
