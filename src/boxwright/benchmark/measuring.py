@@ -142,11 +142,14 @@ def save(bench: Bench, figures: dict[str, Any]) -> None:
 
 
 def _trainer(config: DictConfig, timer: StepTimer, folder: Path) -> pl.Trainer:
-    """Builds train.py's Trainer with averaging and no other callback, no logger, no validation."""
+    """Builds train.py's Trainer with averaging, the freezing of the run's start and no other callback, no logger, no
+    validation."""
     for problem in command.several_devices(config):  # of a checkpoint's run
         raise ConfigError(problem)
     averaging: Any = OmegaConf.select(config, "callbacks.averaging")
-    callbacks: list[pl.Callback] = [*([] if averaging is None else [instantiate(averaging)]), timer]
+    freezing: Any = OmegaConf.select(config, "callbacks.freezing")
+    made = [] if freezing is None else [instantiate(freezing, until_step=None, until_epoch=None)]
+    callbacks: list[pl.Callback] = [*made, *([] if averaging is None else [instantiate(averaging)]), timer]
     timer.num_batches = KEPT
     passes = timer.most_passes(config.trainer.accumulate_grad_batches)
     try:
