@@ -14,6 +14,7 @@ from tiny_data import coco, write_coco, write_json  # pyright: ignore[reportMiss
 
 from detectors.backbones.mobilenet import MobileNetV2
 from detectors.rpn import AnchorSampler, RPNDecoder
+from lit_modules.callbacks.freezing import Freezing
 from lit_modules.optimizers import sgd
 from lit_modules.retinanet import RetinaNetModule
 from lit_modules.rpn import RPNModule
@@ -24,6 +25,8 @@ KINDS = ("retinanet", "rpn")
 STEPS = 20
 CUT = 8
 """The step at which the state is saved: the second of six of its epoch."""
+FROZEN_UNTIL = 11
+"""The step from which on the proposal network's backbone trains, behind CUT."""
 
 
 def write_objects(root: Path) -> None:
@@ -66,11 +69,12 @@ class _Trace(pl.Callback):
 
 def _fitted(kind: str, ranks: int, root: Path, save: Path | None, resume: Path | None) -> dict[str, Any]:
     module, trace = _made(kind), _Trace(save)
+    freezing = Freezing(["backbone"], until_step=FROZEN_UNTIL) if kind == "rpn" else Freezing()
     data = coco(root, num_classes=1, resize=64, batch_size=4, flip=0.5, cache_dir=str(root.parent / "cache"))
     trainer = pl.Trainer(
         accelerator="cpu", devices=ranks, strategy="ddp" if ranks > 1 else "auto", logger=False, max_steps=STEPS,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
-        use_distributed_sampler=False, callbacks=[trace],
+        use_distributed_sampler=False, callbacks=[trace, freezing],
     )  # fmt: skip
     trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     weights = hashlib.sha256()

@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from boxwright.checkpoints.init_from import start_from
 from boxwright.checkpoints.reading import AtomicCheckpointIO, refuse_unresumable
@@ -20,9 +20,12 @@ from boxwright.zoo.address import address_of, is_address
 from boxwright.zoo.download import local_file
 from boxwright.zoo.names import trunk
 from datamodules.base import DetectionDataModule
+from detectors.backbones.norms import has_frozen_norms
 from lit_modules.callbacks.compiled import Compiled, compile_options, signals_wait
+from lit_modules.callbacks.freezing import find_parts
 from lit_modules.callbacks.log import ProgressBar
 from lit_modules.machine import environment
+from lit_modules.optimizers import layers_above
 from lit_modules.stored import FORMAT, without_weights
 from lit_modules.training_module import TrainingModule
 from reports.terminal import show_bar
@@ -62,23 +65,45 @@ def make_module(cfg: DictConfig, run: Run, datamodule: DetectionDataModule) -> T
     init_from = cfg.get("init_from")  # which runs of an earlier version lack
     replaced = init_from is not None or run.checkpoint is not None
     module: TrainingModule = instantiate(without_weights(plain(cfg.model)) if replaced else with_trunk(cfg.model))
+    refuse_parts(module, cfg)
     started: str | None = None
     if run.checkpoint is not None:
         started = refuse_unresumable(run.checkpoint, module)
     elif init_from is not None:
-        started = start_from(module, init_from, datamodule.class_names)
-    backbone = cfg.model.backbone
-    frozen = backbone.get("frozen_stages") or backbone.get("norm") == "frozen_bn"
-    if init_from is None and backbone.get("weights") is None and frozen:
+        started = start_from(module, init_from, datamodule.class_names, dict(cfg.get("init_classes") or {}))
+    if init_from is None and cfg.model.backbone.get("weights") is None and (frozen := frozen_by(module, cfg)):
         log.warning(
-            "random weights are frozen (model.backbone.weights=null with frozen_stages=%s, norm=%s); to train from "
-            "random ones set model.backbone.frozen_stages=0 model.backbone.norm=bn",
-            backbone.get("frozen_stages"), backbone.get("norm"),
+            "random weights are frozen (model.backbone.weights=null with %s); to train from random ones set %s",
+            ", ".join(frozen), " ".join(frozen.values()),
         )  # fmt: skip
     module.lay_out(cfg.channels_last)
     told = {"format": FORMAT, "config": plain(run.config), "versions": environment(), "started_from": started}
     module.attach(run.folder, datamodule.seed, {key: value for key, value in told.items() if value is not None})
     return module
+
+
+def refuse_parts(module: TrainingModule, cfg: DictConfig) -> None:
+    """Raises ConfigError for parts to freeze, and for rates by layer, that the network does not have."""
+    try:
+        find_parts(module.network, OmegaConf.select(cfg, "callbacks.freezing.parts") or ())
+        if (OmegaConf.select(cfg, "optimizer.backbone_layer_decay") or 1) < 1:
+            layers_above(module.network)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def frozen_by(module: TrainingModule, cfg: DictConfig) -> dict[str, str]:
+    """The settings that freeze something of the backbone, each with the one that does not."""
+    settings, backbone = cfg.model.backbone, getattr(module.network, "backbone", module.network)
+    found: dict[str, str] = {}
+    if settings.get("frozen_stages"):
+        found[f"frozen_stages={settings.frozen_stages}"] = "model.backbone.frozen_stages=0"
+    if settings.get("norm") == "frozen_bn" and has_frozen_norms(backbone):
+        found["norm=frozen_bn"] = "model.backbone.norm=bn"
+    parts: Sequence[str] = OmegaConf.select(cfg, "callbacks.freezing.parts") or ()
+    if any(part.partition(".")[0] == "backbone" for part in parts):
+        found[f"callbacks.freezing.parts={list(parts)}"] = "callbacks.freezing.parts=[]"
+    return found
 
 
 def with_trunk(model: DictConfig) -> DictConfig | dict[str, Any]:

@@ -6,6 +6,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from detectors.backbones.base import Backbone, refuse_region_head
+from detectors.class_rows import ClassRows
 from detectors.losses import mean_over_ranks
 
 
@@ -19,6 +20,9 @@ class Classifier(nn.Module):
         self.stride = max(backbone.channels)
         backbone.leave_out((self.stride,))
         self.linear = nn.Linear(backbone.channels[self.stride], num_classes)
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        return {"linear": ClassRows()}
 
     def forward(self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"]) -> Float[Tensor, "B K"]:
         (x,) = self.backbone(self.backbone.normalize(images, sizes), (self.stride,))

@@ -15,6 +15,7 @@ from detectors.anchors import Anchors
 from detectors.backbones.base import Backbone
 from detectors.backbones.norms import NORMS, Norm
 from detectors.boxes import Weights, box_areas, boxes_to_deltas, check_weights, clip_boxes, deltas_to_boxes
+from detectors.class_rows import ClassRows
 from detectors.detections import Detections, check_decoding, nms_and_pad, stack_detections
 from detectors.losses import BACKGROUND, IGNORED, check_smooth_l1, mean_over_ranks
 from detectors.matching import gather_matched, match_anchors
@@ -124,6 +125,12 @@ class FasterRCNN(RPN):
         for layer, std in ((self.logits, 0.01), (self.deltas, 0.001)):
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        return {
+            "logits": ClassRows(before=1, after=self.spare_columns),
+            "deltas": ClassRows(before=1, after=self.spare_columns, inner=4),
+        }
 
     def refine(self, maps: Sequence[Tensor], boxes: Float[Tensor, "B P 4"]) -> RegionOutputs:
         """Classifies and refines the regions of boxes in pixels of the network input."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from detectors.backbones.base import Backbone
 from detectors.backbones.norms import group_norm
 from detectors.boxes import box_areas, boxes_to_distances, clip_boxes, distances_to_boxes
+from detectors.class_rows import ClassRows
 from detectors.deformable import DeformableConvolution
 from detectors.detections import Detections, check_decoding, nms_and_pad, stack_detections
 from detectors.losses import BOX_LOSSES, BoxLoss, fused_sigmoid_focal_loss, mean_over_ranks
@@ -192,6 +193,9 @@ class FCOS(nn.Module):
             spread_grid=spread_grid,
             deformable_towers=deformable_towers,
         )
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        return {"head.logits": ClassRows()}
 
     def forward(self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"]) -> FCOSOutputs:
         x = self.backbone.normalize(images, sizes)

@@ -24,6 +24,7 @@ from detectors.boxes import (
     clip_boxes,
     deltas_to_boxes,
 )
+from detectors.class_rows import ClassRows
 from detectors.detections import Detections, check_decoding, nms_and_pad, stack_detections
 from detectors.losses import check_smooth_l1, fused_sigmoid_focal_loss, giou_loss, mean_over_ranks
 from detectors.matching import check_ious, gather_matched, match_anchors
@@ -126,6 +127,9 @@ class RetinaNet(nn.Module):
             head_norm=head_norm,
             prior=prior,
         )
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        return {"head.logits": ClassRows(outer=self.anchors.per_cell)}
 
     def forward(self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"]) -> RetinaNetOutputs:
         x = self.backbone.normalize(images, sizes)

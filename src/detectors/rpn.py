@@ -15,6 +15,7 @@ from detectors.anchors import Anchors
 from detectors.backbones.base import Backbone
 from detectors.backbones.norms import Norm
 from detectors.boxes import Weights, boxes_to_deltas, clip_boxes, deltas_to_boxes
+from detectors.class_rows import ClassRows
 from detectors.detections import Detections, check_decoding, rows_after_nms
 from detectors.losses import IGNORED, check_smooth_l1, mean_over_ranks
 from detectors.matching import check_ious, gather_matched, match_anchors
@@ -115,6 +116,9 @@ class RPN(nn.Module):
         self.anchors = anchors
         self.num_channels = pyramid_channels or backbone.channels_at(strides)[0]
         self.rpn = RPNHead(self.num_channels, anchors.per_cell, num_convs)
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        return {}
 
     def features(self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"]) -> list[Tensor]:
         x = self.backbone.normalize(images, sizes)

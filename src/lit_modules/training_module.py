@@ -27,6 +27,7 @@ from evaluation.errors import UserError
 from evaluation.metrics import Metrics, has_score
 from evaluation.truth import Predictions, Truth
 from lit_modules.callbacks.averaging import averages
+from lit_modules.callbacks.freezing import nothing_frozen
 from lit_modules.data import evaluated_data, known_data
 from lit_modules.evaluated import Evaluated, Evaluation
 from lit_modules.finite import Flags, raise_flags, refuse_infinite_weights
@@ -130,7 +131,7 @@ class TrainingModule(LogsItself):
         """Runs the parts of `network` that are not in its forward pass, on its device, to count their operations."""
 
     def configure_optimizers(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        with _said("optimizer"):
+        with _said("optimizer"), nothing_frozen(self.trainer):
             optimizer = self.make_optimizer(self.network, self.lr)
         total = self.trainer.estimated_stepping_batches
         if total == math.inf:

@@ -42,21 +42,27 @@ def test_all_weights_are_taken_where_the_classes_agree(checkpoint, caplog):
     assert "left out" not in caplog.text
 
 
-def test_heads_for_another_number_of_classes_are_skipped_by_name(checkpoint, caplog):
+def test_classes_that_the_checkpoint_lacks_are_drawn_anew(checkpoint, caplog):
     new = module("data.num_classes=3")
     before = {name: tensor.clone() for name, tensor in new.state_dict().items()}
     with caplog.at_level(logging.INFO):
         start_from(new, checkpoint, ["a", "b", "c"])
-    assert "skipped, since it has 5 classes and this run 3: head.logits.weight, head.logits.bias" in caplog.text
+    assert "new classes, whose weights are drawn anew (3): a, b, c" in caplog.text
+    assert "classes of the checkpoint that are left out (5): disc, square, triangle, star, cross" in caplog.text
     stored = torch.load(checkpoint, weights_only=True)["state_dict"]
     kept = {"network.head.logits.weight", "network.head.logits.bias"}
     for name, tensor in new.state_dict().items():
         assert torch.equal(tensor, before[name] if name in kept else stored[name]), name
 
 
-def test_equally_many_classes_with_other_names_give_a_warning(checkpoint, caplog):
-    start_from(module(), checkpoint, ["a", "b", "c", "d", "e"])
-    assert "each class starts from the weights of the one in its place" in caplog.text
+def test_equally_many_classes_of_other_names_are_never_taken_by_their_place(checkpoint, caplog):
+    new = module()
+    before = new.network.head.logits.weight.detach().clone()
+    with caplog.at_level(logging.INFO):
+        start_from(new, checkpoint, ["a", "b", "c", "d", "e"])
+    assert torch.equal(new.network.head.logits.weight, before)
+    assert "new classes, whose weights are drawn anew (5)" in caplog.text
+    assert "init_classes={NEW: OLD} pairs them by hand" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -127,13 +133,6 @@ def of_two_stages(checkpoint, tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("two") / "best.ckpt"
     torch.save({"state_dict": built(cfg).state_dict(), "boxwright": told}, path)
     return str(path)
-
-
-def test_heads_with_a_background_column_are_skipped_and_the_rpn_is_taken(of_two_stages, caplog):
-    with caplog.at_level(logging.INFO):
-        start_from(built(two_stages("data.num_classes=3")), of_two_stages, ["a", "b", "c"])
-    told = caplog.text.partition("skipped, since it has 5 classes and this run 3: ")[2].splitlines()[0]
-    assert set(told.split(", ")) == {"logits.weight", "logits.bias", "deltas.weight", "deltas.bias"}
 
 
 def test_weights_that_differ_in_more_than_classes_are_not_skipped_as_heads(of_two_stages):

@@ -44,9 +44,10 @@ def test_eight_images_a_step_take_half_the_rate_and_twice_the_steps():
 
 
 @pytest.mark.parametrize(("at", "expected"), [(500, 1000), (0.5, 0.5), (None, None)])
-def test_the_step_of_back_to_best_is_scaled_but_not_a_fraction(at, expected):
-    cfg = scaled(config(data__batch_size=8, callbacks={"back_to_best": {"at": at}}))
-    assert cfg.callbacks.back_to_best.at == expected
+@pytest.mark.parametrize(("callback", "key"), [("back_to_best", "at"), ("freezing", "until_step")])
+def test_the_step_of_a_callback_is_scaled_but_not_a_fraction(callback, key, at, expected):
+    cfg = scaled(config(data__batch_size=8, callbacks={callback: {key: at}}))
+    assert cfg.callbacks[callback][key] == expected
 
 
 def test_sixty_four_images_a_step_take_four_times_the_rate():
@@ -75,6 +76,14 @@ def test_a_harmless_difference_takes_effect_on_resume():
     assert milestones.model.schedule.milestones == [7]
 
 
+def test_a_setting_of_a_callback_that_the_runs_version_did_not_have_brings_all_of_it(monkeypatch):
+    node = {"_target_": "Freezing", "parts": ["backbone"], "until_step": None}
+    monkeypatch.setattr(resume, "reference", lambda: config(callbacks={"freezing": {**node, "parts": []}}))
+    cfg = config(callbacks={"freezing": node})
+    stored = with_overrides(config(), cfg, ["resume=last", "callbacks.freezing.parts=[backbone]"])
+    assert stored.callbacks.freezing == node
+
+
 @pytest.mark.parametrize(
     ("override", "changes", "says"),
     [
@@ -85,6 +94,11 @@ def test_a_harmless_difference_takes_effect_on_resume():
         ("optimizer.momentum=0", {"optimizer__momentum": 0}, "would not change"),
         ("schedule=cosine", {"schedule___target_": "cosine"}, "the run to resume has multistep"),
         ("init_from=a.ckpt", {"init_from": "a.ckpt"}, "a resumed run continues from its own last checkpoint"),
+        (
+            "init_classes={a: b}",
+            {"init_classes": {"a": "b"}},
+            "a resumed run continues from its own last checkpoint",
+        ),
         ("trainer.max_stepz=1", {}, "no such key"),
     ],
 )

@@ -80,9 +80,12 @@ def test_a_run_starts_from_all_but_the_layers_that_count_classes(
     spare = {"spare_columns": 0} if name.startswith("fasterrcnn") else {}
     module = module_like(contents, num_classes=3, **spare)
     with caplog.at_level("INFO"):
-        start_from(module, given, ["a", "b", "c"])
-    assert "80 classes and this run 3" in caplog.text
-    ours = module.state_dict()
+        start_from(module, given, ["a", "dog", "c"])
+    assert "checkpoint's (1): dog" in caplog.text
+    assert "left out (79)" in caplog.text
+    ours, dog = module.state_dict(), 16
+    if spare:
+        assert torch.equal(module.network.logits.weight[2], contents["state_dict"]["network.logits.weight"][1 + dog])
     of_classes = {
         key for key, value in contents["state_dict"].items() if not torch.equal(value, _like(ours[key], value))
     }
@@ -113,7 +116,7 @@ def test_a_recipe_of_another_network_trains_from_a_name(
     )  # fmt: skip
     assert ended.status == 0, ended.said
     assert "starts from the weights of" in ended.said
-    assert "80 classes and this run 2" in ended.said
+    assert "classes that start from the checkpoint's (2): person, dog" in ended.said
     (best,) = tmp_path.glob("runs/started/*/checkpoints/best.ckpt")
     model = read_checkpoint(best)["boxwright"]["config"]["model"]
     assert (model["backbone"]["depth"], model["pyramid_channels"], model["grid_offset"]) == (50, 256, 0.0)

@@ -1,6 +1,7 @@
 """The learning rate and weight decay of each parameter."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -162,3 +163,65 @@ def test_a_step_uses_the_rates_and_decays():
     for name, parameter in network.named_parameters():
         after = 1 - 0.2 * 1 if name.endswith("bias") else 1 - 0.1 * (1 + 0.5)
         torch.testing.assert_close(parameter, torch.full_like(parameter, after))
+
+
+def with_timm(name: str) -> nn.Module:
+    pytest.importorskip("timm")
+    overrides = ["model=fcos", "data=shapes", "model/backbone=timm", f"model.backbone.name={name}"]
+    return built(composed(*overrides), device="meta").network
+
+
+@pytest.mark.parametrize(("name", "layers"), [("test_convnext", 10), ("test_vit", 7)])
+def test_a_decay_by_layer_is_timms_in_the_backbone_and_none_elsewhere(name, layers):
+    network = with_timm(name)
+    import timm
+    from timm.optim import param_groups_layer_decay
+
+    with torch.device("meta"):
+        whole = timm.create_model(name)
+    groups = param_groups_layer_decay(whole, layer_decay=0.5)
+    scales = {id(parameter): group["lr_scale"] for group in groups for parameter in group["params"]}
+    theirs = {param: scales[id(parameter)] for param, parameter in whole.named_parameters()}
+    found = rates_and_decays(network, adamw(network, 1000.0, backbone_layer_decay=0.5, backbone_lr_factor=0.2))
+    seen = set()
+    for param, (rate, _) in found.items():
+        part, _, inner = param.partition(".body.")
+        if inner:
+            inner = re.sub(r"^(stem|stages)_(\d)\.", r"\1.\2.", inner.removeprefix("model."))  # of timm's wrappers
+            seen.add(theirs[inner])
+            assert rate == pytest.approx(200 * theirs[inner]), param
+        else:  # pyramid and head, and behind the layers of a ViT the maps that are made of its last one
+            assert rate == pytest.approx(200 if part.startswith("backbone") else 1000), param
+    assert seen == {0.5**above for above in range(1, layers + 1)}
+
+
+def test_a_decay_by_layer_of_a_vit_is_vitdets():
+    """detectron2, projects/ViTDet: decay ^ (number of blocks + 1 - layer); the embedding is 0, block i is i + 1."""
+    network = with_timm("test_vit")
+    found = rates_and_decays(network, sgd(network, 1.0, backbone_layer_decay=0.7))
+    for param, (rate, _) in found.items():
+        block = re.match(r"backbone\.body\.model\.blocks\.(\d+)\.", param)
+        layer = int(block[1]) + 1 if block else 0 if param.startswith("backbone.body.") else 7
+        assert rate == pytest.approx(0.7 ** (6 + 1 - layer), abs=1e-9), param
+
+
+def test_a_backbone_whose_layers_are_not_known_is_refused():
+    network = built(composed("model=fcos", "data=shapes"), device="meta").network
+    with pytest.raises(
+        ValueError, match="ResNet does not tell: take one of model/backbone=timm, or give all of it one"
+    ):
+        sgd(network, 1.0, backbone_layer_decay=0.7)
+    with pytest.raises(ValueError, match="no backbone of this project"):
+        sgd(Tiny(), 1.0, backbone_layer_decay=0.7)
+
+
+def test_a_model_whose_layers_timm_does_not_know_is_refused():
+    network = with_timm("densenet121")
+    with pytest.raises(ValueError, match=r"timm does not tell the layers of model\.backbone\.name=densenet121"):
+        sgd(network, 1.0, backbone_layer_decay=0.7)
+
+
+@pytest.mark.parametrize("decay", [0.0, -0.5, 1.5])
+def test_a_decay_outside_its_range_is_refused(decay):
+    with pytest.raises(ValueError, match=f"backbone_layer_decay={decay}: expected more than 0, up to 1"):
+        sgd(Tiny(), 1.0, backbone_layer_decay=decay)

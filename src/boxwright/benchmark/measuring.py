@@ -155,11 +155,14 @@ def save(bench: Bench, figures: dict[str, Any]) -> None:
 
 
 def _trainer(config: DictConfig, timer: StepTimer, folder: Path) -> pl.Trainer:
-    """Builds train.py's Trainer with averaging and no other callback, no logger, no validation."""
+    """Builds train.py's Trainer with averaging, the freezing of the run's start and no other callback, no logger, no
+    validation."""
     for problem in command.several_devices(config):  # of a checkpoint's run
         raise ConfigError(problem)
     averaging: Any = OmegaConf.select(config, "callbacks.averaging")
-    callbacks: list[pl.Callback] = [*([] if averaging is None else [instantiate(averaging)]), timer]
+    freezing: Any = OmegaConf.select(config, "callbacks.freezing")
+    made = [] if freezing is None else [instantiate(freezing, until_step=None, until_epoch=None)]
+    callbacks: list[pl.Callback] = [*made, *([] if averaging is None else [instantiate(averaging)]), timer]
     timer.num_batches = KEPT
     passes = timer.most_passes(config.trainer.accumulate_grad_batches)
     try:
@@ -205,7 +208,10 @@ def _module(
     if config.init_from is not None or config.model.backbone.weights in ("imagenet", "pretrained"):
         config.model.backbone.weights = None
     module = cast(TrainingModule, instantiate(with_trunk(config.model)))
-    weights = "fresh" if config.init_from is None else start_from(module, config.init_from, datamodule.class_names)
+    weights = "fresh"
+    if config.init_from is not None:
+        given = dict(config.get("init_classes") or {})
+        weights = start_from(module, config.init_from, datamodule.class_names, given)
     module.lay_out(config.channels_last)
     return module, weights
 

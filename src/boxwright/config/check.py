@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from boxwright.config.compatible import class_problems, match_problems, monitor_problems
+from boxwright.config.compatible import class_problems, match_problems, monitor_problems, start_problems
 from boxwright.config.errors import ConfigError, listed
 from boxwright.config.files import (
     misplaced,
@@ -37,6 +37,7 @@ KINDS: dict[str, Any] = {
     "trainer.deterministic": bool | Literal["warn"],
     "resume": str | None,
     "init_from": str | None,
+    "init_classes": dict[str, str | None] | None,
     "checkpoint": str | None,
     "predictions": str | None,
     "split": Literal["val", "test"],
@@ -78,7 +79,9 @@ def check(cfg: DictConfig) -> None:
     problems = list(_Check(cfg, default).mapping("", plain(cfg), plain(default)))
     problems += [problem for key in _CHECKPOINTS if (problem := name_problem(key, _text(cfg.get(key))))]
     problems += (
-        [*match_problems(cfg), *class_problems(cfg), *monitor_problems(cfg), *unlimited(cfg)] if not problems else []
+        [*match_problems(cfg), *class_problems(cfg), *start_problems(cfg), *monitor_problems(cfg), *unlimited(cfg)]
+        if not problems
+        else []
     )
     if problems:
         raise ConfigError(listed(problems))

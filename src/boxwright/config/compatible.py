@@ -52,6 +52,23 @@ def class_problems(cfg: DictConfig) -> Iterator[str]:
         )
 
 
+def start_problems(cfg: DictConfig) -> Iterator[str]:
+    """Classes to start from, and no checkpoint that has them."""
+    given: DictConfig | None = cfg.get("init_classes")
+    if not given:
+        return
+    if cfg.get("init_from") is None:
+        yield (
+            f"init_classes={dict(given)} ({origin('init_classes')}) names classes of the checkpoint that a run starts "
+            "from: give init_from=CHECKPOINT, or leave it out"
+        )
+    if strays := [name for name, other in given.items() if not isinstance(other, str | None)]:
+        yield (
+            f"init_classes.{strays[0]}={given[strays[0]]!r} ({origin('init_classes')}): expected the name of a class "
+            "(in quotes where it is a number) or null"
+        )
+
+
 def monitor_problems(cfg: DictConfig) -> Iterator[str]:
     """Yields messages on metrics that no validation of this data set computes, and on a mode that keeps the worst."""
     callbacks: dict[str, Any] = dict(cfg.get("callbacks") or {})

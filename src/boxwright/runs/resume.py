@@ -56,7 +56,7 @@ def with_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) ->
                     f"{override.input_line}: the run to resume has {before}; leave it out, or start a new run"
                 )
             continue
-        if key == "init_from" and before != chosen:
+        if key.partition(".")[0] in ("init_from", "init_classes") and before != chosen:
             raise ConfigError(
                 f"{override.input_line}: a resumed run continues from its own last checkpoint; leave it out, "
                 "or leave resume out to start a new run"
@@ -85,11 +85,20 @@ def with_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) ->
             with open_dict(stored):
                 OmegaConf.select(stored, parent).pop(name)
             continue
+        for node in _nodes_above(key):  # one that an earlier version did not have comes as a whole
+            if OmegaConf.select(stored, node) is None and OmegaConf.is_config(OmegaConf.select(cfg, node)):
+                OmegaConf.update(stored, node, OmegaConf.select(cfg, node), force_add=True)
         for changed in (key, *followers(cfg, key)):
             OmegaConf.update(stored, changed, chosen, force_add=True)  # a key that an earlier version did not have
         if key.startswith(("optimizer.", "schedule.")):
             OmegaConf.update(stored, f"model.{key}", chosen)
     return stored
+
+
+def _nodes_above(key: str) -> list[str]:
+    """The nodes that a key lies in: a and a.b of a.b.c."""
+    parts = key.split(".")
+    return [".".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
 def same_config(stored: DictConfig, config: DictConfig, folder: Path) -> DictConfig:

@@ -27,7 +27,10 @@ def scaled(cfg: DictConfig, quiet: bool = False) -> DictConfig:
         OmegaConf.update(new, key, value)
 
     change("model.lr", cfg.model.lr * factor)
-    counts = ("trainer.max_steps", "trainer.val_check_interval", "schedule.warmup_steps", "callbacks.back_to_best.at")
+    counts = (
+        "trainer.max_steps", "trainer.val_check_interval", "schedule.warmup_steps", "callbacks.back_to_best.at",
+        "callbacks.freezing.until_step",
+    )  # fmt: skip
     for key in counts:
         value = OmegaConf.select(cfg, key)
         if isinstance(value, int) and value > 0:  # a float is a fraction of the run

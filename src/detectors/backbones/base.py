@@ -116,6 +116,16 @@ class Backbone(KeepsArguments, nn.Module, ABC):
                 for layer in stage:
                     layer.requires_grad_(False)
 
+    def layer_numbers(self) -> dict[str, int]:
+        """The layer that each parameter is in, from 0, the stem; without those that come behind all layers.
+
+        ValueError where the layers are not known.
+        """
+        raise ValueError(
+            f"backbone_layer_decay needs a backbone whose layers are known, and {type(self).__name__} does not tell: "
+            "take one of model/backbone=timm, or give all of it one rate by backbone_lr_factor"
+        )
+
     @property
     def region_channels(self) -> int:
         """Number of channels that `region_head` returns."""

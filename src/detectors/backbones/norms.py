@@ -74,6 +74,11 @@ def fold_frozen_norms(network: nn.Module) -> None:
                 cast(ConvolutionWithNorm, before).follow_by(layer)
 
 
+def has_frozen_norms(network: nn.Module) -> bool:
+    """Whether some batch norms stay as they are: this project's, torchvision's or timm's."""
+    return any(type(layer).__name__.startswith("FrozenBatchNorm") for layer in network.modules())
+
+
 class SyncBatchNorm(nn.BatchNorm2d):
     """Batch norm over the batches of all ranks on CPUs (gloo), for which `nn.SyncBatchNorm` has no path.
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from detectors.backbones.base import Backbone
+from detectors.backbones.timm_layers import timm_layers
 from detectors.weights import CHECKPOINT_PREFIX, fill, fill_backbone, read_weights
 
 log = logging.getLogger(__name__)
@@ -112,6 +113,11 @@ class Timm(Backbone):
                 f"model.backbone.name={self._name} comes as one piece, whose last layers one map of stride "
                 f"{max(strides)} would leave without a gradient; take a pyramid (model.pyramid_channels=256)"
             )
+
+    def layer_numbers(self) -> dict[str, int]:
+        """Layers as timm counts them for a decay by layer: the stem, then each block."""
+        found = timm_layers(self._name, [name for name, _ in self.body.named_parameters()])
+        return {f"body.{name}": number for name, number in found.items()}
 
     @property
     def region_channels(self) -> int:
