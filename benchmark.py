@@ -24,7 +24,9 @@ def main(cfg: DictConfig) -> None:
 
     frame.quieten()
     bench = measuring.set_up(cfg)
-    frame.name_unused("name", "logger", "test", "callbacks", *UNUSED_OF_TRAINER, used=("callbacks.averaging",))
+    frame.name_unused(
+        "name", "logger", "test", "expect", "callbacks", *UNUSED_OF_TRAINER, used=("callbacks.averaging",)
+    )
     figures = measuring.describe(bench)
     if "data" in cfg.parts:
         figures["data"] = measuring.measure_loader(bench)

@@ -99,7 +99,7 @@ def test_every_key_of_a_recipe_misspelt_is_refused_by_name(name: str) -> None:
     lines = [line.lstrip(" -") for line in str(raised.value).splitlines()]
     for key in leaves(name):
         (line,) = [line for line in lines if line.startswith(f"{key[:-1]}zz (")]
-        assert f"nearest is {key}" in line or "." not in key
+        assert f"nearest is {key[:-1]}" in line or "." not in key  # AR10 is as near to AR10zz as AR100
     assert len(lines) >= len(leaves(name))
 
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from boxwright.train import finish as finishing
 from datamodules.base import DetectionDataModule
@@ -21,7 +22,7 @@ def finished(tmp_path: Path, data: DetectionDataModule, monkeypatch: pytest.Monk
     monkeypatch.setattr(finishing, "train_seconds", lambda trainer: 1.0)
     monkeypatch.setattr(finishing, "stopped_early", lambda trainer: None)
     written: list[dict[str, Any]] = []
-    run: Any = SimpleNamespace(folder=tmp_path, config=SimpleNamespace(test=True), finish=written.append)
+    run: Any = SimpleNamespace(folder=tmp_path, config=OmegaConf.create({"test": True}), finish=written.append)
     best = SimpleNamespace(
         best_metrics=VAL,
         best_per_class={},

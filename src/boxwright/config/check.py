@@ -12,6 +12,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from boxwright.config.compatible import class_problems, match_problems, monitor_problems
 from boxwright.config.errors import ConfigError, listed
+from boxwright.config.expect import KINDS as EXPECTED
+from boxwright.config.expect import expect_problems
 from boxwright.config.files import (
     misplaced,
     nearest,
@@ -29,6 +31,7 @@ from boxwright.zoo.names import name_problem
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", None]
 
 KINDS: dict[str, Any] = {
+    **EXPECTED,
     "trainer.devices": int | str | list[int],
     "trainer.precision": Precision,
     "trainer.max_time": str | None,
@@ -74,7 +77,9 @@ def check(cfg: DictConfig) -> None:
     problems = list(_Check(cfg, default).mapping("", plain(cfg), plain(default)))
     problems += [problem for key in _CHECKPOINTS if (problem := name_problem(key, _text(cfg.get(key))))]
     problems += (
-        [*match_problems(cfg), *class_problems(cfg), *monitor_problems(cfg), *unlimited(cfg)] if not problems else []
+        [*match_problems(cfg), *class_problems(cfg), *monitor_problems(cfg), *unlimited(cfg), *expect_problems(cfg)]
+        if not problems
+        else []
     )
     if problems:
         raise ConfigError(listed(problems))
