@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from boxwright.config import command_line
 from boxwright.config.check import FREE, check
 from boxwright.config.errors import ConfigError
-from boxwright.config.files import CONF, keys, options, origin
+from boxwright.config.files import CONF, keys, left_open, options, origin
 from boxwright.config.resolvers import register_resolvers
 
 RECIPES = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
@@ -59,7 +59,7 @@ def recipe(name: str) -> DictConfig:
     cfg = composed(f"experiment={name}")
     if OmegaConf.is_missing(cfg.data, "root"):
         cfg.data.root = "somewhere"
-    if OmegaConf.is_missing(cfg, "init_from"):
+    if "init_from" in left_open(f"experiment/{name}"):
         cfg.init_from = "some.ckpt"
     return cfg
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from boxwright.config.defaults import with_choices
 from boxwright.config.errors import ConfigError
 from boxwright.config.expect import METRICS
-from boxwright.config.files import CONF, flat
+from boxwright.config.files import CONF, flat, left_open
 from boxwright.runs.folder import Run, given_overrides
 from boxwright.zoo.coco_classes import CLASS_NAMES
 from datamodules.voc import VOC_CLASSES
@@ -118,8 +118,8 @@ def _of_recipe(recipe: str | None, config: Mapping[str, Any]) -> Iterator[str]:
     except HydraException:
         yield f"expect.recipe={recipe}, of which there is no file"
         return
-    base = cast("dict[str, Any]", OmegaConf.to_container(composed, resolve=True))
-    yield from _differences(flat(OmegaConf.create(base)), config)
+    base = flat(OmegaConf.create(cast("dict[str, Any]", OmegaConf.to_container(composed, resolve=True))))
+    yield from _differences({**base, **dict.fromkeys(left_open(f"experiment/{recipe}"), "???")}, config)
 
 
 def _differences(base: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:

@@ -27,7 +27,7 @@ class DataSet(NamedTuple):
     """Crowds and difficult objects included."""
 
 
-class Tested(NamedTuple):
+class MeasuredOn(NamedTuple):
     """The split that was measured on."""
 
     split: str
@@ -36,9 +36,9 @@ class Tested(NamedTuple):
     num_boxes: int
 
     @staticmethod
-    def of(truth: Truth, split: str, unread: int = 0) -> "Tested":
+    def of(truth: Truth, split: str, unread: int = 0) -> "MeasuredOn":
         """Describes a split, of whose images `unread` were passed over."""
-        return Tested(split, truth.class_names, len(truth.image_ids) - unread, len(truth.boxes))
+        return MeasuredOn(split, truth.class_names, len(truth.image_ids) - unread, len(truth.boxes))
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Compared:
         }
 
 
-def compare(figures: Iterable[Figure], scalars: Mapping[str, float], tested: Tested) -> list[Compared]:
+def compare(figures: Iterable[Figure], scalars: Mapping[str, float], tested: MeasuredOn) -> list[Compared]:
     """Holds the measured numbers of a split against published ones.
 
     Of another split than the figure's nothing is compared. Where settings differ, both numbers are given and not
@@ -104,7 +104,7 @@ def compare(figures: Iterable[Figure], scalars: Mapping[str, float], tested: Tes
     return [_compared(figure, scalars.get(figure.metric), tested) for figure in figures]
 
 
-def _compared(figure: Figure, measured: float | None, tested: Tested) -> Compared:
+def _compared(figure: Figure, measured: float | None, tested: MeasuredOn) -> Compared:
     if figure.data is not None and (other := _other_split(figure.data, tested)):
         return Compared(figure, None, None, f"published for {figure.data.name}, measured on {other}: not compared")
     if measured is None or not measured >= 0:  # -1 (COCO) or nan (VOC): nothing to find
@@ -119,7 +119,7 @@ def _compared(figure: Figure, measured: float | None, tested: Tested) -> Compare
     return Compared(figure, measured, abs(measured - figure.value) <= allowed, _boxes_differ(figure.data, tested))
 
 
-def _other_split(published: DataSet, tested: Tested) -> str:
+def _other_split(published: DataSet, tested: MeasuredOn) -> str:
     """Describes a split that is not the published one; empty where it is."""
     if tested.class_names == published.class_names and tested.num_images == published.num_images:
         return ""
@@ -133,7 +133,7 @@ def _other_split(published: DataSet, tested: Tested) -> str:
     return f"{tested.split} ({images}{of_classes})"
 
 
-def _boxes_differ(published: DataSet | None, tested: Tested) -> str:
+def _boxes_differ(published: DataSet | None, tested: MeasuredOn) -> str:
     if published is None or tested.num_boxes == published.num_boxes:
         return ""
     return f"{tested.split} has {tested.num_boxes:,} boxes, {published.name} has {published.num_boxes:,}"

@@ -109,4 +109,4 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _described(key: str, value: Any) -> str:
-    return f"{key}={value} ({origin(key)})"
+    return f"{key}={str(value).lower() if isinstance(value, bool) else value} ({origin(key)})"

@@ -26,7 +26,7 @@ from boxwright.runs.expected import refuse_unexpected
 from datamodules.base import DetectionDataModule
 from datamodules.box_forms import doubt
 from evaluation.coco import to_xywh
-from evaluation.expected import Compared, Figure, Tested, compare, misses
+from evaluation.expected import Compared, Figure, MeasuredOn, compare, misses
 from evaluation.files import write_text
 from evaluation.metrics import Metrics, evaluate, has_score, headline
 from evaluation.results import read_predictions, write_predictions
@@ -127,7 +127,7 @@ def score_checkpoint(cfg: DictConfig) -> Scored:
 def _compared(figures: Sequence[Figure], results: Evaluated, split: str) -> list[Compared]:
     """Holds published figures against the results; on rank 0, where the truth is."""
     truth = results.truth
-    return [] if truth is None else compare(figures, results.metrics.scalars, Tested.of(truth, split))
+    return [] if truth is None else compare(figures, results.metrics.scalars, MeasuredOn.of(truth, split))
 
 
 def save(scored: Scored) -> None:

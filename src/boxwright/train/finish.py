@@ -17,7 +17,7 @@ from boxwright.expected import figures_of_run
 from boxwright.runs.folder import Run
 from datamodules.base import DetectionDataModule
 from datamodules.dataset import spaced_batches
-from evaluation.expected import Compared, Tested, compare, misses
+from evaluation.expected import Compared, MeasuredOn, compare, misses
 from evaluation.metrics import Metrics, has_score, headline
 from evaluation.submission import write_submission
 from lit_modules.callbacks import report
@@ -100,7 +100,7 @@ def _expected(
         truth, unread = module.last.truth, 0  # without those
     else:
         truth, unread = datamodule.truth("val"), len(module.skipped.images.get("val", {}))
-    return [] if truth is None else compare(figures, tested, Tested.of(truth, "test", unread))
+    return [] if truth is None else compare(figures, tested, MeasuredOn.of(truth, "test", unread))
 
 
 def timed(module: TrainingModule, trainer: pl.Trainer, datamodule: DetectionDataModule) -> dict[str, Any]:
