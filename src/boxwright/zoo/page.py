@@ -35,8 +35,8 @@ On the split of its published figure, `evaluate.py` prints measured beside publi
 points, chosen for what differs below; [evaluation.md](evaluation.md#published-figures).
 
 The file is downloaded once, to the folder of `torch.hub` (`$TORCH_HOME/hub/checkpoints`, else
-`~/.cache/torch/hub/checkpoints`), and its digest is compared. Without a network the message has its address, the place
-where it is expected and its digest; put it there, or give `NAME=FILE`.
+`~/.cache/torch/hub/checkpoints`), and its digest is compared. Without a network the message, which comes within seconds, has its
+address, the place where it is expected and its digest; put it there, or give `NAME=FILE`.
 """
 _PROOF = """## What was proven, and how
 
