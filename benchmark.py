@@ -25,7 +25,13 @@ def main(cfg: DictConfig) -> None:
     frame.quieten()
     bench = measuring.set_up(cfg)
     frame.name_unused(
-        "name", "logger", "test", "callbacks", *UNUSED_OF_TRAINER, used=("callbacks.averaging", "callbacks.freezing")
+        "name",
+        "logger",
+        "test",
+        "expect",
+        "callbacks",
+        *UNUSED_OF_TRAINER,
+        used=("callbacks.averaging", "callbacks.freezing"),
     )
     figures = measuring.describe(bench)
     if "data" in cfg.parts:

@@ -4,6 +4,7 @@ python evaluate.py checkpoint=runs/fcos-coco/TIME/checkpoints/best.ckpt
 python evaluate.py checkpoint=best.ckpt data.root=/other/place
 python evaluate.py checkpoint=best.ckpt data=coco data.root=/data/coco split=val
 python evaluate.py predictions=results.json data=coco data.root=/data/coco
+python evaluate.py predictions=results.json data=coco data.root=/data/coco expect.AP=0.386 expect.tolerance=0.002
 """
 
 from omegaconf import DictConfig
@@ -22,7 +23,7 @@ def main(cfg: DictConfig) -> float | None:
     refuse_incomplete(cfg)
 
     # Imported only now, since they take seconds: a mistake in the config has been answered before.
-    from boxwright.evaluate.score import save, score_checkpoint, score_results, show, write_report
+    from boxwright.evaluate.score import end, save, score_checkpoint, score_results, show, write_report
 
     frame.quieten()
     scored = score_checkpoint(cfg) if cfg.predictions is None else score_results(cfg)
@@ -30,6 +31,7 @@ def main(cfg: DictConfig) -> float | None:
         save(scored)
         show(scored)
         write_report(scored)
+        end(scored)
     return scored.main_score
 
 

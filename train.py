@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from boxwright import frame
 from boxwright.config import from_checkpoint
+from boxwright.runs.expected import score
 from boxwright.runs.folder import open_run
 from boxwright.runs.jobs import each_in_a_process
 
@@ -19,7 +20,7 @@ def main(cfg: DictConfig) -> float | None:
     """Fit, test, and return the monitored metric of the best checkpoint."""
     run = open_run(cfg)
     if run.results is not None:  # the same command once more, where the folder is fixed
-        return run.results["score"]
+        return score(run, run.results)
 
     # Imported only now, since they take seconds: a mistake in the config has been answered before.
     from boxwright.build import make_datamodule, make_module, make_run_trainer
@@ -33,7 +34,8 @@ def main(cfg: DictConfig) -> float | None:
         trainer = make_run_trainer(scaled, run)
         announce(cfg, run, module, trainer)
         trainer.fit(module, datamodule, ckpt_path=run.checkpoint, weights_only=True)
-        return finish(run, module, datamodule, trainer)
+        results = finish(run, module, datamodule, trainer)
+    return score(run, results)
 
 
 if __name__ == "__main__":

@@ -101,6 +101,27 @@ def test_a_results_file_with_corners_gives_a_warning(evaluate, trained, tmp_path
     assert "found.json: are the boxes x1, y1, x2, y2? Read so, 0 of 3 stick out" in ended.said
 
 
+def test_figures_are_held_against_a_results_file_and_are_the_exit_status_if_strict(evaluate, trained, tmp_path):
+    found = [{"image_id": row, "category_id": 3, "bbox": [5, 5, 20, 20], "score": 0.9} for row in range(2)]
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    given = ["predictions=found.json", *PATTERNS, f"data.root={trained / 'first'}", "expect.strict=true"]
+    good = evaluate(*given, "expect.AP=1.0", "data.test_split=a", "output=good")
+    assert good.status == 0, good.said
+    assert "expected, in percent" in good.said
+    (row,) = json.loads(Path("good/metrics.json").read_text())["expected"]
+    assert (row["metric"], row["measured"], row["published"], row["within"]) == ("AP", 1.0, 1.0, True)
+    assert re.search(r"Published figures.*AP.*1\.0000", Path("good/report.html").read_text(), re.DOTALL)
+    bad = evaluate(*given, "expect.AP=0.9", "expect.tolerance=0.05", "expect.data=coco_val2017", "output=bad")
+    assert bad.status == 1
+    said = "AP 90 %: published for coco_val2017, measured on test (3 images of 5 classes): not compared"
+    assert f"expect.strict=true, see {Path('bad/metrics.json').absolute()}:\n  - {said}" in bad.said
+    assert "Traceback" not in bad.said
+    assert {"metrics.json", "report.html"} <= {file.name for file in Path("bad").iterdir()}  # it is scored all the same
+    mended = evaluate(*given, "expect.AP=0.9", "expect.strict=false", "expect.data=coco_val2017", "output=mended")
+    assert mended.status == 0
+    assert said in mended.said
+
+
 def images_alone(root: Path, **changes: object) -> Path:
     """A set of which `b` has ids of text, and neither annotations nor what `changes` says is None."""
     file = write_set(root) / "labels" / "b.json"

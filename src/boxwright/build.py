@@ -117,12 +117,12 @@ def with_trunk(model: DictConfig) -> DictConfig | dict[str, Any]:
         return model
     for line in named.network:
         key, _, value = line.partition("=")
-        if key.startswith("model.backbone.") and str(model.backbone.get(key.rpartition(".")[2])).lower() != _as_text(
-            value
-        ):
-            raise ConfigError(
-                f"{key}={model.backbone.get(key.rpartition('.')[2])}: model.backbone.weights={named.name} needs {line}"
-            )
+        if not key.startswith("model.backbone."):
+            continue
+        chosen = model.backbone.get(key.rpartition(".")[2])
+        is_number = isinstance(chosen, int | float) and not isinstance(chosen, bool)
+        if (float(value) != chosen) if is_number else (value != str(chosen).lower()):
+            raise ConfigError(f"{key}={chosen}: model.backbone.weights={named.name} needs {line}")
     return _with_weights(model, local_file(named, _WEIGHTS))
 
 
@@ -142,10 +142,6 @@ def _with_weights(model: DictConfig, file: Path) -> dict[str, Any]:
     config = plain(model)
     config["backbone"]["weights"] = str(file)
     return config
-
-
-def _as_text(value: str) -> str:
-    return str(float(value)) if value[0].isdigit() else value
 
 
 def make_trainer(cfg: DictConfig, folder: Path, callbacks: Sequence[pl.Callback] = (), **changes: Any) -> pl.Trainer:

@@ -152,6 +152,7 @@ class ImageFolderDataModule(DetectionDataModule):
     batch_size: int = 128
     eval_batch_size: int = 32
     classes: Sequence[str] | None = field(default=None, init=False)
+    single_class: str | None = field(default=None, init=False)
     multi_scale: Sequence[float] | None = field(default=None, init=False)
     empty_images: Literal["keep", "drop"] = field(default="keep", init=False)
     min_box: float = field(default=0.0, init=False)

@@ -22,6 +22,7 @@ class DataSettings:
     test_split: str | None
     num_classes: int
     classes: Sequence[str] | None = None
+    single_class: str | None = None
     resize: int = 800
     rule: Literal["short_side", "square"] = "short_side"
     max_side: int | None = None

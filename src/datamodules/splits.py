@@ -196,6 +196,8 @@ class DataSplits(DataSettings, ABC):
         names, numbers = self.choose_classes(index)
         if len(set(names)) < len(names):
             raise DataError(f"data.classes names a class twice: {names}")
+        if self.single_class is not None:
+            return self._map_to_one(index, names)
         if len(names) != self.num_classes:
             chosen = None if self.classes is None else names
             spare = f", of which {', '.join(map(repr, index.spare))} only groups the others" if index.spare else ""
@@ -217,11 +219,21 @@ class DataSplits(DataSettings, ABC):
         labels = {name: label for label, name in enumerate(self._class_names)}
         return np.array([labels.get(name, -1) for name in index.class_names], np.int64)
 
+    def _map_to_one(self, index: AnnotationIndex, names: Sequence[str]) -> np.ndarray:
+        """Returns label 0 for each chosen class of the index."""
+        if self.num_classes != 1:
+            raise DataError(
+                f"data.num_classes={self.num_classes}, but data.single_class={self.single_class} makes one of all; "
+                "leave one of the two out"
+            )
+        self._class_names, self._category_ids = (str(self.single_class),), (1,)
+        return np.array([0 if name in names else -1 for name in index.class_names], np.int64)
+
     def _passed_over(self, index: AnnotationIndex) -> list[str]:
         return [
             f"passed over: category {name!r}, which is the supercategory of all others, and which no annotation has"
             for name in index.spare
-            if self.classes is None and name not in self._class_names
+            if self.classes is None and self.single_class is None and name not in self._class_names
         ]
 
     def _ask_for_boxes(self, role: Role, split: Split) -> None:
@@ -240,6 +252,8 @@ class DataSplits(DataSettings, ABC):
     def truth(self, split: str) -> Truth:
         """Returns every annotation of "train", "val" or "test" in original pixels, whatever training does with it."""
         part = self._split(as_role(split))
+        if self.single_class is not None:
+            return part.truth(self.class_names, self.category_ids, "voc" in self.metrics)
         own = dict(zip(*self.choose_classes(part.index), strict=True))  # another split's file may number them otherwise
         category_ids = tuple(own[name] for name in self.class_names)
         truth = part.truth(self.class_names, category_ids, self.scored_as_voc(part.name))

@@ -1,7 +1,6 @@
 """Faster R-CNN on Lightning: features, proposals, sampling against the truth, refinement."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -27,12 +26,11 @@ from detectors.rpn import (
 )
 from evaluation.confusions import Matrix
 from evaluation.metrics import Metrics
-from evaluation.proposals import ImageProposals, proposal_recall
-from evaluation.results import ImagePredictions
+from evaluation.proposals import ImageProposals
 from evaluation.truth import Predictions, Truth
 from lit_modules.detection_module import DetectionModule
 from lit_modules.evaluated import in_original_pixels
-from lit_modules.rpn import ANCHOR_CONFUSION, anchor_pairs
+from lit_modules.rpn import ANCHOR_CONFUSION, Entry, anchor_pairs, score_with_proposals
 from lit_modules.training_module import MakeOptimizer, MakeSchedule
 
 
@@ -41,14 +39,6 @@ class TwoStageOutputs(NamedTuple):
 
     rpn: RPNOutputs
     proposals: Proposals
-
-
-class Entry(NamedTuple):
-    """The detections and proposals of one image that an evaluation keeps."""
-
-    image_id: int | str
-    found: ImagePredictions
-    proposals: ImageProposals
 
 
 class FasterRCNNModule(DetectionModule):
@@ -163,9 +153,7 @@ class FasterRCNNModule(DetectionModule):
         cast(FasterRCNN, network).classify_regions(regions.to(next(network.parameters()).device))
 
     def score(self, truth: Truth, entries: Sequence[Entry]) -> tuple[Metrics, Predictions | None]:
-        metrics, predictions = super().score(truth, [entry.found for entry in entries])
-        recall = proposal_recall(truth, [entry.proposals for entry in entries])
-        return replace(metrics, scalars=metrics.scalars | recall), predictions
+        return score_with_proposals(super().score, truth, entries)
 
 
 def region_pairs(outputs: RegionOutputs, samples: RegionSamples) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,8 @@
 """A region proposal network alone, which detects objects of one class, on Lightning."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from dataclasses import replace
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
@@ -21,15 +22,34 @@ from detectors.rpn import (
     map_strides,
 )
 from evaluation.confusions import Matrix
+from evaluation.metrics import Metrics
+from evaluation.proposals import ImageProposals, proposal_recall
+from evaluation.results import ImagePredictions
+from evaluation.truth import Predictions, Truth
 from lit_modules.detection_module import DetectionModule
+from lit_modules.evaluated import in_original_pixels
 from lit_modules.training_module import MakeOptimizer, MakeSchedule
 
 ANCHOR_CONFUSION = Matrix("Sampled anchors of the proposal network", ("object", "background"))
 """Counts the anchors sampled for the validation loss."""
 
+_DETECTIONS = 100
+"""Boxes of an image that are scored as detections: those that COCO's AP sees. All are proposals."""
+
+
+class Entry(NamedTuple):
+    """The detections and proposals of one image that an evaluation keeps."""
+
+    image_id: int | str
+    found: ImagePredictions
+    proposals: ImageProposals
+
 
 class RPNModule(DetectionModule):
-    """The first half of Faster R-CNN (arXiv 1506.01497); its boxes are the detections, for faces or lines of text."""
+    """The first half of Faster R-CNN (arXiv 1506.01497); its boxes are the detections, for faces or lines of text.
+
+    An evaluation scores the best 100 of an image as detections, and all as proposals.
+    """
 
     def __init__(
         self,
@@ -52,8 +72,9 @@ class RPNModule(DetectionModule):
     ) -> None:
         if num_classes != 1:
             raise ValueError(
-                f"model=rpn has one class, but num_classes={num_classes}: it separates objects from background. Give "
-                "it data of one class (data.classes=[NAME] data.other_classes=drop of VOC), or take model=faster_rcnn"
+                f"model=rpn has one class, but num_classes={num_classes}: it separates objects from background. Make "
+                "one of all classes (data.single_class=object), or give it data of one (data.classes=[NAME], of VOC "
+                "with data.other_classes=drop), or take model=faster_rcnn"
             )
         anchors = scaled_anchors(
             map_strides(pyramid_channels, pyramid_strides),
@@ -82,6 +103,30 @@ class RPNModule(DetectionModule):
 
     def detect(self, outputs: RPNOutputs, batch: Batch) -> Detections:
         return self.decoder(outputs, batch.sizes)
+
+    def evaluate_batch(self, outputs: RPNOutputs, batch: Batch) -> list[Entry]:
+        return [
+            Entry(
+                one.image_id,
+                ImagePredictions(one.image_id, *(values[:_DETECTIONS] for values in one[1:])),
+                ImageProposals(one.image_id, one.boxes, one.scores),
+            )
+            for one in in_original_pixels(batch, self.detect(outputs, batch))
+        ]
+
+    def score(self, truth: Truth, entries: Sequence[Entry]) -> tuple[Metrics, Predictions | None]:
+        return score_with_proposals(super().score, truth, entries)
+
+
+def score_with_proposals(
+    score: Callable[[Truth, Sequence[ImagePredictions]], tuple[Metrics, Predictions | None]],
+    truth: Truth,
+    entries: Sequence[Entry],
+) -> tuple[Metrics, Predictions | None]:
+    """Scores detections, and the recall of the proposals beside them."""
+    metrics, predictions = score(truth, [entry.found for entry in entries])
+    recall = proposal_recall(truth, [entry.proposals for entry in entries])
+    return replace(metrics, scalars=metrics.scalars | recall), predictions
 
 
 def anchor_pairs(outputs: RPNOutputs, samples: AnchorSamples) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 SEEDS = ("seed", "data.seed")
-_LABELS = ("name", "logger", "data.num_workers", "data.cache_dir", "trainer.enable_progress_bar")
+_LABELS = ("name", "logger", "expect", "data.num_workers", "data.cache_dir", "trainer.enable_progress_bar")
 """Settings that no result depends on, with all below them."""
 RESIZE, RULE = "data.resize", "data.rule"
 _COPIES = ("model.optimizer.", "model.schedule.", "model.num_classes", "model.decoder.box_weights")

@@ -8,8 +8,10 @@ import numpy as np
 from markupsafe import Markup
 
 from evaluation.analysis import Analysis
+from evaluation.expected import Compared
 from evaluation.truth import CLASSIFICATION_METRICS, PROPOSAL_METRICS
 from reports import plots
+from reports.expected import expected_view
 from reports.html import Legend, Plot, Tile, plot, render
 from reports.plots import Line
 from reports.report_evaluation import evaluation_view
@@ -59,6 +61,8 @@ class About:
     skipped: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Skipped data: `train`, `val`, `test`: {image id: reason}; `annotations`: [problem]; `annotation_counts`: {rule:
     number}."""
+    expected: Sequence[Compared] = ()
+    """Published figures, and what was measured."""
 
 
 class CurveView(NamedTuple):
@@ -89,6 +93,7 @@ def report(
         subtitle=about.folder,
         tiles=_tiles(about, analysis),
         notes=_notes(about, analysis),
+        expected=expected_view(about.expected),
         curves=_curves(about),
         evaluation=analysis and evaluation_view(analysis, _evaluated(about, analysis), about.split, about.test),
         pictures=_HOLE,

@@ -10,7 +10,7 @@ import torch
 CAFFE_MEAN = (102.9801, 115.9465, 122.7717)
 """Of BGR from 0 to 255, with a deviation of 1."""
 Shapes = dict[str, tuple[int, ...]]
-BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 def blocks(depth: int, groups: int, width: int) -> list[tuple[int, int, dict[str, tuple[int, ...]]]]:
@@ -33,7 +33,7 @@ def layer(name: str, *shape: int) -> Shapes:
     return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
 
 
-def detectron2(kind: str, depth: int = 50, groups: int = 1, width: int = 64) -> Shapes:
+def detectron2(kind: str, depth: int = 50, groups: int = 1, width: int = 64, classes: int = 80) -> Shapes:
     """`kind`: retinanet, fpn, c4 or dc5."""
     over = "backbone.bottom_up." if kind in ("retinanet", "fpn") else "backbone."
     shapes: Shapes = {f"{over}stem.conv1.weight": (64, 3, 7, 7), **norm(f"{over}stem.conv1.norm", 64)}
@@ -61,12 +61,18 @@ def detectron2(kind: str, depth: int = 50, groups: int = 1, width: int = 64) -> 
     if kind != "c4":
         shapes |= layer("roi_heads.box_head.fc1", 1024, channels * 49) | layer("roi_heads.box_head.fc2", 1024, 1024)
     last = 2048 if kind == "c4" else 1024
-    shapes |= layer("roi_heads.box_predictor.cls_score", 81, last)
+    shapes |= layer("roi_heads.box_predictor.cls_score", classes + 1, last)
     return (
         shapes
-        | layer("roi_heads.box_predictor.bbox_pred", 320, last)
+        | layer("roi_heads.box_predictor.bbox_pred", 4 * classes, last)
         | {"pixel_mean": (3, 1, 1), "pixel_std": (3, 1, 1)}
     )
+
+
+def detectron2_proposals(kind: str) -> Shapes:
+    """A proposal network alone over fpn or c4, which is built without C5."""
+    shapes = detectron2(kind)
+    return {name: shape for name, shape in shapes.items() if not name.startswith("roi_heads.")}
 
 
 def fcos_core(depth: int = 50, groups: int = 1, width: int = 64, moved: tuple[int, ...] = ()) -> Shapes:

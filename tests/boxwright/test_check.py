@@ -145,6 +145,12 @@ def test_all_mistakes_are_listed_at_once() -> None:
     ]
 
 
+def test_a_value_that_a_recipe_leaves_to_the_command_line_is_asked_for() -> None:
+    said = problems_of("experiment=retinanet_sq1000_from667")
+    assert "init_from is missing; give init_from=... (a checkpoint of retinanet_sq667)" in said
+    assert not problems_of("experiment=retinanet_sq1000_from667", "init_from=last.ckpt")
+
+
 def test_a_missing_value_is_reported_with_the_comment_of_its_file() -> None:
     assert "data.root is missing; give data.root=... (folder that" in problems_of(needed=())
 
@@ -269,7 +275,9 @@ def test_a_model_of_as_many_classes_as_its_data_passes() -> None:
 
 
 def test_num_classes_follows_the_list_of_classes() -> None:
-    cfg = OmegaConf.create({"classes": None, "n": "${num_classes:${.classes},80}"})
+    cfg = OmegaConf.create({"classes": None, "single": None, "n": "${num_classes:${.classes},80,${.single}}"})
     assert cfg.n == 80
     cfg.classes = ["a", "b"]
     assert cfg.n == 2
+    cfg.single = "object"
+    assert cfg.n == 1

@@ -36,6 +36,10 @@ FILES: dict[str, tuple[Shapes, str]] = {
     "detectron2/faster_rcnn_R_50_C4_3x": (formats.detectron2("c4"), "detectron2"),
     "detectron2/faster_rcnn_R_101_C4_3x": (formats.detectron2("c4", 101), "detectron2"),
     "detectron2/faster_rcnn_R_50_DC5_3x": (formats.detectron2("dc5"), "detectron2"),
+    "detectron2/Detectron1-Comparisons/faster_rcnn_R_50_FPN_noaug_1x": (formats.detectron2("fpn"), "detectron2"),
+    "detectron2/PascalVOC-Detection/faster_rcnn_R_50_C4": (formats.detectron2("c4", classes=20), "detectron2"),
+    "detectron2/rpn_R_50_FPN_1x": (formats.detectron2_proposals("fpn"), "detectron2"),
+    "detectron2/rpn_R_50_C4_1x": (formats.detectron2_proposals("c4"), "detectron2"),
     "fcos/FCOS_R_50_FPN_1x": (formats.fcos_core(), "torch"),
     "fcos/FCOS_imprv_R_101_FPN_2x": (formats.fcos_core(101), "torch"),
     "fcos/FCOS_imprv_X_101_32x8d_FPN_2x": (formats.fcos_core(*X101), "torch"),
@@ -103,6 +107,16 @@ PLACES: dict[str, dict[str, str]] = {
         "head.1.weight": "roi_heads.box_head.fc1.weight",
         "head.3.bias": "roi_heads.box_head.fc2.bias",
     },
+    "detectron2/rpn_R_50_FPN_1x": {
+        "backbone.layer4.2.conv3.weight": "backbone.bottom_up.res5.2.conv3.weight",
+        "pyramid.output.3.bias": "backbone.fpn_output5.bias",
+        "rpn.conv.bias": "proposal_generator.rpn_head.conv.bias",
+        "rpn.deltas.weight": "proposal_generator.rpn_head.anchor_deltas.weight",
+    },
+    "detectron2/rpn_R_50_C4_1x": {
+        "backbone.layer3.5.conv2.weight": "backbone.res4.5.conv2.weight",
+        "rpn.logits.bias": "proposal_generator.rpn_head.objectness_logits.bias",
+    },
     "fcos/FCOS_imprv_dcnv2_R_50_FPN_1x": {
         "backbone.layer2.1.conv2.offset.bias": "backbone.body.layer2.1.conv2.offset.bias",
         "backbone.layer2.1.conv2.conv.weight": "backbone.body.layer2.1.conv2.conv.weight",
@@ -167,8 +181,13 @@ def test_an_unknown_tensor_and_another_kind_of_file_are_refused_by_name(tmp_path
 
 @pytest.mark.parametrize("name", slow_but("detectron2/retinanet_R_50_FPN_1x", of=CATALOGUE.keys()))
 def test_every_entry_has_a_config_that_builds(name: str) -> None:
-    config = config_of(CATALOGUE[name])
-    assert config["model"]["num_classes"] == 80
+    entry = CATALOGUE[name]
+    config = config_of(entry)
+    assert config["model"]["num_classes"] == {"coco": 80, "voc": 20, "object": 1}[entry.classes]
+    for metric, percent in entry.figures.items():
+        assert config["expect"][metric] == pytest.approx(percent / 100, abs=1e-9)
+    assert config["expect"]["data"] == entry.data
+    assert config["expect"]["source"] == entry.source
     assert len(expected_state(config["model"])) > 100
 
 
@@ -191,6 +210,7 @@ TRUNK_FILES: dict[str, tuple[Shapes, dict[str, Any]]] = {
     "R-50-GN": (formats.caffe2_trunk(norms="gn") | {"pred_w": (1000, 2048)}, {"norm": "gn", "norm_eps": 1e-5}),
     "R-101-GN": (formats.caffe2_trunk(101, norms="gn"), {"depth": 101, "norm": "gn", "norm_eps": 1e-5}),
     "FAIR/20171220/X-101-32x8d": (formats.caffe2_trunk(*X101), {"depth": 101, "groups": 32, "width_per_group": 8}),
+    "X-152-32x8d-IN5k": (formats.caffe2_trunk(152, 32, 8), {"depth": 152, "groups": 32, "width_per_group": 8}),
     "X-101-64x4d": (formats.caffe2_trunk(101, 64, 4), {"depth": 101, "groups": 64, "width_per_group": 4}),
 }
 

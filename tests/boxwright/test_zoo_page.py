@@ -7,7 +7,7 @@ import pytest
 from boxwright.zoo import page
 from boxwright.zoo.catalogue import CATALOGUE, TRUNKS
 
-_ROW = re.compile(r"\| `([\w/.-]+)` \| [\d.]+ \| ([\d.]+) \| (\d+) \|")
+_ROW = re.compile(r"\| `([\w/.-]+)` \| [\d.]+(?: \w+)? \| ([\d.]+) \| (\d+) \|")
 
 
 def printed() -> dict[str, tuple[float, float]]:

@@ -60,6 +60,25 @@ def test_a_subset_of_classes_is_relabelled_in_its_own_order(tmp_path: Path) -> N
         coco(tmp_path, classes=["b", "b"]).setup()
 
 
+def test_all_classes_or_those_chosen_become_a_single_one(tmp_path: Path) -> None:
+    write_coco(tmp_path, [SIZE], [[{"category_id": 7}, {"category_id": 3}, {"category_id": 7, "iscrowd": 1}]])
+    data = coco(tmp_path, single_class="object", num_classes=1)
+    data.setup()
+    truth = data.truth("val")
+    assert (data.class_names, truth.class_names) == (("object",), ("object",))
+    assert (data.category_ids, truth.category_ids, truth.other_categories) == ((1,), (1,), {})
+    assert truth.labels.tolist() == [0, 0, 0]
+    assert truth.crowd.tolist() == [False, False, True]
+    batch = next(iter(data.train_dataloader()))
+    assert batch.labels[0].tolist() == [0, 0]
+    chosen = coco(tmp_path, single_class="object", classes=["b"], num_classes=1)
+    chosen.setup()
+    assert chosen.truth("val").labels.tolist() == [0, 0]
+    assert "1 of other classes" in chosen.describe()
+    with pytest.raises(ValueError, match=r"data\.num_classes=2, but data\.single_class=object makes one of all"):
+        coco(tmp_path, single_class="object").setup()
+
+
 def test_missing_optional_keys_are_filled_in_with_one_warning(tmp_path: Path) -> None:
     bare = {"iscrowd": "absent", "area": "absent", "segmentation": "absent", "bbox": [1, 2, 3, 4]}
     write_coco(tmp_path, [SIZE], [[bare, bare, {"id": "absent"}]])

@@ -109,6 +109,7 @@ def test_imagenet_weights_are_those_that_torchvision_publishes(
         return OrderedDict(model.state_dict())
 
     monkeypatch.setattr(models.WeightsEnum, "get_state_dict", download)
+    monkeypatch.setattr("detectors.weights.loading.unreachable", lambda url: "")
     ours = build(name, weights="imagenet")
     assert asked == [published]
     first = "conv1.weight" if name == "18" else "features.0.0.weight"
@@ -120,10 +121,28 @@ def test_a_failed_download_names_the_address_and_the_remedy(monkeypatch: pytest.
         raise URLError("no route to host")
 
     monkeypatch.setattr(models.WeightsEnum, "get_state_dict", download)
+    monkeypatch.setattr("detectors.weights.loading.unreachable", lambda url: "")
     with pytest.raises(
         ValueError, match=r"resnet18-.*\.pth could not be downloaded .*no route.*model\.backbone\.weights=FILE, or null"
     ):
         ResNet(18)
+
+
+def test_a_server_that_cannot_be_reached_is_not_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """torchvision would wait for it; a file that was downloaded before needs no server."""
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    asked: list[str] = []
+    monkeypatch.setattr("detectors.weights.loading.unreachable", lambda url: asked.append(url) or "nobody there")
+    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", lambda *_, **__: pytest.fail("asked"))
+    with pytest.raises(ValueError, match=r"resnet18-f37072fd\.pth could not be downloaded \(nobody there\)"):
+        ResNet(18)
+    assert asked == [str(models.ResNet18_Weights.IMAGENET1K_V1.url)]
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "resnet18-f37072fd.pth").touch()
+    state = models.resnet18().state_dict()
+    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", lambda *_, **__: state)
+    assert torch.equal(ResNet(18).conv1.weight, state["conv1.weight"])
+    assert len(asked) == 1
 
 
 def test_pixels_are_scaled_and_the_padding_is_zero_after_it() -> None:

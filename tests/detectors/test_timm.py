@@ -160,6 +160,7 @@ def test_a_failed_download_names_the_place_and_the_remedy(monkeypatch: pytest.Mo
         raise NoRouteError("no route to host")
 
     monkeypatch.setattr(sys.modules["timm.models._builder"], "load_state_dict_from_hf", load)
+    monkeypatch.setattr("detectors.backbones.timm_models.unreachable", lambda url: "")
     with pytest.raises(
         ValueError,
         match=r"weights=pretrained: .*test_convnext.*no route.*model\.safetensors of timm/.*"
@@ -280,3 +281,29 @@ def test_one_map_does_for_proposals_and_not_for_regions(name: str) -> None:
 def test_one_map_of_a_model_in_one_piece_is_refused() -> None:
     with torch.device("meta"), pytest.raises(ValueError, match=r"comes as one piece.*model\.pyramid_channels=256"):
         small(ONE_PIECE).leave_out((16,))
+
+
+def test_a_silent_hub_is_not_asked_for_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client is offline while the model is made, so that kept weights are taken, and is as it was afterwards."""
+    hub = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
+    asked: list[str] = []
+    monkeypatch.setattr("detectors.backbones.timm_models.unreachable", lambda url: asked.append(url) or "nobody there")
+    with pytest.raises(ValueError, match=r"weights of convnext_atto could not be had \(nobody there\)\. Fetch model\."):
+        Timm("convnext_atto")
+    assert asked == [hub.ENDPOINT]
+    assert not hub.HF_HUB_OFFLINE
+
+    def make(name: str, **options: Any) -> nn.Module:
+        offline.append((hub.HF_HUB_OFFLINE, options.pop("pretrained", False)))
+        return create(name, **options)
+
+    offline: list[tuple[bool, bool]] = []
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", make)
+    Timm("convnext_atto")
+    assert offline[-1] == (True, True)
+    assert not hub.HF_HUB_OFFLINE
+    monkeypatch.setattr("detectors.backbones.timm_models.unreachable", lambda url: "")
+    Timm("convnext_atto")
+    assert offline[-1] == (False, True)

@@ -32,7 +32,7 @@ class Predicting(Module):
         return [info.image_id for info in batch.infos]
 
 
-class Tested(Data):
+class MeasuredOn(Data):
     def test_dataloader(self) -> DataLoader[Batch]:
         return self.val_dataloader()
 
@@ -42,7 +42,7 @@ def module() -> Predicting:
 
 
 def data_of(*names: str) -> Data:
-    data = Tested()
+    data = MeasuredOn()
     data.class_names = names  # pyright: ignore[reportAttributeAccessIssue]
     data.category_ids = tuple(range(len(names)))  # pyright: ignore[reportAttributeAccessIssue]
     return data
@@ -299,7 +299,7 @@ def test_the_trainer_of_an_averaged_run_evaluates_the_average(tmp_path: Path, ve
     plain.fit(module(), data_of("a"))
     seen.clear()
     loaders: dict[str, Any] = {"dataloaders": data_of("a").val_dataloader()} if verb == "predict" else {}
-    getattr(plain, verb)(**(loaders or {"datamodule": Tested()}), ckpt_path="best")
+    getattr(plain, verb)(**(loaders or {"datamodule": MeasuredOn()}), ckpt_path="best")
     stored = torch.load(plain.checkpoint_callback.best_model_path, weights_only=True)  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
     assert len(seen) == 1
     assert torch.equal(seen[0], stored["state_dict"]["network.weight"])

@@ -8,11 +8,13 @@ from composing import built, composed
 from boxwright.evaluate.score import _content
 from datamodules.batch import Batch
 from datamodules.shapes import ShapesDataModule
+from detectors.detections import Detections
 from detectors.faster_rcnn import RegionOutputs, RegionSamples
 from detectors.losses import BACKGROUND, IGNORED
 from detectors.rpn import AnchorSamples, RPNOutputs
 from evaluation.confusions import Confusion, Matrix
 from evaluation.metrics import Metrics
+from evaluation.truth import Truth
 from lit_modules.detection_module import DetectionModule
 from lit_modules.evaluated import Evaluation
 from lit_modules.faster_rcnn import FasterRCNNModule, region_pairs
@@ -138,3 +140,28 @@ def test_metrics_json_has_the_counts_of_a_model_that_counts() -> None:
     part = Confusion(Matrix("anchors", ("object", "background")), np.array([[3, 1], [0, 4]]))
     content = _content(Metrics({"AP": 0.5}, {}, confusions={"rpn": part}))
     assert content["confusions"] == {"rpn": {"names": ["object", "background"], "counts": [[3, 1], [0, 4]]}}
+
+
+def test_a_proposal_network_is_scored_by_its_best_100_boxes_and_all_its_proposals(
+    monkeypatch: pytest.MonkeyPatch, shapes: ShapesDataModule
+) -> None:
+    """The one object of the image is the 150th proposal: AR1000 finds it, and AP does not."""
+    module = small("rpn", "data.single_class=object", "model.decoder.max_proposals=200")
+    batch = next(iter(shapes.val_dataloader()))
+    batch = batch._replace(infos=batch.infos[:1])
+    boxes = torch.zeros(1, 200, 4)
+    boxes[..., 2:] = 3.0
+    boxes[0, 149] = torch.tensor([20.0, 20.0, 60.0, 60.0])
+    found = Detections(boxes, torch.linspace(1, 0.1, 200)[None], torch.zeros(1, 200, dtype=torch.int64))
+    monkeypatch.setattr(module, "detect", lambda outputs, batch: found)
+    entries = module.evaluate_batch(None, batch)
+    size = np.array([batch.infos[0].original_size])
+    truth = Truth(
+        np.array([batch.infos[0].image_id]), size, np.zeros(1, int), boxes[0, 149:150].double().numpy(),
+        np.zeros(1, int), np.array([1600.0]), np.zeros(1, bool), np.zeros(1, bool), ("object",), (1,),
+    )  # fmt: skip
+    metrics, predictions = module.score(truth, entries)
+    assert predictions is not None
+    assert len(predictions.scores) == 100
+    scalars = metrics.scalars
+    assert (scalars["AP"], scalars["AR100_proposals"], scalars["AR1000_proposals"]) == (0, 0, 1)

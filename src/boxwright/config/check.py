@@ -11,8 +11,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from boxwright.config.compatible import class_problems, match_problems, monitor_problems, start_problems
+from boxwright.config.defaults import entries
 from boxwright.config.errors import ConfigError, listed
+from boxwright.config.expect import KINDS as EXPECTED
+from boxwright.config.expect import expect_problems
 from boxwright.config.files import (
+    find_file,
+    left_open,
     misplaced,
     nearest,
     origin,
@@ -29,6 +34,7 @@ from boxwright.zoo.names import name_problem
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", None]
 
 KINDS: dict[str, Any] = {
+    **EXPECTED,
     "trainer.devices": int | str | list[int],
     "trainer.precision": Precision,
     "trainer.max_time": str | None,
@@ -76,10 +82,17 @@ def check(cfg: DictConfig) -> None:
     default = reference()
     if untrusted := list(_untrusted(default)):  # whose signatures are not read
         raise ConfigError(listed(untrusted))
-    problems = list(_Check(cfg, default).mapping("", plain(cfg), plain(default)))
+    problems = [*_Check(cfg, default).mapping("", plain(cfg), plain(default)), *_left_open(cfg)]
     problems += [problem for key in _CHECKPOINTS if (problem := name_problem(key, _text(cfg.get(key))))]
     problems += (
-        [*match_problems(cfg), *class_problems(cfg), *start_problems(cfg), *monitor_problems(cfg), *unlimited(cfg)]
+        [
+            *match_problems(cfg),
+            *class_problems(cfg),
+            *start_problems(cfg),
+            *monitor_problems(cfg),
+            *unlimited(cfg),
+            *expect_problems(cfg),
+        ]
         if not problems
         else []
     )
@@ -100,6 +113,15 @@ def _untrusted(reference: DictConfig) -> Iterator[str]:
 
     for part in ("model", "data"):
         yield from walk(plain(reference).get(part), part)
+
+
+def _left_open(cfg: DictConfig) -> Iterator[str]:
+    """Yields a message for each value that a recipe leaves to the command line, which has not given it."""
+    for entry in entries():
+        if entry.path.startswith("experiment/"):
+            for key in left_open(entry.path):
+                if OmegaConf.select(cfg, key) is None:
+                    yield f"{key} is missing; give {key}=... ({remark(key, find_file('', entry.path))})"
 
 
 class _Check:

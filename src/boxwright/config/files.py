@@ -169,9 +169,9 @@ def misplaced(key: str) -> str:
     return f"{key} ({origin(key)}): a recipe must begin with the line `# @package _global_`"
 
 
-def remark(key: str) -> str:
-    """Reads the comment behind a key in its file."""
-    file = _file(key)
+def remark(key: str, file: Path | None = None) -> str:
+    """Reads the comment behind a key in its file, or in another one."""
+    file = file or _file(key)
     for line in file.read_text().splitlines() if file.exists() else ():
         if line.startswith(f"{key.rpartition('.')[2]}:") and "#" in line:
             return line.partition("#")[2].strip()
@@ -251,6 +251,11 @@ def keys(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
         yield prefix + name
         if isinstance(value, dict):
             yield from keys(cast(dict[str, Any], value), f"{prefix}{name}.")
+
+
+def left_open(path: str) -> list[str]:
+    """Lists the keys that a file leaves to the command line by `???`, which replaces no other value."""
+    return [key for key, value in flat(OmegaConf.create(loaded(find_file("", path)))).items() if value == "???"]
 
 
 def followers(cfg: DictConfig, key: str) -> list[str]:

@@ -13,7 +13,8 @@ from boxwright.runs.names import job_folder, output_folder, run_folder, run_name
 def register_resolvers() -> None:
     """Registers what the files in conf/ use: names of runs and folders, and
 
-    `${num_classes:CLASSES,DEFAULT}`: the length of a list of classes, or the default where it is null;
+    `${num_classes:CLASSES,DEFAULT,SINGLE}`: the length of a list of classes, or the default where it is null; 1 where
+    they are all made a single one;
     `${main_metric:DATA}`: the metric of a validation on that data set by which checkpoints are compared.
     """
     resolvers: dict[str, Callable[..., Any]] = {
@@ -30,7 +31,9 @@ def register_resolvers() -> None:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 
-def _num_classes(classes: Any, default: int) -> int:
+def _num_classes(classes: Any, default: int, single: str | None = None) -> int:
+    if single is not None:
+        return 1
     return default if classes is None else len(classes)
 
 

@@ -77,7 +77,7 @@ def _given_keys(cfg: DictConfig) -> set[str]:
     """Names the data settings on the command line, and those that follow from them."""
     given = {line.partition("=")[0].lstrip("+") for line in HydraConfig.get().overrides.task}
     chosen = {key.removeprefix("data.") for key in given if key.startswith("data.")}
-    if "classes" in chosen:
+    if chosen & {"classes", "single_class"}:
         chosen.add("num_classes")
     if "seed" in given:
         chosen.add("seed")

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,9 +21,12 @@ from boxwright.checkpoints.reading import load_module, read_checkpoint, source_o
 from boxwright.config.errors import ConfigError, few
 from boxwright.config.files import plain
 from boxwright.evaluate.data import data_config
+from boxwright.expected import figures_given, figures_of_checkpoint
+from boxwright.runs.expected import refuse_unexpected
 from datamodules.base import DetectionDataModule
 from datamodules.box_forms import doubt
 from evaluation.coco import to_xywh
+from evaluation.expected import Compared, Figure, MeasuredOn, compare, misses
 from evaluation.files import write_text
 from evaluation.metrics import Metrics, evaluate, has_score, headline
 from evaluation.results import read_predictions, write_predictions
@@ -36,6 +40,7 @@ from lit_modules.machine import choose_precision, device_name, environment
 from lit_modules.skipped import Skipped
 from lit_modules.training_module import TrainingModule
 from reports.commands import shown, use_command
+from reports.expected import expected_text
 from reports.terminal import metrics_text
 
 if TYPE_CHECKING:
@@ -61,6 +66,8 @@ class Scored:
     """The output folder."""
     datamodule: DetectionDataModule
     results: Evaluated
+    expected: Sequence[Compared] = ()
+    """Published figures, and what was measured."""
     checkpoint: dict[str, Any] | None = None
     module: TrainingModule | None = None
     trainer: pl.Trainer | None = None
@@ -89,7 +96,7 @@ def score_results(cfg: DictConfig) -> Scored:
     if found := doubt(to_xywh(predictions.boxes), sizes, "x, y, width, height", predictions.image_index):
         log.warning("%s: %s", cfg.predictions, found.text)
     results = Evaluated(evaluate(truth, predictions), truth=truth, predictions=predictions)
-    return Scored(cfg, _folder(), datamodule, results)
+    return Scored(cfg, _folder(), datamodule, results, _compared(figures_given(cfg), results, cfg.split))
 
 
 def score_checkpoint(cfg: DictConfig) -> Scored:
@@ -98,6 +105,7 @@ def score_checkpoint(cfg: DictConfig) -> Scored:
     module = load_module(checkpoint)
     stored = checkpoint["boxwright"]
     data, taken = data_config(cfg, stored["config"]["data"])
+    figures = figures_of_checkpoint(cfg, stored, data)
     cfg = OmegaConf.create({**plain(cfg), "data": data})
     datamodule = instantiate(data)
     datamodule.assume_classes(stored["class_names"], stored["category_ids"])
@@ -112,7 +120,14 @@ def score_checkpoint(cfg: DictConfig) -> Scored:
     run(module, datamodule, verbose=False)
     for line in module.skipped.news(report.FILE):
         log.warning("%s", line)
-    return Scored(cfg, _folder(), datamodule, module.last, checkpoint, module, trainer)
+    expected = _compared(figures, module.last, cfg.split)
+    return Scored(cfg, _folder(), datamodule, module.last, expected, checkpoint, module, trainer)
+
+
+def _compared(figures: Sequence[Figure], results: Evaluated, split: str) -> list[Compared]:
+    """Holds published figures against the results; on rank 0, where the truth is."""
+    truth = results.truth
+    return [] if truth is None else compare(figures, results.metrics.scalars, MeasuredOn.of(truth, split))
 
 
 def save(scored: Scored) -> None:
@@ -123,7 +138,8 @@ def save(scored: Scored) -> None:
             write_predictions(scored.folder / FILE, results.truth, results.predictions)
         else:
             log.info("found: %s", write_submission(scored.folder, results.truth, results.predictions))
-    content = _content(results.metrics)
+    expected = [one.content() for one in scored.expected]
+    content = _content(results.metrics) | ({"expected": expected} if expected else {})
     if scored.checkpoint is not None and (address := source_of(scored.checkpoint, "")):
         content["checkpoint"] = address
     write_text(scored.folder / "metrics.json", json.dumps(content, indent=1))
@@ -137,7 +153,14 @@ def show(scored: Scored) -> None:
         return
     log.info("%s split\n%s", scored.cfg.split, metrics_text(scored.results.metrics))
     log.info("%s: %s", scored.cfg.split, headline(scored.results.metrics.scalars))
+    if scored.expected:
+        log.info("%s", expected_text(scored.expected))
     log.info("saved in %s", scored.folder)
+
+
+def end(scored: Scored) -> None:
+    """Raises UnexpectedError where `expect.strict` asks for figures that are not reached."""
+    refuse_unexpected(scored.cfg, misses(scored.expected), f"see {scored.folder / 'metrics.json'}")
 
 
 def _folder() -> Path:
@@ -178,6 +201,7 @@ def write_report(scored: Scored) -> None:
             environment=versions if scored.trainer is None else report.environment(scored.trainer, versions),
             data=datamodule.describe().splitlines(),
             skipped=skipped.content(),
+            expected=scored.expected,
         )
 
     def image(image_id: int | str) -> np.ndarray:
@@ -266,4 +290,5 @@ def _refuse_other_classes(datamodule: DetectionDataModule, stored: dict[str, Any
             f"{cfg.checkpoint} was trained on the {len(ours)} classes {_short(ours)}, the data set has the "
             f"{len(theirs)} classes {_short(theirs)}; give "
             + (chosen if set(ours) <= set(theirs) else "a data set that has them, or another checkpoint")
+            + (f", or data.single_class={shlex.quote(ours[0])} to make one of all" if len(ours) == 1 else "")
         )

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from boxwright.config.hydra_internals import get_args_parser, is_basic
 from boxwright.runs.claim import Claim, InUseError
+from boxwright.runs.expected import score
 from boxwright.runs.folder import keep_failure, open_run
 from boxwright.runs.log import is_rank_zero, let_go
 
@@ -80,7 +81,7 @@ def each_in_a_process(main: Main) -> Main:
             code, received = _follow(_command(hydra, run.folder))
             _end_if_signalled(code, received)
             results = _results(run.folder, code)
-        return results["score"]
+        return score(run, results)
 
     return job
 

@@ -27,6 +27,7 @@ from boxwright.config.errors import ConfigError
 from boxwright.config.files import is_group
 from boxwright.config.hydra_internals import LAUNCHER_LOG, is_basic, returned, split_jobs
 from boxwright.runs.claim import InUseError
+from boxwright.runs.expected import UnexpectedError
 from boxwright.runs.folder import failure_reason, remove_empty
 from boxwright.runs.jobs import EXCLUDED, JobError, is_of_a_sweep, print_once, quoted
 from boxwright.runs.log import is_rank_zero
@@ -78,7 +79,7 @@ class Sweep(Callback):
             return
         result: Any = returned(job_return)
         if job_return.status == JobStatus.FAILED:
-            if not isinstance(result, JobError | ConfigError):  # printed where they were raised
+            if not isinstance(result, JobError | ConfigError | UnexpectedError):  # printed where they were raised
                 traceback.print_exception(result)
             reason = str(result) if isinstance(result, JobError) else failure_reason(result)
             ended = "is left out" if isinstance(result, InUseError) else "failed"

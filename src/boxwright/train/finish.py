@@ -3,6 +3,7 @@
 import logging
 import statistics
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -12,9 +13,11 @@ from pytorch_lightning.trainer.states import TrainerFn
 from boxwright.checkpoints.reading import (
     read_checkpoint,
 )
+from boxwright.expected import figures_of_run
 from boxwright.runs.folder import Run
 from datamodules.base import DetectionDataModule
 from datamodules.dataset import spaced_batches
+from evaluation.expected import Compared, MeasuredOn, compare, misses
 from evaluation.metrics import Metrics, has_score, headline
 from evaluation.submission import write_submission
 from lit_modules.callbacks import report
@@ -23,13 +26,15 @@ from lit_modules.callbacks.early_stopping import stopped_early
 from lit_modules.callbacks.log import train_seconds
 from lit_modules.machine import device_name
 from lit_modules.training_module import TrainingModule, is_limited
+from reports.expected import expected_text
 from reports.terminal import metrics_text
 
 log = logging.getLogger(__name__)
 
 
-def finish(run: Run, module: TrainingModule, datamodule: DetectionDataModule, trainer: pl.Trainer) -> float:
-    """Scores the best checkpoint where the test split differs from the validated one, and sums the run up."""
+def finish(run: Run, module: TrainingModule, datamodule: DetectionDataModule, trainer: pl.Trainer) -> dict[str, Any]:
+    """Scores the best checkpoint where the test split differs from the validated one, and sums the run up: returns its
+    results."""
     best = cast(Checkpoints, trainer.checkpoint_callback)
     has_list = datamodule.test_list is not None
     is_val = datamodule.test_is_val and not is_limited(trainer.limit_val_batches)
@@ -58,6 +63,14 @@ def finish(run: Run, module: TrainingModule, datamodule: DetectionDataModule, tr
         results["started_from"] = started
     if reason := stopped_early(trainer):
         results["stopped"] = reason
+    expected = _expected(run, module, datamodule, tested, is_val)
+    if expected and trainer.is_global_zero:
+        results["expected"] = [one.content() for one in expected]
+        if missed := misses(expected):
+            results["unexpected"] = missed
+        for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+            if isinstance(callback, report.Report):
+                callback.add_expected(trainer, module, expected)
     run.finish(results)
     if run.config.test and (tested is best.best_metrics or not has_list):
         what = "test is the validation" if has_list else "there is no list to test on; the validation"
@@ -69,12 +82,27 @@ def finish(run: Run, module: TrainingModule, datamodule: DetectionDataModule, tr
         log.info("best: %s at step %d", best.best_text, best.best_step)
     if run.config.test and tested:
         log.info("test: %s", headline(tested))
+    if expected:
+        log.info("%s", expected_text(expected))
     if trainer.is_global_zero:
         run.finish(results | timed(module, trainer, datamodule))
     log.info("run folder: %s", run.folder)
     if (run.folder / report.FILE).exists():
         log.info("report: %s", run.folder / report.FILE)
-    return best.best_score
+    return results
+
+
+def _expected(
+    run: Run, module: TrainingModule, datamodule: DetectionDataModule, tested: Mapping[str, float], is_val: bool
+) -> Sequence[Compared]:
+    """Holds the published figures of the run's recipe against its test; empty on other ranks, or without a test."""
+    if not tested or not (figures := figures_of_run(run)):
+        return []
+    if not is_val:
+        truth, unread = module.last.truth, 0  # without those
+    else:
+        truth, unread = datamodule.truth("val"), len(module.skipped.images.get("val", {}))
+    return [] if truth is None else compare(figures, tested, MeasuredOn.of(truth, "test", unread))
 
 
 def timed(module: TrainingModule, trainer: pl.Trainer, datamodule: DetectionDataModule) -> dict[str, Any]:

@@ -24,5 +24,5 @@ def out_of_scope(name: str) -> str:
     if re.search(r"^(e2e_)?(ssd|ssdlite|yolo|detr|cascade)", last):
         return "it is a detector of another kind than FCOS, RetinaNet and Faster R-CNN"
     if re.match(r"(e2e_)?(rpn|fast)_", last):
-        return "it is a part of Faster R-CNN, of which whole models are here"
+        return "it is a part of Faster R-CNN; there are whole models, and detectron2's two proposal networks"
     return ""

@@ -16,6 +16,7 @@ import torch
 
 from boxwright.config.errors import ConfigError
 from boxwright.zoo.entry import Entry, Trunk
+from detectors.weights.network import unreachable
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,8 @@ def local_file(entry: Entry | Trunk, key: str = "checkpoint") -> Path:
 def _download(entry: Entry | Trunk, file: Path, key: str) -> None:
     """Downloads an entry's file: it is there, whole and with the published digest, or not at all."""
     try:
+        if reason := unreachable(entry.url):  # which `urlopen` would wait for, address by address
+            raise OSError(reason)
         file.parent.mkdir(parents=True, exist_ok=True)
         digest = Digest.of(entry, file)
         suffix = entry.digest.partition(":")[2]

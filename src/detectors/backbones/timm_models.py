@@ -2,6 +2,8 @@
 
 import logging
 import re
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from detectors.backbones.base import Backbone
 from detectors.backbones.timm_layers import timm_layers
 from detectors.weights import CHECKPOINT_PREFIX, fill, fill_backbone, read_weights
+from detectors.weights.network import unreachable
 
 log = logging.getLogger(__name__)
 
@@ -184,10 +187,12 @@ def _timm(name: str) -> Any:
 
 def _create(timm: Any, name: str, weights: str | Path | None, **options: Any) -> Any:
     """A model with feature maps; ValueError where its weights cannot be had, or do not fit."""
+    unanswered = _unreachable(timm, name) if weights == "pretrained" else ""
     try:
-        return timm.create_model(name, pretrained=weights is not None, features_only=True, **options)
+        with _kept_files_only() if unanswered else nullcontext():
+            return timm.create_model(name, pretrained=weights is not None, features_only=True, **options)
     except Exception as error:  # of the Hub's client any, of timm RuntimeError and others
-        reason = " ".join(str(error).split())[:300]
+        reason = unanswered or " ".join(str(error).split())[:300]
         if weights is None:
             raise ValueError(
                 f"model.backbone.name={name}: timm cannot build it with feature maps ({reason})"
@@ -204,6 +209,30 @@ def _create(timm: Any, name: str, weights: str | Path | None, **options: Any) ->
             f"{f'model.safetensors of {place}' if place else 'them'} by other means and give "
             "model.backbone.weights=FILE, or null to start from random ones (with model.backbone.norm=bn)"
         ) from error
+
+
+def _unreachable(timm: Any, name: str) -> str:
+    """Says why the server of a model's weights can't be reached; empty where it can, or nothing is asked of it."""
+    source = timm.get_pretrained_cfg(name)
+    if source is None or not (source.hf_hub_id or source.url):
+        return ""
+    return unreachable(_hub().ENDPOINT if source.hf_hub_id else source.url)
+
+
+def _hub() -> Any:
+    return import_module("huggingface_hub.constants")
+
+
+@contextmanager
+def _kept_files_only() -> Generator[None]:
+    """The Hub's client in its offline mode: it takes weights that it has kept, and else asks no server, of which it
+    would ask one that is silent for a minute."""
+    hub = _hub()
+    before, hub.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before
 
 
 def _probe(timm: Any, name: str) -> tuple[dict[str, Any], dict[int, int]]:

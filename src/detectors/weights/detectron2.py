@@ -1,4 +1,4 @@
-"""detectron2's RetinaNet and Faster R-CNN: names of their tensors, their order of anchors, their background.
+"""detectron2's RetinaNet, Faster R-CNN and RPN: names of their tensors, their order of anchors, their background.
 
 Conventions: labels in the order of COCO's numbers; BGR from 0 to 255; anchors of a cell by size, then by ratio (ours:
 by ratio, then by size); background is the last column, and has no box.
@@ -85,15 +85,29 @@ def faster_rcnn_dc5(state: Mapping[str, Tensor], sizes: int = 5, ratios: int = 3
     return faster_rcnn_c4(state, sizes, ratios)
 
 
+def rpn_fpn(state: Mapping[str, Tensor]) -> Mapped:
+    """A proposal network over P2 to P6, with a size of anchors a level."""
+    return _with_pixels(rename(state, [*_trunk(r"backbone\.bottom_up\."), *_pyramid(2), *_PROPOSALS], _REASONS))
+
+
+def rpn_c4(state: Mapping[str, Tensor], sizes: int = 5, ratios: int = 3) -> Mapped:
+    """A proposal network over C4."""
+    mapped = rename(state, [*_trunk(r"backbone\."), *_PROPOSALS], _REASONS)
+    return _with_pixels(mapped.change(by_ratio(mapped, ("rpn.logits", "rpn.deltas"), sizes, ratios)))
+
+
 def resnext(mapped: Mapped) -> Mapped:
     """The same with the pixels of detectron2's ResNeXt."""
     return mapped.change(bgr_255(DETECTRON2_BGR, RESNEXT_BGR))
 
 
-_HEADS: list[Rule] = [
+_PROPOSALS: list[Rule] = [
     (r"proposal_generator\.rpn_head\.conv\.(\w+)", r"rpn.conv.\1"),
     (r"proposal_generator\.rpn_head\.objectness_logits\.(\w+)", r"rpn.logits.\1"),
     (r"proposal_generator\.rpn_head\.anchor_deltas\.(\w+)", r"rpn.deltas.\1"),
+]
+_HEADS: list[Rule] = [
+    *_PROPOSALS,
     (r"roi_heads\.box_head\.fc1\.(\w+)", r"head.1.\1"),
     (r"roi_heads\.box_head\.fc2\.(\w+)", r"head.3.\1"),
     (r"roi_heads\.box_predictor\.cls_score\.(\w+)", r"logits.\1"),

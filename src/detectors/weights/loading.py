@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import torch
 from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
@@ -15,6 +16,7 @@ from torchvision.models import WeightsEnum
 
 import detectors.weights.caffe2 as caffe2
 from detectors.deformable import plain_into_deformable
+from detectors.weights.network import unreachable
 from detectors.weights.pickles import read_pickle
 
 log = logging.getLogger(__name__)
@@ -55,15 +57,19 @@ def _load_blobs(backbone: nn.Module, path: Path) -> Set[str]:
 
 def load_published(backbone: nn.Module, weights: WeightsEnum) -> Set[str]:
     """Fills a backbone with weights that torchvision publishes, downloaded once to torch's cache."""
+    url = str(weights.url)
+    kept = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(url).path).name)
     try:
+        if not kept.exists() and (reason := unreachable(url)):
+            raise OSError(reason)
         state = weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:  # no network; a hash that differs
         raise ValueError(
-            f"model.backbone.weights=imagenet: {weights.url} could not be downloaded ({error}). Fetch that file by "
+            f"model.backbone.weights=imagenet: {url} could not be downloaded ({error}). Fetch that file by "
             "other means and give model.backbone.weights=FILE, or null to start from random ones (with "
             "model.backbone.frozen_stages=0 model.backbone.norm=bn)"
         ) from error
-    return fill_backbone(backbone, state, str(weights.url))
+    return fill_backbone(backbone, state, url)
 
 
 def fill_backbone(backbone: nn.Module, state: Mapping[str, Tensor], source: str) -> Set[str]:

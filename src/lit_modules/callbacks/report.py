@@ -14,6 +14,7 @@ import yaml
 from pytorch_lightning.callbacks import Callback
 
 from evaluation.analysis import Analysis
+from evaluation.expected import Compared
 from evaluation.metrics import has_score
 from lit_modules.callbacks.checkpoints import Checkpoints
 from lit_modules.callbacks.early_stopping import stopped_early
@@ -58,6 +59,7 @@ class Report(Callback):
         self._step: int | None = None  # of the evaluation that the page shows
         self._analysis: Analysis | None = None
         self._test: dict[str, float] = {}
+        self._expected: Sequence[Compared] = ()
         self._warned: set[str] = set()
 
     def state_dict(self) -> dict[str, Any]:
@@ -87,6 +89,11 @@ class Report(Callback):
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = cast(TrainingModule, pl_module)
         self._test = dict(module.last.metrics.scalars) if has_score(module.last.metrics.scalars) else {}
+        self._write(trainer, module, "finished")
+
+    def add_expected(self, trainer: pl.Trainer, module: TrainingModule, expected: Sequence[Compared]) -> None:
+        """Writes the page of a finished run once more, with published figures beside those of its test."""
+        self._expected = expected
         self._write(trainer, module, "finished")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -171,6 +178,7 @@ class Report(Callback):
             environment=environment(trainer, module.run["versions"]),
             data=data.describe().splitlines(),
             skipped=module.skipped.content(),
+            expected=self._expected,
         )
 
 

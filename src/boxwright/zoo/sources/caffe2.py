@@ -38,7 +38,7 @@ def _entry(body: str, kind: str, number: int, signature: str, ap: float) -> Entr
         name=f"caffe2/{name}",
         url=f"{SITE}{number}/12_2017_baselines/{name}.yaml.{signature}/{_RESULT}",
         digest=BESIDE,
-        ap=ap,
+        figures={"AP": ap},
         source=f"Detectron MODEL_ZOO.md, model {number}",
         names=f"caffe2_faster_rcnn_{kind.lower()}",
         network=("model=faster_rcnn", *_BODIES[body], *_FASTER_RCNN, *_NETWORKS[kind]),
@@ -68,6 +68,10 @@ TRUNKS = (
     _trunk("R-50-GN", "47261647/R-50-GN.pkl", ("model/backbone=resnet50", *_GROUP_NORM)),
     _trunk("R-101-GN", "47592356/R-101-GN.pkl", ("model/backbone=resnet101", *_GROUP_NORM)),
     _trunk("FAIR/20171220/X-101-32x8d", "20171220/X-101-32x8d.pkl", ("model/backbone=resnext101_32x8d", *_IN_3X3)),
+    _trunk(
+        "X-152-32x8d-IN5k", "25093814/X-152-32x8d-IN5k.pkl",
+        ("model/backbone=resnet152", "model.backbone.groups=32", "model.backbone.width_per_group=8", *_IN_3X3),
+    ),
     _trunk("X-101-64x4d", "FBResNeXt/X-101-64x4d.pkl", ("model/backbone=resnext101_64x4d", *_IN_3X3)),
-)
+)  # fmt: skip
 """For model.backbone.weights=NAME."""

@@ -33,7 +33,7 @@ def _entry(name: str, ap: float) -> Entry:
         name=f"fcos/{name}",
         url=f"{SITE}{name}.pth",
         digest="",
-        ap=ap,
+        figures={"AP": ap},
         source="tianzhi0549/FCOS README",
         names="fcos_core",
         network=network,

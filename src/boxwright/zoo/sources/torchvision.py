@@ -39,7 +39,7 @@ _FASTER_RCNN_DECODING = (
 def _torchvision(name: str, file: str, ap: float, names: str, network: Settings, decoding: Settings) -> Entry:
     digest = f"sha256:{file.removesuffix('.pth').rpartition('-')[2]}"
     source = f"torchvision 0.29, {name}, COCO_V1"
-    return Entry(f"torchvision/{name}", SITE + file, digest, ap, source, names, network, decoding, file)
+    return Entry(f"torchvision/{name}", SITE + file, digest, {"AP": ap}, source, names, network, decoding, file)
 
 
 ENTRIES = (
