@@ -299,7 +299,7 @@ def test_a_split_without_an_image_that_can_be_read_is_refused(root: Path) -> Non
     assert "no image of split 'train' can be read" in refused(root, on_error="skip")
     for file in (root / "train").glob("*/*.png"):
         file.unlink()
-    assert "data.train_split='train' is empty: it lists no image" in refused(root, on_error="skip")
+    assert "data.train_split='train' is empty: none of its images is left: 3 skipped" in refused(root, on_error="skip")
 
 
 def test_added_and_removed_files_are_noticed(root: Path) -> None:

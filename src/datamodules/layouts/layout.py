@@ -38,10 +38,11 @@ class Layout:
 
 def typed(settings: Mapping[str, Setting]) -> str:
     """Writes settings of `data.` for a command line, quoted for Hydra and for the shell where either needs it."""
-    return " ".join(_for_shell(f"data.{key}={_for_hydra(value)}") for key, value in settings.items())
+    return " ".join(for_shell(f"data.{key}={_for_hydra(value)}") for key, value in settings.items())
 
 
-def _for_shell(word: str) -> str:
+def for_shell(word: str) -> str:
+    """Quotes a word for the shell, in double quotes where it has single ones and nothing that the shell would read."""
     quoted = shlex.quote(word)
     return f'"{word}"' if quoted != word and "'" in word and not set('"$`\\!') & set(word) else quoted
 
