@@ -108,7 +108,7 @@ def of_other_classes(root: Path) -> None:
 
 WITHOUT: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
     "no annotation": (
-        lambda root: write_coco(root, [SIZE] * 2, [[], []]), {}, r"have no annotation; check .*, and data\.annotations$",
+        lambda root: write_coco(root, [SIZE] * 2, [[], []]), {}, r"no annotation; check .*, and data\.annotations$",
     ),
     "no annotation, empty images dropped": (
         lambda root: write_coco(root, [SIZE], [[]]), {"empty_images": "drop"}, "its images have no annotation",

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from boxwright.checkpoints.reading import read_checkpoint
 from boxwright.config.errors import ConfigError
+from boxwright.runs.newest import or_newest_checkpoint
 from boxwright.zoo.names import published, refuse_unknown
 from lit_modules.training_module import TrainingModule
 
@@ -24,8 +25,8 @@ def start_from(module: TrainingModule, path: str, class_names: Sequence[str]) ->
     refuse_unknown("init_from", path)
     if published(path) is None and not Path(path).is_file():
         raise ConfigError(
-            f"init_from={path}: {Path(path).resolve()} does not exist; give the checkpoint of another run, such as "
-            "RUN/checkpoints/best.ckpt, or a published one by its name (docs/zoo.md)"
+            f"init_from={path}: {Path(path).resolve()} is no file{or_newest_checkpoint('init_from', Path(path))}, or a "
+            "published one by its name (docs/zoo.md)"
         )
     checkpoint = read_checkpoint(path)
     stored = checkpoint["boxwright"]

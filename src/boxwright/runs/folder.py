@@ -37,7 +37,7 @@ from boxwright.config.trusted import trust
 from boxwright.runs.claim import FILE as LOCK
 from boxwright.runs.claim import Claim
 from boxwright.runs.log import is_rank_zero
-from boxwright.runs.names import has_begun
+from boxwright.runs.newest import has_begun
 from boxwright.runs.resume import finished_results, same_config, with_overrides
 from evaluation.files import write_text
 from lit_modules.died import explain
