@@ -205,7 +205,7 @@ class DataSplits(DataSettings, ABC):
             chosen = None if self.classes is None else names
             spare = f", of which {', '.join(map(repr, index.spare))} only groups the others" if index.spare else ""
             raise DataError(
-                f"data.num_classes={self.num_classes}, but split {name!r} has "
+                f"data.num_classes={self.num_classes}, but split {name!r}{self._of(name)} has "
                 f"{counted(len(index.class_names), 'class', 'classes')}{spare}, and "
                 f"data.classes={chosen}; set data.num_classes={len(names)}, or name the classes to use in "
                 f"data.classes. They are {list(index.class_names)}"

@@ -75,7 +75,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if path.is_dir():
         raise CheckpointError(f"checkpoint {path} is a folder{or_newest_checkpoint('checkpoint', path)}")
     if not path.is_file():
-        newest = or_newest_checkpoint("checkpoint")
+        newest = or_newest_checkpoint("checkpoint", path)
         raise CheckpointError(f"checkpoint {path} does not exist (from {Path.cwd()}){newest}")
     try:
         _refuse_damaged(path)

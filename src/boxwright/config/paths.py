@@ -37,7 +37,7 @@ def _problem(key: str, given: Path) -> str:
     fixed = missing.parent / near.removeprefix("; nearest is ") / path.relative_to(missing)
     if near and fixed.exists():
         return f"{missing} does not exist{near}: give {_line(key, fixed)}"
-    return f"{missing} does not exist{near}{_remedy(key)}"
+    return f"{missing} does not exist{near}{_remedy(key, given)}"
 
 
 def _folder(given: Path) -> str:
@@ -50,10 +50,10 @@ def _line(key: str, path: Path) -> str:
     return override(key, shown(path.resolve()))
 
 
-def _remedy(key: str) -> str:
+def _remedy(key: str, given: Path) -> str:
     match key:
         case "init_from":
-            return f"{or_newest_checkpoint(key)}, or a published one by its name (docs/zoo.md)"
+            return f"{or_newest_checkpoint(key, given)}, or a published one by its name (docs/zoo.md)"
         case "data.root":
             return "; give data.root=FOLDER, that of a data set (docs/data.md)"
         case _:

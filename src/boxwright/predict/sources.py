@@ -45,7 +45,7 @@ def find(cfg: DictConfig, output: Path) -> Source:
         near = hint or nearest(path.name, beside) or "; give source=FILE or source=FOLDER, of pictures or a video"
         raise ConfigError(f"source={path}: {path.resolve()} does not exist{near}")
     if not cfg.checkpoint or (published(cfg.checkpoint) is None and not Path(cfg.checkpoint).exists()):
-        newest = or_newest_checkpoint("checkpoint")
+        newest = or_newest_checkpoint("checkpoint", Path(cfg.checkpoint or ""))
         raise ConfigError(f"checkpoint={cfg.checkpoint}: no such file, seen from {Path.cwd()}{newest}")
     if path.resolve() in (output.resolve(), drawn) or drawn in path.resolve().parents:
         raise ConfigError(

@@ -15,10 +15,10 @@ def has_begun(folder: Path) -> bool:
 
 
 def or_newest_checkpoint(key: str, given: Path | None = None) -> str:
-    """The end of a message: the best.ckpt below a given folder as a value of `key`, else the newest, or where runs have
-    theirs."""
-    for name in ("checkpoints/best.ckpt", "best.ckpt") if given is not None else ():
-        if (file := Path(given, name)).exists():
+    """The end of a message: the best.ckpt below or beside a given path as a value of `key`, else the newest, or where
+    runs have theirs."""
+    for file in (given / "checkpoints/best.ckpt", given / "best.ckpt", given.parent / "best.ckpt") if given else ():
+        if file.exists():
             return f"; give {override(key, file)}"
     newest = _newest(file for depth in _DEPTHS for file in Path("runs").glob(f"{depth}/checkpoints/best.ckpt"))
     if newest is None:
