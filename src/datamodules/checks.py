@@ -34,7 +34,8 @@ def report(name: str, found: Findings, on_error: Literal["raise", "skip"], check
         filled = ", ".join(f"{key} {counted(count, 'time')}" for key, count in found.filled.items())
         rank_zero_warn(f"split {name!r} lacks, and was filled in: {filled}")
     for doubt in doubts:
-        rank_zero_warn(f"split {name!r}, {doubt}. Look at its boxes with inspect_data.py")
+        end = "" if doubt.endswith("?") else "."
+        rank_zero_warn(f"split {name!r}, {doubt}{end} Look at its boxes with inspect_data.py")
     for note in (*found.notes, *found.remarks()):
         rank_zero_warn(f"split {name!r}, {note}")
 
@@ -46,12 +47,15 @@ def report_missing(
     if not missing:
         return
     if len(missing) == number:
+        link = (
+            f", a link to {shown(os.readlink(missing[0]))}, which does not exist" if os.path.islink(missing[0]) else ""
+        )
         none = f"none of the {number} images of split {name!r} exists; the first"
         if number == 1:
             none = f"the one image of split {name!r} does not exist; it"
         raise DataError(
-            f"{none} would be {shown(missing[0])}. Check data.root, where its images lie, and that its disk is mounted"
-            f"{explain(name, missing)}"
+            f"{none} would be {shown(missing[0])}{link}. Check data.root, where its images lie, and that its disk is "
+            f"mounted{explain(name, missing)}"
         )
     listed = "".join(f"\n  {shown(path)}" for path in missing[:_LISTED])
     listed += f"\n  ... {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
@@ -77,10 +81,15 @@ def refuse_doubles(name: str, image_ids: np.ndarray) -> None:
 def why_no_box(number: SupportsIndex, left_out: Mapping[str, SupportsIndex], findings: Findings) -> str:
     """Says why none of a split's `number` boxes is left, of which `left_out` tells kinds and counts."""
     reasons = [f"{count} {what}" for what, count in left_out.items() if count]
-    if total := sum(findings.counts.values()):
-        rules = ", ".join(f"{rule}: {count}" for rule, count in Counter(findings.counts).most_common())
-        reasons.append(f"{total} skipped as data.on_error=skip has it ({rules})")
+    if skipped := all_skipped(findings):
+        reasons.append(skipped)
     if not reasons:
         return "its images have no annotation; check that the file is the right one and whole, and data.annotations"
     what = counted(number, "annotation") if number else "no sound annotation"
     return f"it has {what} for its images: {'; '.join(reasons)}"
+
+
+def all_skipped(findings: Findings) -> str:
+    """How many entries are skipped, by the rules that they break; empty where there are none."""
+    rules = ", ".join(f"{rule}: {count}" for rule, count in Counter(findings.counts).most_common())
+    return f"{sum(findings.counts.values())} skipped as data.on_error=skip has it ({rules})" if rules else ""

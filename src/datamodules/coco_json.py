@@ -1,22 +1,21 @@
 """Reads COCO's instances format: a JSON file with lists of images, annotations and categories."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from datamodules.coco_decoded import Annotations, add_arrays, decoded
-from datamodules.errors import DataError, NoAnnotationsError
-from datamodules.findings import Exif
+from datamodules.coco_decoded import Annotations, add_arrays
+from datamodules.coco_load import NO_CLASS, load, no_list
+from datamodules.errors import DataError
+from datamodules.findings import CORRECT, Exif
 from datamodules.ids import KINDS, Id, image_id, integer, is_int64, kind_of, refuse_one_sided
 from datamodules.images import shown
 from datamodules.records import ImageRecord, Records
+from evaluation.wording import first_few
 
 _LISTED = 10  # category ids in a message
 
@@ -30,7 +29,7 @@ def read_coco(parts: Sequence[tuple[str, str]], exif: Exif = "auto") -> Records:
     used: set[str] = set()
     unlabelled: dict[str, str] = {}
     for file, folder in parts:
-        content = _load(file)
+        content = load(file)
         if why := _without_annotations(file, content):
             unlabelled[file] = why
         annotations, categories = (content.get(key) or [] for key in ("annotations", "categories"))
@@ -57,8 +56,8 @@ def _without_annotations(file: str, content: dict[str, Any]) -> str:
         return ""
     for key in ("annotations", "categories"):
         if content.get(key) is None:
-            return f"{file} {_no_list(content, key)}"
-    return "" if content["categories"] else f"{file} {_NO_CLASS}"
+            return f"{file} {no_list(content, key)}"
+    return "" if content["categories"] else f"{file} {NO_CLASS}"
 
 
 def _named(annotations: list[Any] | Annotations, key: str) -> Iterable[object]:
@@ -71,58 +70,6 @@ def _named(annotations: list[Any] | Annotations, key: str) -> Iterable[object]:
 def _xywh(box: np.ndarray) -> list[float]:
     x1, y1, x2, y2 = box.tolist()
     return [round(number, 3) for number in (x1, y1, x2 - x1, y2 - y1)]
-
-
-def _load(file: str) -> dict[str, Any]:
-    data = b""
-    try:
-        data = Path(file).read_bytes()
-        if fast := decoded(data):
-            return fast._asdict()
-        content = json.loads(data)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        folder = Path(file).parent
-        names = sorted(path.name for path in folder.glob("*.json")) if folder.is_dir() else []
-        found = f"there are {', '.join(names)} in {folder}" if names else f"there is no JSON file in {folder}"
-        if (alone := Path(file).name.replace("instances_", "image_info_")) in names:
-            found += f", of which {alone} lists images alone: to test on it set data.annotations and data.images"
-        missing = [parent for parent in folder.parents[::-1] if not parent.exists()] or [folder]
-        if not missing[0].exists():
-            near = get_close_matches(missing[0].name, [path.name for path in missing[0].parent.iterdir()], n=1)
-            found = f"there is no folder {missing[0]}{f'; nearest is {near[0]}' if near else ''}"
-        raise NoAnnotationsError(
-            f"{file} does not exist; {found}. Check data.root, data.annotations and the "
-            "split's name (data.train_split, data.val_split, data.test_split)"
-        ) from error
-    except OSError as error:
-        raise DataError(f"{file} can't be read ({error.strerror}); check data.root and data.annotations") from error
-    except RecursionError as error:
-        raise DataError(f"{file} is nested too deeply for annotations; {_EXPECTED}") from error
-    except ValueError as error:
-        raise DataError(f"{file} is not valid JSON: {_why_not(data, error)}") from error
-    if not isinstance(content, dict):
-        raise NoAnnotationsError(f"{file} has no list 'images', it is a {type(content).__name__} itself; {_EXPECTED}")
-    needed = ("images", "categories") if content.get("annotations") else ("images",)
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content.get(key), list) and (key in needed or content.get(key) is not None):
-            raise NoAnnotationsError(f"{file} {_no_list(content, key)}")
-    return content
-
-
-def _no_list(content: dict[str, Any], key: str) -> str:
-    return f"has no list {key!r}, it has {_shown(list(content))}; {_EXPECTED}"
-
-
-_NO_CLASS = "names no class: its list 'categories' is empty; give an id and a name for each"
-_EXPECTED = "expected COCO's instances format, a mapping with the lists images, annotations and categories"
-
-
-def _why_not(data: bytes, error: ValueError) -> str:
-    if not data:
-        return "it is empty; copy it again"
-    if data.startswith((b"\x1f\x8b", b"PK\x03\x04")):
-        return "it is compressed; unpack it"
-    return f"{error}; it may be cut short, or not in UTF-8: copy it again, or save it as UTF-8"
 
 
 def _spare(categories: list[Any], annotations: list[Any] | Annotations) -> set[Any]:
@@ -147,7 +94,7 @@ def _add_categories(
         ids = {_shown(category_id) for category_id in _named(annotations, "category_id")}
         listed = ", ".join(sorted(ids, key=lambda text: (len(text), text))[:_LISTED])
         wanted = f" of its annotations, which are {listed}{', ...' * (len(ids) > _LISTED)}" if ids else ""
-        raise DataError(f"{file} {_NO_CLASS}{wanted}")
+        raise DataError(f"{file} {NO_CLASS}{wanted}")
     pairs: list[tuple[int, str]] = []
     for category in categories:
         stated, name = (_get(category, key) for key in ("id", "name"))
@@ -236,7 +183,7 @@ def _add_annotations(
     label_of: Mapping[Any, int], row_of: Mapping[Any, int],
 ) -> None:  # fmt: skip
     filled = records.findings.filled
-    kind = kind_of(row_of)
+    kind, listed = kind_of(row_of), first_few(row_of)
     seen: set[int] = set()
     for number, entry in enumerate(annotations, 1):
         annotation: dict[str, Any] = entry if isinstance(entry, dict) else {}
@@ -245,15 +192,17 @@ def _add_annotations(
         key = image if type(image) in (int, str) else integer(image)
         box, crowd = annotation.get("bbox"), annotation.get("iscrowd")
         row, label = row_of.get(key), label_of.get(category if type(category) is int else integer(category))
-        xywh = _four_numbers(box)
+        xywh, remedy = _four_numbers(box), CORRECT
         if row is not None and row < 0:
             continue  # its image is a problem already
         if row is None:
             rule = "an annotation belongs to an image that the file does not list"
+            remedy = f"its images are {listed}; {remedy}"
             if type(key) in KINDS and type(key) is not kind:
                 rule += f", whose ids are {KINDS[kind]}"
         elif label is None:
             rule = "an annotation has a category that the file does not list"
+            remedy = f"its categories are {first_few(label_of)}; {remedy}"
             if isinstance(category, str):
                 rule += f", whose ids are {KINDS[int]}"
         elif annotation_id in seen and not isinstance(stated, float):
@@ -291,6 +240,7 @@ def _add_annotations(
             rule,
             f"{file}: annotation {number if stated is None else _shown(stated)} of image {_shown(image)}, category "
             f"{_shown(category)}, bbox {_shown(box)}" + (f", iscrowd {_shown(crowd)}" if "iscrowd" in rule else ""),
+            remedy,
         )
 
 

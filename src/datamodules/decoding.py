@@ -23,6 +23,7 @@ from datamodules.headers import BITS, EXTRA_SAMPLES, ORIENTATION, TIFF, director
 Pixels = np.ndarray[Any, Any]
 
 _AVIF = b"ftyp"  # from byte 4; of the formats that begin so OpenCV reads no other
+_BY_FILE = ("TIFF", "JPEG2000", "PPM")
 _UNASSOCIATED, _ASSOCIATED = 2, 1  # alphas of a TIFF: colours are not, or are, multiplied by them
 
 
@@ -44,7 +45,10 @@ class Decoding:
         A ValueError where `value_range` is not two rising numbers."""
         low_high = None
         if value_range is not None:
-            low, high = map(float, value_range)
+            try:
+                low, high = map(float, value_range)
+            except (TypeError, ValueError):  # another number of them, or none that are numbers
+                low = high = math.nan
             if not -math.inf < low < high < math.inf:
                 raise ValueError("expected [black, white], such as [0, 4095], or null")
             low_high = low, high
@@ -89,10 +93,11 @@ def of_pil(image: Image.Image, decoding: Decoding) -> Pixels:
 
 def _file_of(image: Image.Image) -> bytes | None:
     """Returns the file of an image that Pillow has not read yet, and would read otherwise: a TIFF, which it turns by
-    itself (and mixes up where it maps it into memory), and several channels of 16 bits, of which it takes 8."""
+    itself (and mixes up where it maps it into memory), and several channels of 16 bits, of which it takes 8 (in a
+    JPEG 2000 and a PNM it does not tell)."""
     tiles, file = getattr(image, "tile", ()), getattr(image, "fp", None)
     deep = not image.mode.startswith("I") and any(";16" in str(tile[3]) for tile in tiles)
-    if not tiles or file is None or image.tell() or not (deep or image.format == "TIFF"):
+    if not tiles or file is None or image.tell() or not (deep or image.format in _BY_FILE):
         return None
     place = file.tell()
     file.seek(0)
@@ -138,8 +143,11 @@ def _tiff(data: bytes, decoding: Decoding) -> Pixels | None:
     plain = bytearray(data) if changed else data
     for tag, value in changed.items():
         struct.pack_into(tags[tag].format, plain, tags[tag].place, value)
-    if BITS in tags and tags[BITS].values[0] > 16:  # OpenCV gives those only as they are
-        image = cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_UNCHANGED)
+    if BITS in tags and (bits := tags[BITS].values[0]) > 8:
+        # More than 16 OpenCV gives only as they are. In RGB, with IMREAD_ANYDEPTH, OpenCV 5.0 fills 16 bits with other
+        # memory; by itself it would round them to 8, where other formats give the upper 8.
+        flags = cv2.IMREAD_UNCHANGED if bits > 16 else cv2.IMREAD_COLOR_BGR | cv2.IMREAD_ANYDEPTH
+        image = cv2.imdecode(np.frombuffer(plain, np.uint8), flags)
         if image is not None:
             image = of_array(image if image.ndim == 2 or image.shape[2] < 3 else image[..., 2::-1], decoding)
     else:

@@ -7,6 +7,7 @@ from typing import Literal
 from evaluation.wording import counted
 
 MAX_LISTED = 100
+CORRECT = "correct or remove it"
 Exif = Literal["auto", "apply", "ignore"]
 _MEANS = {"apply": "turns images by their EXIF orientation", "ignore": "leaves images as stored"}
 
@@ -42,7 +43,7 @@ class Findings:
         """What `data.exif=auto` means: how most images are annotated whose size tells it, `apply` where none does."""
         return "ignore" if self.turns["stored"] > self.turns["turned"] else "apply"
 
-    def add(self, rule: str, where: str, remedy: str = "correct or remove it") -> None:
+    def add(self, rule: str, where: str, remedy: str = CORRECT) -> None:
         self.counts[rule] += 1
         if len(self.problems) < MAX_LISTED:
             self.problems.append(f"{where}: {rule}; {remedy}, or set data.on_error=skip to skip it")

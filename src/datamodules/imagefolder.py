@@ -182,11 +182,14 @@ class ImageFolderDataModule(DetectionDataModule):
         return f"crop {self.resize}"
 
     def open_index(self, split: str) -> AnnotationIndex:
-        root = Path(self.root).expanduser().absolute()
-        splits = [root / name for name in split.split("+")]
+        splits = list(map(Path, self.sources(split)))
         folders = [folder for part in splits for folder in class_folders(part)]
         sources = [str(part) for part in splits]
         return cached("imagefolder", sources, [*splits, *folders], lambda: read_folders(splits), self.cache_dir)
+
+    def sources(self, split: str) -> list[str]:
+        root = Path(self.root).expanduser().absolute()
+        return [str(root / name) for name in split.split("+")]
 
     def choose_classes(self, index: AnnotationIndex) -> tuple[list[str], list[int]]:
         return list(index.class_names), list(index.category_ids)

@@ -94,16 +94,15 @@ class TrainLoader(Loader):
         digest.update(source.rows.tobytes() + source.originals.tobytes())
         return digest.hexdigest()
 
-    def state_dict(self) -> dict[str, int | str]:
-        """Returns the epoch, and how many of its batches were trained on."""
-        epoch, batches = self.progress() or (self.batch_sampler.sampler.epoch, 0)
-        return {"epoch": epoch, "batches": batches, "stream": self.stream}
+    def state_dict(self) -> dict[str, str]:
+        """Returns what a checkpoint must know of the stream; the position in it follows from the Trainer's progress."""
+        return {"stream": self.stream}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """DataError where the checkpoint was made on another stream."""
         if state["stream"] != self.stream:
             raise DataError(
                 "the checkpoint was made on another stream of training images; resume with the data set, "
                 "data.seed, data.batch_size, resize settings and trainer.accumulate_grad_batches that it was "
                 "trained with, or start a new run from its weights"
             )
-        self.batch_sampler.start_at(state["epoch"], state["batches"])

@@ -17,6 +17,7 @@ from datamodules.endings import PICTURES
 from datamodules.images import shown
 
 _MOST_MISSING, _MOST_ENTRIES, _DEPTH = 10, 300_000, 6
+QUERY, QUOTES = "a URL's query behind the name", "URL quotes, as %20 for a space"
 _QUERY = re.compile(r"(?<=\w)[?][^/?]*=[^/?]*$")
 _ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 _DRIVE = re.compile(r"(?:^|/)[A-Za-z]:/")
@@ -62,9 +63,9 @@ def _files(root: Path) -> Iterator[str]:
                         left -= 1
                         if left < 0:
                             return
-                        if not entry.is_dir():
+                        if entry.is_file():  # not a link to nothing
                             yield entry.path
-                        elif not entry.name.startswith("."):
+                        elif entry.is_dir() and not entry.name.startswith("."):
                             below.append(entry.path)
             except OSError:
                 continue
@@ -107,9 +108,9 @@ def _causes(missing: str, found: str, root: str) -> Iterator[str]:
     if "\\" in missing:
         yield "backslashes in place of slashes"
     if _QUERY.search(missing):
-        yield "a URL's query behind the name"
+        yield QUERY
     if unquote(missing) != missing and "%" not in found:
-        yield "URL quotes, as %20 for a space"
+        yield QUOTES
     elif _unquoted(found) != found:
         yield "URL quotes in the name of the file itself"
     parts, others = _parts(missing), _parts(found)
@@ -118,7 +119,10 @@ def _causes(missing: str, found: str, root: str) -> Iterator[str]:
     stated, real = ("/".join(path[start : len(path) - tail]) for path in (parts, others))
     ends = [os.path.splitext(path[-1].strip())[1] for path in (parts, others)]
     if _folded(ends[0]) != _folded(ends[1]):
-        yield f"the ending {ends[1]} in place of {ends[0]}"
+        if ends[0] and ends[1]:
+            yield f"the ending {ends[1]} in place of {ends[0]}"
+        else:
+            yield f"the ending {ends[0]} is one too many" if ends[0] else f"the ending {ends[1]} is lacking"
         parts[-1], others[-1] = (os.path.splitext(path[-1])[0] for path in (parts, others))
     pairs = list(zip(parts[-tail:], others[-tail:], strict=True))
     if any(a.strip() != a or b.strip() != b for a, b in pairs if a != b):

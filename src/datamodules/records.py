@@ -113,7 +113,8 @@ class Records:
                     image.size = read_header(image.path).size(turned)
                 except (OSError, ValueError) as error:
                     rule = "no usable size is annotated and the file is not a readable image"
-                    self.findings.add(rule, f"{image.source}: {shown(image.path)} ({error})", "restore it")
+                    why = getattr(error, "strerror", None) or "no image"  # Pillow's has the name of a stream
+                    self.findings.add(rule, f"{image.source}: {shown(image.path)} ({why})", "restore it")
                     continue
                 self.findings.filled["image size"] += 1
                 if stated is not None:

@@ -63,6 +63,8 @@ class DataSettings:
         for key, least in (("resize", 1), ("batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0)):
             if getattr(self, key) < least:
                 raise ValueError(f"data.{key}={getattr(self, key)}: expected {least} or more")
+        if self.classes is not None and not len(self.classes):
+            raise ValueError("data.classes=[]: expected the names of the classes, or null for all that are annotated")
         if self.max_side is not None and self.max_side < self.resize:
             raise ValueError(f"data.max_side={self.max_side}: expected data.resize={self.resize} or more, or null")
         if self.val_fraction is not None and not 0 < self.val_fraction < 1:

@@ -6,6 +6,7 @@ import numpy as np
 
 from datamodules.checks import why_no_box
 from datamodules.index import AnnotationIndex
+from datamodules.layouts.layout import typed
 from datamodules.loaders import Role
 from datamodules.transforms import training_boxes
 from evaluation.truth import Truth
@@ -62,7 +63,21 @@ class Split:
         """Returns why no box trains or, unless the role is "train", is scored; None where one does."""
         index, here = self.index, self.here
         used = here & (self.training_boxes()[1] if role == "train" else self._scored())
-        return None if used.any() else why_no_box(np.count_nonzero(here), self.left_out(used), index.findings)
+        if used.any():
+            return None
+        why = why_no_box(np.count_nonzero(here), self.left_out(used), index.findings)
+        remedies: list[str] = []
+        others = here & (self.labels < 0)
+        if others.any():
+            annotated = [index.class_names[label] for label in np.unique(index.labels[here]).tolist()]
+            remedies.append(f"to take those classes set {typed({'classes': annotated})}")
+        if role == "train" and (here & index.difficult).any():
+            remedies.append("to train on difficult objects set data.use_difficult=true")
+        if role == "train" and (here & ~others & ~index.crowd & ~index.difficult).any():
+            remedies.append(
+                "to train on boxes so small lower data.min_box, if they are pixels: look at them with inspect_data.py"
+            )
+        return f"{why}{''.join(f'; {remedy}' for remedy in remedies)}"
 
     def _scored(self) -> np.ndarray:
         return (self.labels >= 0) & ~self.index.crowd & ~self.index.difficult

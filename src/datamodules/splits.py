@@ -11,7 +11,7 @@ import numpy as np
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
-from datamodules.checks import refuse_doubles, report, report_missing
+from datamodules.checks import all_skipped, refuse_doubles, report, report_missing
 from datamodules.dataset import init_worker
 from datamodules.decoding import Decoding
 from datamodules.errors import DataError
@@ -54,6 +54,10 @@ class DataSplits(DataSettings, ABC):
     @abstractmethod
     def choose_classes(self, index: AnnotationIndex) -> tuple[list[str], list[int]]:
         """Returns names in the order of their labels, and the number that the data set gives each."""
+
+    def sources(self, split: str) -> list[str]:
+        """Lists what a split is read from, for messages: files of annotations, lists of images or folders."""
+        return []
 
     def explain_missing(self, split: str, missing: Sequence[str]) -> str:
         """Says on a line of its own where a missing image file of a split lies instead; empty where it isn't known."""
@@ -162,13 +166,22 @@ class DataSplits(DataSettings, ABC):
             rows = rows[np.bincount(index.image_index()[used], minlength=len(index))[rows] > 0]
         if not len(rows):
             settings = f"data.empty_images={self.empty_images}, data.val_fraction={self.val_fraction}"
-            reason = f"it lists {counted(len(index), 'image')}, of which none is left with {settings}"
-            raise DataError(f"data.{role}_split={name!r} is empty: {reason if len(index) else 'it lists no image'}")
+            reason = "it lists no image"
+            if len(index):
+                reason = f"it lists {counted(len(index), 'image')}, of which none is left with {settings}"
+            elif skipped := all_skipped(index.findings):
+                reason = f"none of its images is left: {skipped}"
+            key = f"data.{'train' if held_out else role}_split"
+            raise DataError(f"{key}={name!r} is empty: {reason}{self._of(name)}; correct that, or give another {key}")
         missing = [index.image_path(row) for row in index.missing(rows)]
         report_missing(name, missing, len(rows), self.on_error, self.explain_missing)
         if role != "train":
             refuse_doubles(name, index.image_ids(rows))
         return split.part(rows)
+
+    def _of(self, name: str) -> str:
+        files = self.sources(name)
+        return f" ({', '.join(files)})" if files else ""
 
     def _open_index(self, role: Role, name: str) -> AnnotationIndex:
         try:
@@ -202,7 +215,7 @@ class DataSplits(DataSettings, ABC):
             chosen = None if self.classes is None else names
             spare = f", of which {', '.join(map(repr, index.spare))} only groups the others" if index.spare else ""
             raise DataError(
-                f"data.num_classes={self.num_classes}, but split {name!r} has "
+                f"data.num_classes={self.num_classes}, but split {name!r}{self._of(name)} has "
                 f"{counted(len(index.class_names), 'class', 'classes')}{spare}, and "
                 f"data.classes={chosen}; set data.num_classes={len(names)}, or name the classes to use in "
                 f"data.classes. They are {list(index.class_names)}"
@@ -246,7 +259,7 @@ class DataSplits(DataSettings, ABC):
         if not self.check_boxes or (why := split.without_box(role)) is None:
             return
         if role == "train":
-            raise DataError(f"split {split.name!r} has no box to train on: {why}")
+            raise DataError(f"split {split.name!r}{self._of(split.name)} has no box to train on: {why}")
         rank_zero_warn(f"the {role} split {split.name!r} has no box to score, so that AP has no value: {why}")
 
     def truth(self, split: str) -> Truth:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -16,61 +16,20 @@ from defusedxml.common import DefusedXmlException
 
 from datamodules import layouts
 from datamodules.base import DetectionDataModule
+from datamodules.corrections import moved
 from datamodules.endings import PICTURES
-from datamodules.errors import DataError, NoAnnotationsError
+from datamodules.errors import DataError
 from datamodules.findings import Exif, Findings
 from datamodules.index import AnnotationIndex, cached
+from datamodules.layouts.layout import typed
 from datamodules.nearest import nearest
 from datamodules.records import ImageRecord, Records, fingerprint
+from datamodules.voc_lists import find_splits, list_stems
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-
-
-def find_splits(root: Path, split: str) -> list[Path]:
-    """Finds the list file of each part of a split such as `2007_trainval+2012_trainval`.
-
-    `07_trainval` may stand for `2007_trainval`, and `07` alone too. In a folder that holds ImageSets itself,
-    a name that exists there comes before a year.
-    """
-    files: list[Path] = []
-    for part in split.split("+"):
-        file = root / "ImageSets" / "Main" / f"{part}.txt"
-        if not file.exists() and (year := re.fullmatch(r"(?:20)?(\d\d)(?:_(.+))?", part)):
-            file = root / f"VOC20{year[1]}" / "ImageSets" / "Main" / f"{year[2] or 'trainval'}.txt"
-        if not file.is_file():
-            raise NoAnnotationsError(f"VOC split {part!r}: {file} does not exist; there are {_existing_splits(root)}")
-        files.append(file)
-    return files
-
-
-def _existing_splits(root: Path) -> str:
-    names = sorted(path.stem for path in root.glob("ImageSets/Main/*.txt"))
-    for path in sorted(root.glob("VOC20[0-9][0-9]/ImageSets/Main/*.txt")):
-        if "_" not in path.stem:  # the devkit has a list for each class as well
-            names.append(f"{path.parts[-4][3:]}_{path.stem}")
-    if names:
-        return ", ".join(names)
-    here = "which does not exist" if not root.exists() else "which has no ImageSets/Main/*.txt, nor has a VOC20YY in it"
-    return f"none at all under {root}, {here}: check data.root"
-
-
-def list_stems(file: Path) -> list[str]:
-    """Reads the image stems of a split, each once. The devkit's lists of a class have 1, 0 or -1 behind each."""
-    data = file.read_bytes()
-    try:  # Windows' editors and shells mark UTF-8 and UTF-16 by their first bytes
-        text = data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is not text in UTF-8 ({error}); save it as UTF-8, an image's stem a line") from error
-    stems: dict[str, None] = {}
-    for line in filter(None, map(str.strip, text.splitlines())):
-        column = re.search(r"\s+(?:-1|0|1)$", line)
-        if column and not (file.parents[2] / "Annotations" / f"{line}.xml").exists():  # else it is part of the name
-            line = line[: column.start()]
-        stems[line] = None
-    return list(stems)
 
 
 def read_voc(listed: Sequence[tuple[Path, list[str]]], exif: Exif = "auto") -> Records:
@@ -136,10 +95,19 @@ def _pictures(folder: Path, stems: Sequence[str]) -> dict[str, list[str]]:
 
 def _without_annotations(records: Records, absent: list[Path], pictures: list[ImageRecord]) -> Records:
     """Lists the images of a split without any annotation file, as test sets are; DataError unless each is there."""
-    near = nearest([str(file) for file in absent[:1]], absent[0].parents[1])
+    root = absent[0].parent
+    while root.name != "Annotations" and root != root.parent:  # stems may have folders
+        root = root.parent
+    near, command = nearest([str(file) for file in absent[:1]], root.parent), ""
+    if near:
+        command = f"\n{near}{moved(near, root.parent)}"
+    elif ending := _common_ending(absent):
+        lists = shlex.quote(str(root.parent / "ImageSets" / "Main"))
+        correct = f"sed -i.bak 's/[.]{ending[1:]}$//' {lists}/*.txt"
+        command = f"\ntheir names end in {ending}, as those of images do; so\n  {correct}"
     why = (
         f"none of the {len(absent)} annotation files of the split exists; the first would be {absent[0]}. Check "
-        "data.root, and that the lists in ImageSets name files without their suffix" + (f"\n{near}" if near else "")
+        f"data.root, and that the lists in ImageSets name files without their suffix{command}"
     )
     if len(pictures) < len(absent):
         raise DataError(why)
@@ -150,6 +118,12 @@ def _without_annotations(records: Records, absent: list[Path], pictures: list[Im
     found.filled.clear()  # a size is not lacking where there are no annotations
     found.unlabelled = why
     return records
+
+
+def _common_ending(absent: Sequence[Path]) -> str:
+    """The ending of a picture that the stems in all names of annotation files have; empty where they have none."""
+    endings = {os.path.splitext(file.stem)[1] for file in absent}
+    return ending if len(endings) == 1 and (ending := endings.pop()).lower() in PICTURES else ""
 
 
 def _picture(stem: str, images: Mapping[str, list[str]], file: Path, tree: Element, found: Findings) -> str | None:
@@ -265,10 +239,14 @@ class VocDataModule(DetectionDataModule):
         sources = [*map(str, lists), f"exif={self.exif}"]
         return cached("voc", sources, [*lists, *files], lambda: read_voc(listed, self.exif), self.cache_dir)
 
+    def sources(self, split: str) -> list[str]:
+        return [str(file) for file in find_splits(Path(self.root).expanduser().absolute(), split)]
+
     def explain_missing(self, split: str, missing: Sequence[str]) -> str:
-        near = nearest(missing, Path(self.root).expanduser().absolute())
-        remedy = "images lie in JPEGImages, each under the stem of its annotation file"
-        return "" if near is None else f"\n{near}; {remedy}"
+        root = Path(self.root).expanduser().absolute()
+        if (near := nearest(missing, root)) is None:
+            return ""
+        return f"\n{near}; images lie in JPEGImages, each under the stem of its annotation file{moved(near, root)}"
 
     def choose_classes(self, index: AnnotationIndex) -> tuple[list[str], list[int]]:
         names = list(VOC_CLASSES if self.classes is None else self.classes)
@@ -280,11 +258,11 @@ class VocDataModule(DetectionDataModule):
             image = index.image_id(int(np.searchsorted(index.offsets, first, side="right")) - 1)
             where = f"{self.root} has objects of {others}; the first is object {index.annotation_ids[first]} of {image}"
             if len(others) == len(used):
-                raise DataError(f"{where}, and none of data.classes={_few(names)}; set data.classes=[{','.join(used)}]")
+                raise DataError(f"{where}, and none of data.classes={_few(names)}; set {typed({'classes': used})}")
             matches = [match for name in others for match in get_close_matches(name, names, n=1)]
             near = f" (nearest is {matches[0]})" if matches else ""
             raise DataError(
-                f"{where}. data.classes={_few(names)} lacks them{near}; add them, "
+                f"{where}. data.classes={_few(names)} lacks them{near}; set {typed({'classes': [*names, *others]})}, "
                 "or skip them with data.other_classes=drop"
             )
         return names, list(range(1, len(names) + 1))

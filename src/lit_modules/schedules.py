@@ -175,7 +175,7 @@ def beyond_the_end(make: Callable[..., LRScheduler], total_steps: int) -> Iterat
 
 def milestone_step(milestone: float, total_steps: int) -> int:
     """The step of a milestone; one that is written as a fraction (0.667) is a fraction of the run."""
-    if milestone < 0:
+    if milestone < 0 or (milestone > 1 and milestone != int(milestone)):
         raise ValueError(f"schedule.milestones: {milestone}: expected steps, or fractions of the run, of 0 or more")
     return round(milestone * total_steps) if isinstance(milestone, float) and milestone <= 1 else int(milestone)
 

@@ -15,7 +15,7 @@ _NEAR = 0.006
 """Part of the axis between lines that hide each other; a line is about as thick."""
 _DASHES = {False: (3.0, 3.0), True: (4.0, 6.0)}
 """In widths of the line: the dash of a full or a dashed line among those that coincide, and how far on that of the next
-one begins."""
+one begins; of dashed lines over several full ones it is further, so that all of these are seen between."""
 _RING = 2.5
 """Points by which the marks of a line are larger than those that coincide with and lie on them."""
 _RINGS = 3
@@ -49,10 +49,11 @@ def draw_lines(
     extent = max((line.x[-1] for line in lines if len(line.x)), default=0.0)
     for at, line in enumerate(lines):
         near = np.array([_near(line, other, _NEAR * height) for other in lines], bool).reshape(len(lines), -1)
-        for part, place, number in _parts(line, near, at, _SHORTEST * extent):
+        alike = np.array([other.dashed == line.dashed for other in lines])
+        for part, place, number, below in _parts(line, near, alike, at, _SHORTEST * extent):
             axes.plot(
                 line.x[part], line.y[part], color=line.color, linewidth=width, zorder=3, clip_on=clip,
-                linestyle=_style(line.dashed, place, number), solid_capstyle="butt", dash_capstyle="butt",
+                linestyle=_style(line.dashed, place, number, below), solid_capstyle="butt", dash_capstyle="butt",
             )  # fmt: skip
         if line.mark:
             covered = [_marks_meet(line, other, _NEAR * height) for other in lines[at + 1 :] if other.mark]
@@ -62,31 +63,37 @@ def draw_lines(
 
 
 def _near(line: Drawn, other: Drawn, tolerance: float) -> Bool[np.ndarray, " n"]:
-    """Tells at which points another line of its kind passes, too near to be seen beside it."""
-    if other is line or other.dashed != line.dashed or not len(other.x):
+    """Tells at which points another line passes, too near to be seen beside it; a dashed one hides no full one."""
+    if other is line or (other.dashed and not line.dashed) or not len(other.x):
         return np.zeros(len(line.x), bool)
     inside = (line.x >= other.x[0]) & (line.x <= other.x[-1])
     return inside & (np.abs(np.interp(line.x, other.x, other.y) - line.y) <= tolerance)
 
 
-def _parts(line: Drawn, near: Bool[np.ndarray, "l n"], at: int, shortest: float) -> Iterator[tuple[slice, int, int]]:
-    """Cuts a line where others join or leave it: points, its place among those that coincide, and their number."""
+def _parts(
+    line: Drawn, near: Bool[np.ndarray, "l n"], alike: Bool[np.ndarray, " l"], at: int, shortest: float
+) -> Iterator[tuple[slice, int, int, int]]:
+    """Cuts a line where others join or leave it: points, its place among those of its kind that coincide, their number,
+    and that of full lines below a dashed one."""
     if len(line.x) < 2:
-        yield slice(0, len(line.x)), 0, 1
+        yield slice(0, len(line.x)), 0, 1, 0
         return
     segments = near[:, 1:] & near[:, :-1]
-    kinds = np.stack((segments[:at].sum(axis=0), 1 + segments.sum(axis=0)), axis=1)
+    own, full = segments & alike[:, None], segments & ~alike[:, None]
+    kinds = np.stack((own[:at].sum(axis=0), 1 + own.sum(axis=0), full.sum(axis=0)), axis=1)
     ends = [0, *(1 + np.flatnonzero((kinds[1:] != kinds[:-1]).any(axis=1))).tolist(), len(kinds)]
     for first, last in pairwise(ends):
-        place, number = kinds[first].tolist()
+        place, number, below = kinds[first].tolist()
         if line.x[last] - line.x[first] < shortest:
-            place, number = 0, 1
-        yield slice(first, last + 1), place, number
+            place, number, below = 0, 1, 0
+        yield slice(first, last + 1), place, number, below
 
 
-def _style(dashed: bool, place: int, number: int) -> str | tuple[float, tuple[float, float]]:
+def _style(dashed: bool, place: int, number: int, below: int = 0) -> str | tuple[float, tuple[float, float]]:
     dash, step = _DASHES[dashed]
-    if number == 1:
+    if below > 1:
+        step = dash + below * _DASHES[False][1]
+    elif number == 1:
         return (0, (4, 2)) if dashed else "-"
     return -step * place % (step * number), (dash, step * number - dash)
 

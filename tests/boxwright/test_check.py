@@ -3,15 +3,20 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from checked import checked
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from boxwright.config import files
+from boxwright.config.errors import with_key
+from boxwright.config.limits import LIMITS
 from boxwright.config.resolvers import register_resolvers
 
 
@@ -83,6 +88,11 @@ def problems_of(*overrides: str, config_name: str = "train", needed: tuple[str, 
         ("trainer.log_every_n_steps=0", "trainer.log_every_n_steps=0 (): expected 1 or more"),
         ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1 (): expected 0 or more, or null"),
         ("trainer.max_time=abc", "trainer.max_time='abc' (): expected days:hours:minutes:seconds"),
+        ("optimizer.weight_decay=-1", "optimizer.weight_decay=-1 (): expected 0 or more"),
+        (
+            "schedule.milestones=[0.5,-1]",
+            "schedule.milestones=[0.5, -1] (): expected steps, or fractions of the run, of",
+        ),
         ("seed=-1", "seed=-1 (): expected 0 to 4294967295"),
         ("seed=4294967296", "seed=4294967296 (): expected 0 to 4294967295"),
         ("name=", "name='' (): expected the name of a folder below runs/"),
@@ -93,6 +103,50 @@ def problems_of(*overrides: str, config_name: str = "train", needed: tuple[str, 
 )
 def test_a_mistake_is_named_with_its_origin_and_what_was_expected(override: str, says: str) -> None:
     assert says.replace("()", f"(command line, {override})") in problems_of(override)
+
+
+NONSENSE: dict[str, Any] = {
+    "model.num_convs": -1, "model.head_convs": -1, "model.pyramid_channels": 0, "model.head_channels": 0,
+    "model.grid_offset": 2, "model.backbone.groups": 0, "model.backbone.width_per_group": 0,
+    "model.loss.center_sampling": 0, "model.loss.focal_alpha": -1, "model.loss.focal_gamma": -1,
+    "model.loss.box_loss_weight": -1, "model.anchor_sampler.positive_fraction": 0,
+    "model.region_sampler.positive_fraction": 0, "model.train_proposer.min_size": -1, "model.proposer.min_size": -1,
+    "model.decoder.min_size": -1, "data.num_classes": 0, "data.flip": 1.5, "data.vertical_flip": -0.5,
+    "data.min_box": -1, "data.train_images": 0, "data.val_images": 0, "data.image_size": 63, "optimizer.momentum": 2,
+    "optimizer.weight_decay": -1, "optimizer.bias_lr_factor": -1, "optimizer.bias_decay_factor": -1,
+    "optimizer.norm_decay_factor": -1, "optimizer.backbone_lr_factor": -1, "schedule.milestones": [1.5],
+    "schedule.gamma": -1, "schedule.warmup_steps": -1, "schedule.warmup_factor": 2, "schedule.final_factor": -1,
+    "schedule.patience": -1, "schedule.factor": 2, "schedule.threshold": -1,
+}  # fmt: skip
+"""Values that no constructor would refuse, and that would train on nothing, away from the minimum, or not at all."""
+
+
+def test_values_that_would_train_nonsense_are_beyond_the_limits_of_settings_that_exist() -> None:
+    known = set[str]()
+    for choices in (
+        ("model=fcos", "data=shapes"), ("model=retinanet", "data=coco", "schedule=cosine"),
+        ("model=faster_rcnn", "schedule=plateau"),
+    ):  # fmt: skip
+        with initialize_config_dir(str(files.CONF), version_base="1.3"):
+            known |= files.flat(compose("train", list(choices))).keys()
+    for key, value in NONSENSE.items():
+        is_legal, expected = LIMITS[key]
+        assert key in known
+        assert not is_legal(value), key
+        assert expected
+    chosen = LIMITS.keys() - NONSENSE.keys()
+    assert not {key for key in chosen if key.startswith(("model.", "data.", "optimizer.", "schedule."))}
+
+
+def test_a_constructors_own_message_has_the_key_of_its_argument() -> None:
+    node = {"_target_": "detectors.fcos.FCOSDecoder", "nms_threshold": 2.0}
+    for config in ({"model": {"decoder": node}}, {"decoder": node}):  # from the whole config, and from the model's node
+        with pytest.raises(InstantiationException) as error:
+            instantiate(config)
+        assert with_key(error.value) == "model.decoder.nms_threshold=2.0: expected 0 <= nms_threshold <= 1"
+    with pytest.raises(InstantiationException) as error:
+        instantiate({"data": {"_target_": "datamodules.shapes.ShapesDataModule", "resize": 0}})
+    assert with_key(error.value) == "data.resize=0: expected 1 or more"
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ def test_a_checkpoint_of_a_data_set_without_a_file_in_conf_is_named(tmp_path: Pa
         (["checkpoint="], "give either"),
         (["predictions=b"], "needs a data set: data=coco data.root=FOLDER"),
         (["predictions=b", "data=coco", "data.root=x"], "predictions=b: no such file, seen from"),
-        (["checkpoint=."], "checkpoint=. is a folder; give a file, such as RUN/checkpoints/best.ckpt"),
+        (["checkpoint=."], "checkpoint=. is a folder; give that of a run, checkpoint=RUN/checkpoints/best.ckpt"),
     ],
 )
 def test_missing_arguments_are_named(overrides, message) -> None:

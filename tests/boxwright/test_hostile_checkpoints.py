@@ -120,8 +120,14 @@ def test_a_damaged_file_is_refused(
 
 
 def test_a_folder_and_a_file_that_does_not_exist_are_named(tmp_path: Path) -> None:
-    refused(tmp_path, r"is a folder; give a file, such as RUN/checkpoints/best\.ckpt")
-    refused(tmp_path / "no.ckpt", r"does not exist \(from .*\); give checkpoint=FILE\.ckpt")
+    refused(tmp_path, r"is a folder; give that of a run, checkpoint=RUN/checkpoints/best\.ckpt")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "best.ckpt").touch()
+    refused(tmp_path, rf"is a folder; give checkpoint={tmp_path}/checkpoints/best\.ckpt")
+    refused(
+        tmp_path / "no.ckpt",
+        r"does not exist \(from .*\); (give that of a run,|the newest of the runs here is) checkpoint=",
+    )
 
 
 def test_an_archive_without_a_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_another_detector_is_refused_by_its_name(checkpoint):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"init_from=gone\.ckpt: .*gone\.ckpt does not exist; give the checkpoint"):
+    with pytest.raises(ConfigError, match=r"init_from=gone\.ckpt: .*gone\.ckpt is no file; give that of a run"):
         start_from(module(), "gone.ckpt", CLASSES)
 
 

@@ -207,7 +207,7 @@ def test_classes_of_a_split_without_their_boxes_are_not_listed_one_by_one(tmp_pa
     root = write_voc(tmp_path, "wheel")
     problems, _, text = look("data=voc", f"data.root={root}", *VOC_SPLITS)
     assert problems == 2
-    assert "set data.classes=[wheel]" in text
+    assert "set 'data.classes=[wheel]'" in text
     assert "no box to train on" in text
     assert "motorbike" not in text.partition("saved as")[0].rpartition("Classes")[2].partition("warning")[2]
 

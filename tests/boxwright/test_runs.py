@@ -204,6 +204,14 @@ def test_last_is_the_newest_unfinished_run_with_a_checkpoint(tmp_path, monkeypat
         os.utime(folder / "config.yaml", (i, i))
     Path("runs/t/c/finished.json").touch()
     assert names.run_folder("t", "last", "now") == "runs/t/b"
+    Path("runs/t/b/checkpoints/last.ckpt").touch()
+    for given, meant in (("runs/t/a/checkpoints/last.ckpt", "runs/t/a"), ("elsewhere", "runs/t/b")):
+        with pytest.raises(ConfigError, match=rf"is not a run's folder: it has no config\.yaml; .* resume={meant}$"):
+            names.run_folder("t", given, "now")
+    with pytest.raises(
+        ConfigError, match=r"no unfinished run in .*; the newest that is not finished is resume=runs/t/b$"
+    ):
+        names.run_folder("other", "last", "now")
     for name in "ab":
         Path("runs/t", name, "finished.json").touch()
     with pytest.raises(ConfigError, match=r"no unfinished run in .* \(3 finished\)"):
@@ -229,13 +237,33 @@ def test_a_batch_not_divisible_by_the_devices_is_refused_with_the_nearest_divisi
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("data.root=dta/coco", r"data\.root=dta/coco \(here\): \S+/dta does not exist; nearest is data$"),
-        ("init_from=last.ckpt", r"init_from=last\.ckpt \(here\): \S+/last\.ckpt does not exist$"),
-        ("model.backbone.weights=data/r50.pth", r"weights=data/r50\.pth \(here\): \S+/data/r50\.pth does not exist"),
+        (
+            "data.root=dta/coco",
+            r"data\.root=dta/coco \(here\): \S+/dta does not exist; nearest is data: give data\.root=data/coco$",
+        ),
+        ("data.root=dta/voc", r"\S+/dta does not exist; nearest is data; give data\.root=FOLDER, that of a data set"),
+        ("data.root=x.json", r"\S+/x\.json is a file, where .*; give data\.root=\. data\.annotations=x\.json$"),
+        ("data.root=x.zip", r"\S+/x\.zip is a file, where .*; unpack it, or give data\.root=\.$"),
+        (
+            "init_from=last.ckpt",
+            r"init_from=last\.ckpt \(here\): \S+/last\.ckpt does not exist; the newest of the runs here is "
+            r"init_from=runs/b/1/checkpoints/best\.ckpt, or a published one by its name \(docs/zoo\.md\)$",
+        ),
+        (
+            "model.backbone.weights=data/r50.pth",
+            r"weights=data/r50\.pth \(here\): \S+/data/r50\.pth does not exist; give model\.backbone\.weights=",
+        ),
     ],
 )
 def test_a_missing_path_is_refused_before_anything_is_imported(monkeypatch, tmp_path, line, says):
     (tmp_path / "data" / "coco").mkdir(parents=True)
+    for name in ("x.json", "x.zip"):
+        (tmp_path / name).touch()
+    for seconds, name in enumerate(("a", "b")):
+        best = tmp_path / "runs" / name / "1" / "checkpoints" / "best.ckpt"
+        best.parent.mkdir(parents=True)
+        best.touch()
+        os.utime(best, (seconds, seconds))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(paths, "origin", lambda key: "here")
     cfg = OmegaConf.create(

@@ -1,5 +1,6 @@
 """Problems of annotations that are reported or refused before training."""
 
+import json
 import re
 import shutil
 import warnings
@@ -106,7 +107,9 @@ def of_other_classes(root: Path) -> None:
 
 
 WITHOUT: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
-    "no annotation": (lambda root: write_coco(root, [SIZE] * 2, [[], []]), {}, "its images have no annotation; check"),
+    "no annotation": (
+        lambda root: write_coco(root, [SIZE] * 2, [[], []]), {}, r"no annotation; check .*, and data\.annotations$",
+    ),
     "no annotation, empty images dropped": (
         lambda root: write_coco(root, [SIZE], [[]]), {"empty_images": "drop"}, "its images have no annotation",
     ),
@@ -117,11 +120,13 @@ WITHOUT: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
     "ids that do not match": (
         of_unlisted_images, {"on_error": "skip"}, "2 skipped .*an annotation belongs to an image that",
     ),
-    "other classes": (of_other_classes, {"classes": ["a"], "num_classes": 1}, "2 annotations .*: 2 of other classes"),
+    "other classes": (
+        of_other_classes, {"classes": ["a"], "num_classes": 1}, r"of other classes; .* set 'data.classes=\[b\]'$",
+    ),
     "crowds": (lambda root: write_coco(root, [SIZE], [[{"iscrowd": 1}]]), {}, "1 annotation .*: 1 crowd"),
     "small": (
         lambda root: write_coco(root, [SIZE], [[[1, 1, 3, 3], [1, 1, 0, 9]]]), {"min_box": 4},
-        "2 with a side under 4 pixels",
+        "2 with a side under 4 pixels; to train on boxes so small lower data.min_box",
     ),
 }  # fmt: skip
 
@@ -131,14 +136,40 @@ def test_a_training_split_without_boxes_is_refused_with_the_cause(tmp_path: Path
     write, options, says = WITHOUT[case]
     write(tmp_path)
     said = refused(checked(tmp_path, **options))
-    assert said.startswith("split 'train' has no box to train on: ")
+    file = tmp_path / "annotations" / "instances_train.json"
+    assert said.startswith(f"split 'train' ({file}) has no box to train on: ")
     assert re.search(says, said), said
+
+
+def test_a_split_all_of_whose_images_are_skipped_is_told_so(tmp_path: Path) -> None:
+    write_coco(tmp_path, [SIZE], [[[1, 1, 3, 4]]])
+    file = tmp_path / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text())
+    del content["images"][0]["id"]
+    file.write_text(json.dumps(content))
+    said = refused(checked(tmp_path, on_error="skip"))
+    assert said.startswith("data.train_split='train' is empty: none of its images is left: 2 skipped as data.on_error")
+    assert str(file) in said
+
+
+def test_without_a_name_of_a_class_nothing_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.classes=\[\]: expected the names"):
+        checked(tmp_path, classes=[], num_classes=0)
+
+
+def test_a_question_ends_without_a_full_stop(tmp_path: Path) -> None:
+    write_coco(tmp_path, [SIZE] * 2, [[corners(box) for box in BOXES]] * 2)
+    said = [line for line in told(checked(tmp_path)) if line.endswith("inspect_data.py")]
+    assert said
+    assert not any("?." in line for line in said)
 
 
 def test_boxes_that_are_all_held_out_leave_nothing_to_train_on(tmp_path: Path) -> None:
     write_coco(tmp_path, [SIZE] * 2, [BOXES, []])
     found = [refused_or_told(checked(tmp_path, val_fraction=0.5, seed=seed)) for seed in range(8)]
-    assert {"split 'train' has no box to train on", "the val split 'train' has no box to score"} == set(found)
+    file = tmp_path / "annotations" / "instances_train.json"
+    trained, scored = f"split 'train' ({file}) has no box to train on", "the val split 'train' has no box to score"
+    assert {trained, scored} == set(found)
 
 
 def refused_or_told(data: DetectionDataModule) -> str:

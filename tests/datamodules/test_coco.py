@@ -8,7 +8,7 @@ import pytest
 from pycocotools.coco import COCO
 from tiny_data import coco, write_coco, write_json
 
-from datamodules import coco_json
+from datamodules import coco_decoded, coco_json, coco_load
 from datamodules.coco import CocoDataModule
 
 SIZE = (40, 60)
@@ -274,7 +274,7 @@ def test_one_id_of_two_annotations_is_told_and_both_count(tmp_path: Path) -> Non
 
 
 def plain_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coco_json, "decoded", lambda _: None)
+    monkeypatch.setattr(coco_load, "decoded", lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_decoded_arrays_of_real_annotations_are_what_the_plain_way_reads(
 
 
 def assert_same_reading(file: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert coco_json.decoded(file.read_bytes()) is not None
+    assert coco_decoded.decoded(file.read_bytes()) is not None
     quick = coco_json.read_coco([(str(file), str(images))])
     arrays = quick.arrays()
     plain_reading(monkeypatch)
@@ -313,4 +313,4 @@ def assert_same_reading(file: Path, images: Path, monkeypatch: pytest.MonkeyPatc
 )
 def test_an_odd_entry_sends_its_file_the_plain_way(tmp_path: Path, odd: dict[str, Any]) -> None:
     write_coco(tmp_path, [SIZE], [[[1, 2, 10, 12], odd]])
-    assert coco_json.decoded((tmp_path / "annotations" / "instances_train.json").read_bytes()) is None
+    assert coco_decoded.decoded((tmp_path / "annotations" / "instances_train.json").read_bytes()) is None

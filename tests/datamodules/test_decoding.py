@@ -177,8 +177,10 @@ DEEPS = {
     "TIFF, float RGB": tiff(np.dstack([DEEP.astype(np.float32)] * 3)),
     "TIFF, 32 bits": tiff(DEEP.astype(np.int32)),
     "PNG, RGBA": cv2.imencode(".png", np.dstack([DEEP] * 3 + [ALPHA.astype(np.uint16) * 257]))[1].tobytes(),
+    "TIFF, RGB": tiff(np.dstack([DEEP] * 3)),
     "TIFF, RGBA": tiff(np.dstack([DEEP] * 3 + [ALPHA.astype(np.uint16) * 257])),
     "PGM": b"P5 %d %d 65535\n" % (WIDTH, HEIGHT) + DEEP.astype(">u2").tobytes(),
+    "PPM": b"P6 %d %d 65535\n" % (WIDTH, HEIGHT) + np.dstack([DEEP] * 3).astype(">u2").tobytes(),
     "JPEG 2000": save(Image.fromarray(DEEP), "JPEG2000"),
 }
 
@@ -201,8 +203,23 @@ def test_a_value_range_maps_a_part_of_16_bits_to_all_grey_levels(tmp_path: Path,
         with pytest.raises(ImageError, match=rf"from 9 to {DEEP.max()}, where 8 or 16 .*data\.value_range=\[9,"):
             read_image(str(path))
     else:
-        rounded = name == "TIFF, RGBA"  # OpenCV rounds it
-        assert_close(read_image(str(path)), np.repeat((DEEP >> 8).astype(np.uint8)[..., None], 3, axis=2), rounded)
+        upper = np.repeat((DEEP >> 8).astype(np.uint8)[..., None], 3, axis=2)
+        assert_close(read_image(str(path)), upper, 0)
+        with Image.open(path) as image:
+            assert_close(of_pil(image, Decoding()), upper, 0)
+
+
+@pytest.mark.parametrize("file_format", [".png", ".tiff", ".ppm", ".jp2"])
+@pytest.mark.parametrize("decoding", [Decoding(), Decoding(value_range=(500.0, 60000.0))], ids=["upper 8", "range"])
+def test_channels_of_16_bits_are_those_of_the_array(tmp_path: Path, file_format: str, decoding: Decoding) -> None:
+    picture = np.tile(PICTURE, (2, 2, 1))  # OpenCV writes no smaller JPEG 2000
+    deep = picture.astype(np.uint16) * 250 + np.arange(3, dtype=np.uint16) * 40
+    path = tmp_path / f"x{file_format}"
+    path.write_bytes(cv2.imencode(file_format, deep[..., ::-1])[1].tobytes())
+    if file_format != ".jp2":  # which is lossy
+        np.testing.assert_array_equal(read_image(str(path), decoding), of_array(deep, decoding))
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(of_pil(image, decoding), read_image(str(path), decoding))
 
 
 def test_a_value_range_does_not_change_8_bit_and_avif_images(tmp_path: Path) -> None:

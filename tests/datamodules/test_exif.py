@@ -1,6 +1,7 @@
 """Boxes lie on the pixels on which they were drawn, whether the annotation tool applied the orientation or not."""
 
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -162,5 +163,6 @@ def test_further_images_of_a_file_give_a_warning_at_set_up(tmp_path: Path) -> No
 def test_wrong_exif_and_value_range_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.exif='no': expected auto or apply or ignore"):
         coco(tmp_path, exif="no")
-    with pytest.raises(ValueError, match=r"data\.value_range=\[5, 5\]: expected \[black, white\]"):
-        coco(tmp_path, value_range=[5, 5])
+    for wrong in ([5, 5], [5], [0, 1, 2], ["a", "b"]):
+        with pytest.raises(ValueError, match=re.escape(f"data.value_range={wrong}: expected [black, white]")):
+            coco(tmp_path, value_range=wrong)

@@ -78,8 +78,10 @@ def test_an_unsupported_layout_is_named_with_a_way_to_convert_it(layout: str, re
 
 def test_an_export_whose_images_are_not_there_is_told_so(tmp_path: Path) -> None:
     coco_json(tmp_path / "annotations" / "instances_default.json", ["sub/a.jpg"])
-    says = "a COCO export of CVAT, whose images are not where it says: there is no sub/a.jpg, export it with images; to"
-    assert f"{says} read it, add\n" in refusal("coco", tmp_path)
+    says = (
+        "a COCO export of CVAT, whose images are not where it says: there is no sub/a.jpg, export it with images; then"
+    )
+    assert f"{says}, to read it, add\n" in refusal("coco", tmp_path)
     images(tmp_path / "pictures", "A.jpg")
     assert f"nearest to {tmp_path}/sub/a.jpg is {tmp_path}/pictures/A.jpg: other letter case" in refusal(
         "coco", tmp_path
@@ -97,8 +99,23 @@ def test_the_devkit_is_found_in_a_folder_further_down(tmp_path: Path) -> None:
 
 def test_an_unknown_layout_is_not_named(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing of ours")
+    (tmp_path / "labels").mkdir()
     for reader in ("coco", "voc"):
-        assert " holds " not in refusal(reader, tmp_path)
+        said = refusal(reader, tmp_path)
+        assert " holds " not in said
+        assert f"\n{tmp_path} has labels/, notes.txt; docs/data.md has the layouts that are read" in said
+    assert f"\n{tmp_path / 'labels'} is empty; " in refusal("coco", tmp_path / "labels")
+    assert "docs/data.md" not in refusal("coco", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("name", "says"), [
+    ("cells.json", "set data.root={root} data.annotations=cells.json, and data.images"),
+    ("cells.zip", "unpack it, or set data.root={root}"),
+])  # fmt: skip
+def test_a_file_in_the_place_of_the_folder_is_named(name: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("{}")
+    said = refusal("coco", tmp_path / name)
+    assert f"{tmp_path / name} is a file, where a folder is expected; {says.format(root=tmp_path)}" in said
 
 
 def test_a_file_of_another_format_is_distinguished_from_a_missing_one(tmp_path: Path) -> None:

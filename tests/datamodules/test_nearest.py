@@ -1,6 +1,9 @@
 """Missing images: the message names the file that fits, how its path differs, and what to do."""
 
 import json
+import re
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,8 @@ CASES = {  # file_name, path of the file from the root, expected message
     "folder too many": ("train/a.png", "train/a.png", "the folder train is one too many"),
     "folder too few": ("a.png", "train/images/a.png", "the folder images is lacking"),
     "other folder": ("a.png", "val/a.png", "the folder val in place of train"),
+    "no ending": ("a", "train/a.png", "the ending .png is lacking"),
+    "a URL": ("https://bucket.org/x/a.png", "train/a.png", "the folder https://bucket.org/x is one too many"),
     "other ending": ("a.jpg", "train/a.png", "the ending .png in place of .jpg"),
     "a URL's query": ("a.png?X-Amz-Date=1&sig=ab", "train/a.png", "a URL's query behind the name"),
     "zeros": ("img_7.png", "train/img_0007.png", "zeros before a number"),
@@ -63,8 +68,16 @@ def test_coco_names_the_nearest_file_and_how_it_differs(case: str, tmp_path: Pat
     root = with_name(tmp_path, name, file)
     with pytest.raises(DataError) as error:
         coco(root).setup("fit")
-    told = str(error.value).splitlines()[-1]
+    told = next(line for line in str(error.value).splitlines() if line.startswith("nearest to "))
     assert f" is {tmp_path / file}: {cause}; " in told or f" is {str(tmp_path / file)!r}: {cause}; " in told
+    assert not coco(root, **typed(str(error.value))).survey("train").missing
+
+
+def typed(said: str) -> dict[str, Any]:
+    """Types the commands in a message: runs those of the shell, and returns the settings."""
+    for command in re.findall(r"^  (?:python|mv|mkdir|ln|sed) (?:.*)$", said, re.MULTILINE):
+        subprocess.run(command.replace("python", sys.executable, 1), shell=True, check=True)
+    return dict(re.findall(r"data\.(annotations|images)='?([^'\s]+)", said))
 
 
 @pytest.mark.parametrize(("name", "file"), [("a.png", "pictures/train/a.png"), ("train/a.png", "train/a.png")])
@@ -97,9 +110,57 @@ def test_voc_names_the_nearest_file_too(stem: str, file: str, cause: str, tmp_pa
     root = write_voc(tmp_path, {stem: voc_object("a", "1 1 9 9"), "other": voc_object("b", "1 1 9 9")})
     (root / "JPEGImages" / f"{stem}.jpg").unlink()
     write_image(root / file, (30, 40))
-    with pytest.raises(DataError, match=f"missing image files: 1 of 2(.|\n)*{cause}.*; images lie in JPEGImages"):
+    with pytest.raises(
+        DataError, match=f"missing image files: 1 of 2(.|\n)*{cause}.*; images lie in JPEGImages"
+    ) as error:
         voc(root).setup("fit")
     assert voc(root, on_error="skip").survey("train").explained.startswith("nearest to ")
+    typed(str(error.value))
+    assert not voc(root).survey("train").missing
+
+
+def test_a_folder_of_voc_by_another_name_is_linked(tmp_path: Path) -> None:
+    root = write_voc(tmp_path, {"x": voc_object("a", "1 1 9 9"), "y": voc_object("b", "1 1 9 9")})
+    for name, other in (("JPEGImages", "pictures of cells"), ("Annotations", "annotations")):
+        (root / name).rename(root / other)
+        with pytest.raises(DataError, match=f"so\n  ln -s '?{other}'? .*{name}$") as error:
+            voc(root).setup("fit")
+        typed(str(error.value))
+        voc(root).setup("fit")
+
+
+def test_a_list_of_voc_whose_names_have_endings_is_corrected(tmp_path: Path) -> None:
+    root = write_voc(tmp_path, {"x": voc_object("a", "1 1 9 9"), "y": voc_object("b", "1 1 9 9")})
+    (root / "ImageSets" / "Main" / "trainval.txt").write_text("x.jpg\ny.jpg\n")
+    with pytest.raises(DataError, match=r"their names end in \.jpg, as those of images do; so") as error:
+        voc(root).setup("fit")
+    typed(str(error.value))
+    voc(root).setup("fit")
+
+
+def test_links_to_nothing_are_told_and_not_taken_for_files(tmp_path: Path) -> None:
+    root = write_coco(tmp_path, [(40, 60)], [[[1, 2, 10, 12]]])
+    file = root / "train" / "train_0.png"
+    file.unlink()
+    file.symlink_to("/nowhere/train_0.png")
+    with pytest.raises(DataError) as error:
+        coco(root).setup("fit")
+    assert f"{file}, a link to /nowhere/train_0.png, which does not exist. Check" in str(error.value)
+    assert "nearest" not in str(error.value)
+
+
+def test_only_some_missing_names_are_not_rewritten(tmp_path: Path) -> None:
+    root = write_coco(tmp_path, [(40, 60)] * 2, [[[1, 2, 10, 12]]] * 2)
+    annotations = root / "annotations" / "instances_train.json"
+    content: Any = json.loads(annotations.read_text())
+    for image, name in zip(content["images"], ("sub/train_0.png", r"sub\x.png"), strict=True):
+        image["file_name"] = name
+    annotations.write_text(json.dumps(content))
+    for name in ("train_0.png", "x.png"):
+        write_image(root / "train" / "sub" / name, (40, 60))
+    with pytest.raises(DataError, match=r"backslashes") as error:
+        coco(root).setup("fit")
+    assert not coco(root, **typed(str(error.value))).survey("train").missing
 
 
 def test_of_files_with_equal_names_the_one_sharing_most_folders_is_nearest(tmp_path: Path) -> None:

@@ -161,24 +161,32 @@ def test_each_of_two_ranks_continues_with_its_own_slices(root: Path) -> None:
     assert union == list(global_batches)
 
 
-def test_the_position_is_in_the_loaders_state(root: Path) -> None:
+def test_an_iteration_starts_where_the_trainers_progress_says(root: Path) -> None:
     data = data_of(root)
     data.setup("fit")
     loader = data.train_dataloader()
     loader.batch_sampler.sampler.set_epoch(2)
     wanted = [batch.infos for batch in loader]
-    assert loader.state_dict() == {"epoch": 2, "batches": 0, "stream": loader.stream}
     other = data_of(root).train_dataloader()
-    other.load_state_dict({"epoch": 2, "batches": 2, "stream": loader.stream})
+    other.progress = lambda: (2, 2)
     assert len(other) == 3
     assert [batch.infos for batch in other] == wanted[2:]
 
 
-def test_a_checkpoint_stores_its_position_in_the_stream(root: Path, tmp_path: Path) -> None:
+def test_nothing_but_lightnings_progress_tells_where_a_run_continues(root: Path, tmp_path: Path) -> None:
+    """The loader's own state has no position that could disagree with it; so a wrong progress is seen."""
     file = tmp_path / "killed.ckpt"
-    train(root, [KillAt("on_train_batch_end", 5, file)], workers=2)
-    (state,) = torch.load(file, weights_only=True)["loops"]["fit_loop"]["state_dict"]["combined_loader"]
-    assert (state["epoch"], state["batches"]) == (1, 2)
+    killed = train(root, [KillAt("on_train_batch_end", 5, file)], workers=2)
+    contents = torch.load(file, weights_only=True)
+    loop = contents["loops"]["fit_loop"]
+    (state,) = loop["state_dict"]["combined_loader"]
+    assert state.keys() == {"stream"}
+    progress = loop["epoch_loop.batch_progress"]
+    assert progress["current"]["processed"] == 2
+    for part in ("current", "total"):
+        progress[part] = {name: number - 1 for name, number in progress[part].items()}
+    torch.save(contents, file)
+    assert train(root, [], file).seen[0] == killed.seen[4]  # once more
 
 
 def test_resuming_on_another_stream_is_refused(root: Path, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_it_is_not_joined_with_annotated_images(root: Path) -> None:
 def test_lists_of_another_kind_are_refused_to_be_tested_on_too(root: Path, change: dict[str, Any]) -> None:
     write_test(root, **change)
     (key,) = change
-    with pytest.raises(DataError, match=f"has no list {key!r}, it has .*Where there is no list to test on"):
+    with pytest.raises(DataError, match=f"has no list {key!r}, it .*Where there is no list to test on"):
         coco(root, test_split="test").setup("test")
 
 

@@ -77,7 +77,7 @@ def test_a_name_that_classes_lacks_is_an_error_or_dropped(tmp_path: Path) -> Non
         voc(tmp_path).setup()
     with pytest.raises(ValueError, match=r"lacks them \(nearest is cc\)"):
         voc(tmp_path, classes=["a", "cc"]).setup()
-    with pytest.raises(ValueError, match=r"none of data\.classes=\[x, y\]; set data\.classes=\[a,c\]"):
+    with pytest.raises(ValueError, match=r"none of data\.classes=\[x, y\]; set 'data\.classes=\[a,c\]'"):
         voc(tmp_path, classes=["x", "y"]).setup()
     data = voc(tmp_path, other_classes="drop")
     data.setup()

@@ -57,6 +57,16 @@ def test_dashed_lines_alternate_among_themselves():
     ]  # fmt: skip
 
 
+def test_dashed_lines_leave_room_for_all_full_lines_below_them():
+    full = [constant(0.5, color) for color in ("C0", "C1", "C2")]
+    for number in (2, 3):
+        found = styles(*full[:number], constant(0.5, "C3", True), constant(0.5, "C4", True))
+        step = 4 + 3 * number  # between two dashes there is a dash of each full line
+        assert found[number:] == [
+            [(f"0: 4 {2 * step - 4}", 0, 100)], [(f"{step}: 4 {2 * step - 4}", 0, 100)],
+        ]  # fmt: skip
+
+
 def test_marks_of_lines_that_coincide_are_rings():
     lines = [Line([1, 2], [0.2, value], color, dots=True) for color, value in (("series1", 0.5), ("series2", 0.7))]
     (axes,) = plots.over_steps([*lines, Line([1, 2], [0.9, 0.8], "series3", dots=True)], "", "AP", fraction=True).axes

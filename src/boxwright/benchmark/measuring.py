@@ -210,8 +210,8 @@ def _module(
     module = cast(TrainingModule, instantiate(with_trunk(config.model)))
     weights = "fresh"
     if config.init_from is not None:
-        given = dict(config.get("init_classes") or {})
-        weights = start_from(module, config.init_from, datamodule.class_names, given)
+        renamed: dict[str, str | None] = dict(config.get("init_classes") or {})
+        weights = start_from(module, config.init_from, datamodule.class_names, renamed)
     module.lay_out(config.channels_last)
     return module, weights
 

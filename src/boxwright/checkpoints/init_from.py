@@ -12,6 +12,7 @@ from boxwright.checkpoints.building import build_module, expected_state
 from boxwright.checkpoints.class_names import Match, match_classes
 from boxwright.checkpoints.reading import read_checkpoint, source_of
 from boxwright.config.errors import ConfigError, few
+from boxwright.runs.newest import or_newest_checkpoint
 from boxwright.zoo.names import is_named, refuse_unknown
 from detectors.class_rows import ClassRows, HasClassRows, with_rows_of
 from lit_modules.stored import without_weights
@@ -82,8 +83,8 @@ def _read(path: str) -> dict[str, Any]:
     refuse_unknown("init_from", path)
     if not is_named(path) and not Path(path).is_file():
         raise ConfigError(
-            f"init_from={path}: {Path(path).resolve()} does not exist; give the checkpoint of another run, such as "
-            "RUN/checkpoints/best.ckpt, or a published one by its name (docs/zoo.md), or hf://USER/REPO"
+            f"init_from={path}: {Path(path).resolve()} is no file{or_newest_checkpoint('init_from', Path(path))}, or a "
+            "published one by its name (docs/zoo.md), or hf://USER/REPO"
         )
     return read_checkpoint(path)
 

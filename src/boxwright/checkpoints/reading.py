@@ -24,6 +24,7 @@ from boxwright.checkpoints.remembered import recalled, remember
 from boxwright.checkpoints.trust import refuse_foreign, refuse_overgrown
 from boxwright.config.earlier import NODES, translated
 from boxwright.config.errors import ConfigError
+from boxwright.runs.newest import or_newest_checkpoint
 from boxwright.zoo.address import address_of, is_address
 from boxwright.zoo.entry import Entry
 from boxwright.zoo.names import name_problem, published
@@ -80,9 +81,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def _read_file(path: Path) -> dict[str, Any]:
     if path.is_dir():
-        raise CheckpointError(f"checkpoint {path} is a folder; give a file, such as RUN/checkpoints/best.ckpt")
+        raise CheckpointError(f"checkpoint {path} is a folder{or_newest_checkpoint('checkpoint', path)}")
     if not path.is_file():
-        raise CheckpointError(f"checkpoint {path} does not exist (from {Path.cwd()}); give checkpoint=FILE.ckpt")
+        newest = or_newest_checkpoint("checkpoint", path)
+        raise CheckpointError(f"checkpoint {path} does not exist (from {Path.cwd()}){newest}")
     try:
         _refuse_damaged(path)
         contents = torch.load(path, map_location="cpu", weights_only=True)

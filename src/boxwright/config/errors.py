@@ -1,6 +1,7 @@
 """`ConfigError`, and how it ends a script. Imports nothing heavy."""
 
 import functools
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
@@ -15,6 +16,9 @@ from lit_modules.died import explain
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+_PARTS = ("model", "data", "callbacks", "logger", "trainer", "optimizer", "schedule")
 
 
 class ConfigError(UserError):
@@ -40,12 +44,23 @@ def clear_errors(main: Callable[P, R]) -> Callable[P, R]:
             if status is None or (in_sweep and status == 1):
                 raise
             if not getattr(cause, "is_logged", False):  # by the run's log
-                print(explain(cause) or cause, file=sys.stderr)
+                print(explain(cause) or with_key(error), file=sys.stderr)
             if in_sweep:
                 raise
             sys.exit(status)
 
     return guarded
+
+
+def with_key(error: BaseException) -> str:
+    """The message of an error; of a constructor that names its own argument alone, with the key of that argument."""
+    if not isinstance(error, InstantiationException) or error.__cause__ is None:
+        return str(error)
+    said, found = str(error.__cause__), re.search(r"^full_key: (\S+)$", str(error), re.MULTILINE)
+    if found is None or not re.match(r"[a-z_]\w*=", said):
+        return said
+    key = found[1] if found[1].partition(".")[0] in _PARTS else f"model.{found[1]}"  # a model is built of its own node
+    return f"{key}.{said}"
 
 
 def _status(error: BaseException | None, is_wrapped: bool) -> int | None:

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from boxwright.config.compatible import has_whole_images
 from boxwright.config.errors import ConfigError
+from boxwright.runs.newest import or_newest_checkpoint
 from boxwright.zoo.address import is_address
 from boxwright.zoo.names import NO_DATA, published
 
@@ -25,7 +26,8 @@ _OF_TRAINING = (
 def refuse_incomplete(cfg: DictConfig) -> None:
     """Raises ConfigError where a checkpoint, results file or data set is missing, before anything heavy is imported."""
     if bool(cfg.checkpoint) == bool(cfg.predictions):
-        raise ConfigError("give either checkpoint=FILE.ckpt or predictions=FILE.json")
+        newest = or_newest_checkpoint("checkpoint")
+        raise ConfigError(f"give either checkpoint=FILE.ckpt or predictions=FILE.json{newest}")
     if cfg.predictions and cfg.get("data") is None:
         raise ConfigError("predictions=FILE.json needs a data set: data=coco data.root=FOLDER")
     key = "predictions" if cfg.predictions else "checkpoint"
@@ -39,11 +41,11 @@ def refuse_incomplete(cfg: DictConfig) -> None:
     if key == "checkpoint" and is_address(cfg.checkpoint):
         return
     if not Path(cfg[key]).is_file():
-        example = "RUN/checkpoints/best.ckpt" if key == "checkpoint" else "FOLDER/predictions.json"
-        hint = f" is a folder; give a file, such as {example}"
-        raise ConfigError(
-            f"{key}={cfg[key]}{hint if Path(cfg[key]).is_dir() else f': no such file, seen from {Path.cwd()}'}"
-        )
+        remedy = or_newest_checkpoint(key, Path(cfg[key]))
+        if key == "predictions":
+            remedy = "; give a results file, such as evaluate.py checkpoint=FILE.ckpt writes to its predictions.json"
+        what = " is a folder" if Path(cfg[key]).is_dir() else f": no such file, seen from {Path.cwd()}"
+        raise ConfigError(f"{key}={cfg[key]}{what}{remedy}")
 
 
 def data_config(cfg: DictConfig, stored: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -10,6 +10,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from boxwright.config.errors import ConfigError, few
+from boxwright.config.files import nearest
+from boxwright.runs.newest import or_newest_checkpoint
 from boxwright.zoo.names import is_named
 from datamodules.endings import PICTURES
 
@@ -39,9 +41,12 @@ def find(cfg: DictConfig, output: Path) -> Source:
     path, drawn = Path(cfg.source), (output / DRAWN).resolve()
     if not path.exists():
         hint = "; patterns are not expanded, give the folder" if set("*?[") & set(cfg.source) else ""
-        raise ConfigError(f"source={path}: {path.resolve()} does not exist{hint}")
+        beside = [there.name for there in path.resolve().parent.iterdir()] if path.resolve().parent.is_dir() else []
+        near = hint or nearest(path.name, beside) or "; give source=FILE or source=FOLDER, of pictures or a video"
+        raise ConfigError(f"source={path}: {path.resolve()} does not exist{near}")
     if not cfg.checkpoint or not (is_named(cfg.checkpoint) or Path(cfg.checkpoint).exists()):
-        raise ConfigError(f"checkpoint={cfg.checkpoint}: no such file, seen from {Path.cwd()}")
+        newest = or_newest_checkpoint("checkpoint", Path(cfg.checkpoint or ""))
+        raise ConfigError(f"checkpoint={cfg.checkpoint}: no such file, seen from {Path.cwd()}{newest}")
     if path.resolve() in (output.resolve(), drawn) or drawn in path.resolve().parents:
         raise ConfigError(
             f"output={cfg.output}: drawn pictures would lie among those of source={path}, or replace them; give "

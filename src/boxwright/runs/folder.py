@@ -30,14 +30,14 @@ from omegaconf import DictConfig, OmegaConf
 from boxwright.config.check import check
 from boxwright.config.compatible import refuse_uneven_batch
 from boxwright.config.earlier import renamed_line, translated
-from boxwright.config.errors import ConfigError
+from boxwright.config.errors import ConfigError, with_key
 from boxwright.config.files import plain
 from boxwright.config.paths import refuse_missing_paths
 from boxwright.config.trusted import trust
 from boxwright.runs.claim import FILE as LOCK
 from boxwright.runs.claim import Claim
 from boxwright.runs.log import is_rank_zero
-from boxwright.runs.names import has_begun
+from boxwright.runs.newest import has_begun
 from boxwright.runs.resume import finished_results, same_config, with_overrides
 from evaluation.files import write_text
 from lit_modules.died import explain
@@ -88,7 +88,7 @@ def failure_reason(error: BaseException) -> str:
     cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
     if died := explain(cause):
         return died
-    return str(cause) if isinstance(cause, ValueError) and str(cause) else f"{type(cause).__name__}: {cause}"
+    return with_key(error) if isinstance(cause, ValueError) and str(cause) else f"{type(cause).__name__}: {cause}"
 
 
 def keep_failure(folder: Path, reason: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from boxwright.config.errors import ConfigError
+from boxwright.runs.newest import has_begun, or_newest_run
 
 _LONGEST = 100
 """Characters of a name before its hash; W&B takes 128, file systems 255 bytes."""
@@ -59,17 +60,15 @@ def run_folder(name: str, resume: str | None, now: str) -> str:
         if not unfinished:
             raise ConfigError(
                 f"resume=last: no unfinished run in {Path('runs', name).resolve()} ({len(finished)} finished); start "
-                "one without resume, or give resume=FOLDER, or name=NAME of the run"
+                f"one without resume, or give resume=FOLDER, or name=NAME of the run{or_newest_run()}"
             )
         return str(unfinished[-1])
     if not Path(resume, "config.yaml").exists():
-        raise ConfigError(f"resume={resume}: {Path(resume).resolve()} is not a run's folder: it has no config.yaml")
+        raise ConfigError(
+            f"resume={resume}: {Path(resume).resolve()} is not a run's folder: it has no config.yaml"
+            f"{or_newest_run(Path(resume))}"
+        )
     return resume
-
-
-def has_begun(folder: Path) -> bool:
-    """Whether a run has started to train: `Checkpoints` makes its folder then."""
-    return (folder / "checkpoints").is_dir()
 
 
 def job_folder(overrides: Iterable[str], excluded: Iterable[str]) -> str:

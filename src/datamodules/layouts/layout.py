@@ -38,7 +38,7 @@ class Layout:
 
 def typed(settings: Mapping[str, Setting]) -> str:
     """Writes settings of `data.` for a command line, quoted for Hydra and for the shell where either needs it."""
-    return " ".join(map(_for_shell, words(settings)))
+    return " ".join(map(for_shell, words(settings)))
 
 
 def words(settings: Mapping[str, Setting]) -> list[str]:
@@ -46,7 +46,8 @@ def words(settings: Mapping[str, Setting]) -> list[str]:
     return [f"data.{key}={_for_hydra(value)}" for key, value in settings.items()]
 
 
-def _for_shell(word: str) -> str:
+def for_shell(word: str) -> str:
+    """Quotes a word for the shell, in double quotes where it has single ones and nothing that the shell would read."""
     quoted = shlex.quote(word)
     return f'"{word}"' if quoted != word and "'" in word and not set('"$`\\!') & set(word) else quoted
 

@@ -67,7 +67,7 @@ def _failure(host: str, port: int, seconds: float) -> str:
                     code = key.fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # pyright: ignore
                     if code == 0:
                         return ""
-                    reason = os.strerror(code)
+                    reason = os.strerror(int(code))
                     selector.unregister(key.fileobj)
         finally:
             for one in opened:
