@@ -2,7 +2,8 @@
 
     python measurements/elsewhere.py [NAME ...]
 
-Prints a line for each row of the page, or for those named. Ends with status 1 where a row no longer holds.
+Prints a line for each row of the page, or for those named. Ends with status 1 where a row no longer holds. Rows that
+run a script of findings/ install its libraries in an environment of their own.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import io
 import json
 import logging
 import os
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -41,8 +43,9 @@ from datamodules.images import ImageError, read_image
 from datamodules.transforms import Augmentation
 from detectors.anchors import Anchors
 from detectors.detections import nms_and_pad
+from evaluation.analysis import analyse
 from evaluation.metrics import evaluate
-from evaluation.truth import Predictions
+from evaluation.truth import Predictions, Truth
 
 ROOT = Path(__file__).parents[1]
 ROWS: dict[str, Callable[[Path], tuple[bool, bool]]] = {}
@@ -54,8 +57,20 @@ def row(function: Callable[[Path], tuple[bool, bool]]) -> Callable[[Path], tuple
     return function
 
 
-def coco_file(folder: Path, boxes: list[dict[str, Any]], size: tuple[int, int] = (400, 400)) -> Path:
-    """A COCO data set of one picture of (h, w), with annotations as given."""
+class NotRunError(Exception):
+    """The libraries of a script of findings/ could not be installed."""
+
+
+def finding(name: str) -> bool:
+    """Runs a script of findings/: whether the library still does what it says."""
+    ended = subprocess.run(["bash", str(ROOT / "findings" / f"{name}.sh")], capture_output=True, text=True)
+    if not ended.stdout:
+        raise NotRunError(ended.stderr.strip().splitlines()[-1] if ended.stderr.strip() else "no output")
+    return ended.returncode == 0
+
+
+def coco_file(folder: Path, boxes: list[dict[str, Any]], size: tuple[int, int] = (400, 400), **classes: int) -> Path:
+    """A COCO data set of one picture of (h, w), with annotations as given, and categories by name."""
     (folder / "annotations").mkdir(parents=True, exist_ok=True)
     (folder / "train").mkdir(exist_ok=True)
     Image.new("RGB", size[::-1]).save(folder / "train" / "a.png")
@@ -64,32 +79,37 @@ def coco_file(folder: Path, boxes: list[dict[str, Any]], size: tuple[int, int] =
         "info": {},
         "images": [{"id": 1, "file_name": "a.png", "height": size[0], "width": size[1]}],
         "annotations": [{**defaults, "id": number, **box} for number, box in enumerate(boxes, 1)],
-        "categories": [{"id": 1, "name": "cell"}],
+        "categories": [{"id": number, "name": name} for name, number in (classes or {"cell": 1}).items()],
     }
     file = folder / "annotations" / "instances_train.json"
     file.write_text(json.dumps(content))
     return file
 
 
-def ours(folder: Path) -> CocoDataModule:
+def ours(folder: Path, num_classes: int = 1) -> CocoDataModule:
     data = CocoDataModule(
-        root=str(folder), train_split="train", val_split="train", test_split="train", num_classes=1, num_workers=0,
+        root=str(folder), train_split="train", val_split="train", test_split="train", num_classes=num_classes,
+        num_workers=0,
         cache_dir=str(folder / "cache"), resize=64, batch_size=1,
     )  # fmt: skip
     data.setup("fit")
     return data
 
 
-def our_metrics(folder: Path, boxes: list[list[float]]) -> dict[str, float]:
-    """This project's metrics of detections (xyxy) with score 0.9."""
+def predictions(boxes: list[list[float]], scores: list[float] | None = None) -> Predictions:
+    """Detections (xyxy), with score 0.9 unless they are given."""
     number = len(boxes)
-    found = Predictions(
+    return Predictions(
         np.zeros(number, np.int64),
         np.array(boxes, np.float64).reshape(-1, 4),
-        np.full(number, 0.9),
+        np.full(number, 0.9) if scores is None else np.array(scores),
         np.zeros(number, np.int64),
     )
-    return evaluate(ours(folder).truth("val"), found).scalars
+
+
+def our_metrics(folder: Path, boxes: list[list[float]], scores: list[float] | None = None) -> dict[str, float]:
+    """This project's metrics of detections (xyxy)."""
+    return evaluate(ours(folder).truth("val"), predictions(boxes, scores)).scalars
 
 
 def detections(boxes: list[list[float]]) -> list[dict[str, Any]]:
@@ -148,6 +168,74 @@ def iou_of_exactly_3_5(folder: Path) -> tuple[bool, bool]:
 
 
 @row
+def boxes_far_apart(folder: Path) -> tuple[bool, bool]:
+    coco_file(folder, [{"bbox": [10, 10, 40, 40], "area": 1600}], (500, 500))
+    mine = our_metrics(folder, [[450, 450, 490, 490]])
+    return finding("simple_cocotools_iou_of_boxes_far_apart"), mine["AP"] == mine["AR100"] == 0
+
+
+@row
+def iou_of_rounded_boxes(folder: Path) -> tuple[bool, bool]:
+    """An IoU of 0.7171 passes 5 of the 10 thresholds."""
+    coco_file(folder, [{"bbox": [10.4, 10.4, 3.4, 3.4], "area": 11.56}])
+    mine = our_metrics(folder, [[10.6, 10.6, 14.2, 14.2]])
+    return finding("pybboxes_iou_of_rounded_boxes"), abs(mine["AP"] - 0.5) < 1e-9
+
+
+@row
+def scores_never_read(folder: Path) -> tuple[bool, bool]:
+    coco_file(folder, [{"bbox": [10, 10, 50, 50], "area": 2500}])
+    hit, miss = [10.0, 10, 60, 60], [200.0, 200, 250, 250]
+    given = [([hit, miss], [0.9, 0.1]), ([miss, hit], [0.1, 0.9]), ([hit, miss], [0.1, 0.9])]
+    mine = [round(our_metrics(folder, boxes, scores)["AP50"], 6) for boxes, scores in given]
+    return finding("mapcalc_scores_ignored"), mine == [1, 1, 0.5]
+
+
+@row
+def misses_count_as_hits(folder: Path) -> tuple[bool, bool]:
+    coco_file(folder, [{"bbox": [10, 10, 40, 40], "area": 1600}], (500, 500))
+    found = predictions([[440, 440, 480, 480]])
+    analysis = analyse(truth := ours(folder).truth("val"), found, evaluate(truth, found))
+    false = analysis.confusion.tolist() == [[0, 1], [1, 0]]  # missed, and seen in the background
+    return finding("coco_froc_misses_count_as_hits"), false
+
+
+@row
+def objects_of_medium_size(folder: Path) -> tuple[bool, bool]:
+    boxes = [{"bbox": [10, 10, 50, 50], "area": 2500}, {"bbox": [200, 200, 97, 97], "area": 9409}]
+    coco_file(folder, boxes)
+    mine = our_metrics(folder, [[10, 10, 60, 60], [201, 201, 296, 296]], [0.8, 0.9])
+    return finding("globox_size_ap_counts_ignored_as_false"), mine["AP"] == mine["AP_medium"] == 1
+
+
+@row
+def difficult_objects(folder: Path) -> tuple[bool, bool]:
+    found = predictions([[10, 10, 80, 80], [400, 10, 450, 60]], [0.9, 0.1])
+    mine: list[float] = []
+    for boxes, difficult in (
+        ([[200, 200, 260, 260], [10, 10, 80, 80]], [True, False]),
+        ([[10, 10, 80, 80], [200, 200, 260, 260]], [False, True]),
+    ):
+        truth = Truth(
+            np.array([1]), np.array([[500, 500]]), np.zeros(2, np.int64), np.array(boxes, np.float64),
+            np.zeros(2, np.int64), np.full(2, 4000.0), np.zeros(2, bool), np.array(difficult), ("cell",), (1,),
+            voc=True,
+        )  # fmt: skip
+        mine += [evaluate(truth, found).scalars[name] for name in ("mAP_voc07", "mAP_voc")]
+    return finding("mean_average_precision_flags_of_another_object"), np.allclose(mine, 1)
+
+
+@row
+def crowds_in_the_confusion_matrix(folder: Path) -> tuple[bool, bool]:
+    crowd = {"bbox": [100, 100, 180, 180], "area": 32400, "iscrowd": 1}
+    coco_file(folder, [{"bbox": [10, 10, 60, 60], "area": 3600}, crowd], (300, 300))
+    boxes = [[10, 10, 70, 70], [110, 110, 150, 150], [160, 160, 200, 200], [220, 220, 260, 260]]
+    found = predictions(boxes, [0.9, 0.8, 0.7, 0.6])
+    analysis = analyse(truth := ours(folder).truth("val"), found, evaluate(truth, found))
+    return finding("hotcoco_confusion_matrix_counts_crowds_as_false"), analysis.confusion.tolist() == [[1, 0], [0, 0]]
+
+
+@row
 def boxes_below_0(folder: Path) -> tuple[bool, bool]:
     boxes = torch.tensor([[60.0, 60, 100, 100], [-41.0, -41, -1, -1]])  # the second is moved by 101, onto the first
     labels, scores = torch.tensor([0, 1]), torch.tensor([0.9, 0.8])
@@ -198,7 +286,7 @@ def image_not_found(folder: Path) -> tuple[bool, bool]:
     file = coco_file(folder, [{"bbox": [10, 10, 20, 20]}])
     (folder / "train" / "a.png").rename(folder / "train" / "A.PNG")
     data = torchvision.datasets.CocoDetection(str(folder / "train"), str(file))  # no error until it is read
-    message = told(DataError, lambda: ours(folder))
+    message = message_of(DataError, lambda: ours(folder))
     return raises(FileNotFoundError, lambda: data[0]), "A.PNG: other letter case" in message
 
 
@@ -210,12 +298,54 @@ def box_without_width(folder: Path) -> tuple[bool, bool]:
     sizes = ((8,), (16,), (32,), (64,))
     network = FCOS(trunk, 2, anchor_generator=AnchorGenerator(sizes, ((1.0,),) * 4), min_size=64, max_size=64).train()
     target = {"boxes": torch.tensor([[30.0, 10, 10, 20]]), "labels": torch.tensor([1])}
-    message = told(AssertionError, lambda: network([torch.rand(3, 64, 64)], [target]))
+    message = message_of(AssertionError, lambda: network([torch.rand(3, 64, 64)], [target]))
     coco_file(folder, [{"bbox": [30, 10, -20, 10]}])
-    own = told(DataError, lambda: ours(folder))
+    own = message_of(DataError, lambda: ours(folder))
     return "target at index 0" in message, all(
         word in own for word in ("instances_train.json", "annotation 1", "a.png")
     )
+
+
+@row
+def box_of_width_0(folder: Path) -> tuple[bool, bool]:
+    coco_file(folder, [{"bbox": [0, 50, 0, 220], "area": 0}, {"bbox": [20, 20, 40, 40], "area": 1600}], (320, 320))
+    data = ours(folder)
+    trained = int((next(iter(data.train_dataloader())).labels >= 0).sum())
+    is_told = "1 with a side under 1 pixel" in data.describe()
+    return finding("yolo_tiling_labels_without_width"), trained == 1 and is_told
+
+
+@row
+def annotations_without_ids(folder: Path) -> tuple[bool, bool]:
+    file = coco_file(folder, [{"bbox": [10, 10, 30, 40]}, {"bbox": [90, 90, 100, 100]}])
+    content = json.loads(file.read_text())
+    for annotation in content["annotations"]:
+        del annotation["id"], annotation["iscrowd"]
+    file.write_text(json.dumps(content))
+    mine = our_metrics(folder, [[10, 10, 40, 50], [90, 90, 190, 190]])
+    return raises(KeyError, lambda: COCO(str(file))), mine["AP"] == 1
+
+
+@row
+def two_classes_of_one_id(folder: Path) -> tuple[bool, bool]:
+    coco_file(folder, [{"bbox": [0, 0, 10, 10]}, {"bbox": [20, 0, 10, 10], "category_id": 4}], person=1, dog=4, boat=4)
+    own = message_of(DataError, lambda: ours(folder, 3))
+    return finding("coco_assistant_merge_two_classes_one_id"), "several categories of id [4]; make each unique" in own
+
+
+@row
+def objects_repeated(folder: Path) -> tuple[bool, bool]:
+    coco_file(folder, [{"id": 7, "bbox": [10, 10, 20, 20]}] * 3)
+    own = message_of(DataError, lambda: ours(folder))
+    return finding("pylabel_coco_export_repeats_an_object"), "an annotation id is used twice: 2" in own
+
+
+@row
+def class_ids_with_gaps(folder: Path) -> tuple[bool, bool]:
+    ids = {"train": 7, "truck": 8, "boat": 9, "stop sign": 13}
+    coco_file(folder, [{"bbox": [10 * k, 0, 10, 10], "category_id": n} for k, n in enumerate(ids.values())], **ids)
+    truth = ours(folder, 4).truth("val")
+    return finding("coco_to_yolo_labels_of_other_classes"), [truth.class_names[n] for n in truth.labels] == list(ids)
 
 
 @row
@@ -383,8 +513,12 @@ def main() -> None:
     warnings.simplefilter("ignore")
     failed = 0
     for name in sys.argv[1:] or ROWS:
-        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-            there, here = ROWS[name](Path(folder))
+        try:
+            with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+                there, here = ROWS[name](Path(folder))
+        except NotRunError as error:
+            print(f"{name}: not run ({error})")
+            continue
         failed += not (there and here)
         print(
             f"{name}: elsewhere {'as written' if there else 'no longer'}; here {'as written' if here else 'no longer'}"

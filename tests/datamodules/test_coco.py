@@ -1,15 +1,20 @@
 import json
 import math
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from tiny_data import coco, write_coco, write_json
 
 from datamodules import coco_decoded, coco_json, coco_load
 from datamodules.coco import CocoDataModule
+from evaluation.metrics import evaluate
+from evaluation.truth import Predictions
 
 SIZE = (40, 60)
 
@@ -91,6 +96,52 @@ def test_missing_optional_keys_are_filled_in_with_one_warning(tmp_path: Path) ->
     truth = data.truth("train")
     assert truth.areas.tolist() == [12, 12, 1.5]
     assert not truth.crowd.any()
+
+
+def test_a_file_whose_annotations_have_a_box_alone_is_read_and_scored(tmp_path: Path) -> None:
+    """As labelformat writes it, which COCO's own API refuses."""
+    absent = dict.fromkeys(("id", "iscrowd", "area", "segmentation"), "absent")
+    write_coco(tmp_path, [SIZE], [[{**absent, "bbox": [1, 2, 10, 10]}, {**absent, "bbox": [20, 2, 30, 30]}]])
+    file = next(tmp_path.glob("**/instances_train.json"))
+    assert {key for one in json.loads(file.read_text())["annotations"] for key in one} == {
+        "image_id", "category_id", "bbox",
+    }  # fmt: skip
+    with pytest.raises(KeyError):
+        COCO(str(file))
+    data = coco(tmp_path)
+    with pytest.warns(UserWarning, match="integer id 2 times, area 2 times, iscrowd 2 times"):
+        data.setup("validate")
+    truth = data.truth("val")
+    assert truth.areas.tolist() == [100, 900]
+    found = Predictions(truth.image_index, truth.boxes, np.full(2, 0.5), truth.labels)
+    assert evaluate(truth, found).scalars["AP"] == 1
+
+
+def test_a_box_without_width_is_not_trained_on_and_scored_as_pycocotools_scores_it(tmp_path: Path) -> None:
+    """As a tiler writes it for an object that only touches the tile: nothing can be found there."""
+    line = {"bbox": [0, 5, 0, 22], "area": 0, "category_id": 7}
+    write_coco(tmp_path, [SIZE], [[line, {"bbox": [20, 10, 20, 20], "area": 400, "category_id": 7}]])
+    data = coco(tmp_path)
+    data.setup()
+    assert (next(iter(data.train_dataloader())).labels[0] >= 0).sum() == 1
+    assert "1 with a side under 1 pixel" in data.describe()
+    truth = data.truth("val")
+    assert truth.boxes.tolist() == [[0, 5, 0, 27], [20, 10, 40, 30]]
+    found = Predictions(truth.image_index, truth.boxes, np.array([0.9, 0.8]), truth.labels)
+    file = next(tmp_path.glob("**/instances_train.json"))
+    with redirect_stdout(StringIO()):
+        oracle = COCO(str(file))
+        results = [
+            {"image_id": int(truth.image_ids[0]), "category_id": 7, "bbox": box, "score": score}
+            for box, score in (([0, 5, 0, 22], 0.9), ([20, 10, 20, 20], 0.8))
+        ]
+        judge = COCOeval(oracle, oracle.loadRes(results), "bbox")
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    metrics = evaluate(truth, found).scalars
+    assert metrics["AP"] == pytest.approx(judge.stats[0])
+    assert 0 < metrics["AP"] < 1
 
 
 NAN = math.nan

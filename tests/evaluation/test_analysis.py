@@ -80,6 +80,17 @@ def test_confusion_counts_true_classes_in_rows_and_background_in_the_last():
     assert analysed(truth, predictions).confusion.tolist() == expected
 
 
+def test_boxes_of_single_ones_in_a_crowd_are_counted_nowhere_in_the_confusion():
+    """However small they are beside the crowd."""
+    inside = [[40.0, 40.0, 50.0, 50.0], [55.0, 55.0, 65.0, 65.0], [80.0, 80.0, 89.0, 89.0]]
+    truth = truth_of((0, BOX, 0), (0, [30.0, 30.0, 90.0, 90.0], 0, "crowd"))
+    found = predictions_of((0, BOX, 0, 0.9), *((0, box, 0, 0.9) for box in inside))
+    analysis = analysed(truth, found)
+    assert analysis.confusion.tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
+    assert kinds(analysis) == ["right", "ignored", "ignored", "ignored"]
+    assert analysis.missed.sum() == 0
+
+
 def test_ap_of_an_image_is_the_evaluators_for_that_image_alone():
     rng = np.random.default_rng(3)
     rows, found = [], []

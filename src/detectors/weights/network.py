@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from selectors import EVENT_WRITE, DefaultSelector
+from typing import cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -64,11 +65,11 @@ def _failure(host: str, port: int, seconds: float) -> str:
                     reason = error.strerror or str(error)
             while selector.get_map() and (left := end - time.monotonic()) > 0:
                 for key, _ in selector.select(left):
-                    code = key.fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # pyright: ignore
-                    if code == 0:
+                    one = cast(socket.socket, key.fileobj)
+                    if not (code := one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
                         return ""
-                    reason = os.strerror(int(code))
-                    selector.unregister(key.fileobj)
+                    reason = os.strerror(code)
+                    selector.unregister(one)
         finally:
             for one in opened:
                 one.close()
