@@ -42,6 +42,7 @@ _SHARED = {
     "optimizer.nesterov": False,
     "optimizer.norm_decay_factor": 1,
     "optimizer.backbone_lr_factor": 1,
+    "optimizer.backbone_layer_decay": 1,
     "data.rule": "short_side",
     "data.flip": 0.5,
     "data.vertical_flip": 0,

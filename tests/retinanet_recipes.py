@@ -42,6 +42,7 @@ _SGD = {
     "optimizer.weight_decay": 0.0001,
     "optimizer.norm_decay_factor": 1,
     "optimizer.backbone_lr_factor": 1,
+    "optimizer.backbone_layer_decay": 1,
 }
 _WARMUP = {  # defaults.py: linear
     "schedule.warmup": "linear",
@@ -107,6 +108,7 @@ SQ667 = {
     "optimizer.bias_decay_factor": 1,
     "optimizer.norm_decay_factor": 1,
     "optimizer.backbone_lr_factor": 1,
+    "optimizer.backbone_layer_decay": 1,
     "schedule._target_": "lit_modules.schedules.plateau",
     "schedule.patience": 3,
     "schedule.factor": 0.1,

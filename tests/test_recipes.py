@@ -27,6 +27,7 @@ FCOS_R50_1X = {
     "optimizer.bias_decay_factor": 0,  # WEIGHT_DECAY_BIAS 0
     "optimizer.norm_decay_factor": 1,  # "GroupNorm weights and Scale get full decay"
     "optimizer.backbone_lr_factor": 1,
+    "optimizer.backbone_layer_decay": 1,
     "schedule._target_": "lit_modules.schedules.multistep",
     "schedule.milestones": [60000, 80000],
     "schedule.gamma": 0.1,
@@ -249,6 +250,7 @@ PRETRAINING = {
     "optimizer.bias_decay_factor": 1,
     "optimizer.norm_decay_factor": 1,
     "optimizer.backbone_lr_factor": 1,
+    "optimizer.backbone_layer_decay": 1,
     "schedule._target_": "lit_modules.schedules.multistep",
     "schedule.milestones": [150000, 300000],
     "schedule.gamma": 0.1,

@@ -122,8 +122,8 @@ class Backbone(KeepsArguments, nn.Module, ABC):
         ValueError where the layers are not known.
         """
         raise ValueError(
-            f"backbone_layer_decay needs a backbone whose layers are known, and {type(self).__name__} does not tell: "
-            "take one of model/backbone=timm, or give all of it one rate by backbone_lr_factor"
+            f"optimizer.backbone_layer_decay needs a backbone whose layers are known, and {type(self).__name__} does "
+            "not tell: take one of model/backbone=timm, or give all of it one rate by backbone_lr_factor"
         )
 
     @property

@@ -16,8 +16,8 @@ def timm_layers(name: str, parameters: Collection[str]) -> dict[str, int]:
     found = {parameter: numbers.get(_name_there(parameter, numbers), -1) for parameter in parameters}
     if not numbers or -1 in found.values():
         raise ValueError(
-            f"backbone_layer_decay: timm does not tell the layers of model.backbone.name={name}; take another one, "
-            "such as convnext_tiny or vit_small_patch16_224, or give all of it one rate by backbone_lr_factor"
+            f"optimizer.backbone_layer_decay: timm does not tell the layers of model.backbone.name={name}; take "
+            "another, such as convnext_tiny or vit_small_patch16_224, or give it all one rate by backbone_lr_factor"
         )
     return found
 
