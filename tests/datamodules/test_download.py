@@ -71,6 +71,9 @@ def test_an_archive_is_downloaded_unpacked_and_removed_and_a_second_time_nothing
     (root / "val2017" / "2.jpg").unlink()
     command.download([archive], root, keep=True)
     assert files(root) == {**IMAGES, "archives/val2017.zip": site.files["val2017.zip"]}
+    capsys.readouterr()
+    command.download([archive], root)
+    assert f"{root / 'archives' / 'val2017.zip'} is no longer needed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("tag", ['"one"', None])

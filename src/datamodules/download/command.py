@@ -100,7 +100,9 @@ def download(archives: Sequence[Archive], root: Path, keep: bool = False) -> Non
     missing: list[Archive] = []
     for archive in archives:
         if archive.is_unpacked(root):
-            print(f"{archive.name}: already in {root}", flush=True)
+            file = root / _FOLDER / archive.name
+            still = f"; {file} is no longer needed" if file.is_file() and not keep else ""
+            print(f"{archive.name}: already in {root}{still}", flush=True)
         else:
             missing.append(archive)
     if not missing:
