@@ -1,5 +1,6 @@
 """A server on this machine that has miniature archives, with the faults that a test asks for."""
 
+import hashlib
 import io
 import tarfile
 import threading
@@ -7,6 +8,12 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from datamodules.download.catalogue import Archive
+from datamodules.download.transfer import Digest
+
+IMAGES = {f"val2017/{number}.jpg": bytes([number]) * 5000 for number in range(4)}
 
 
 class Site:
@@ -97,3 +104,16 @@ def tarred(files: dict[str, bytes], mode: str = "w", links: dict[str, str] | Non
             info.type, info.linkname = tarfile.SYMTYPE, target
             archive.addfile(info)
     return held.getvalue()
+
+
+def offered(site: Site, name: str, content: bytes, tag: str | None = '"one"', **options: object) -> Archive:
+    """Puts an archive on the server; the entry of it states its true size and digest, unless told otherwise."""
+    site.files[name] = content
+    if tag:
+        site.tags[name] = tag
+    known = {"size": len(content), "digest": Digest("sha256", hashlib.sha256(content).hexdigest())}
+    return Archive(f"{site.address}{name}", **{**known, "folders": (("val2017", 4),), **options})  # pyright: ignore[reportArgumentType]
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
