@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import Dataset
@@ -34,7 +35,7 @@ class DetectionDataModule(DataSplits, pl.LightningDataModule):
         accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
         batches = GlobalBatches(
             split.rows, split.index.sizes[split.rows], self.resize_rule, self.batch_size, self.seed, scale,
-            self._augmentation().turns,
+            self._augmentation().turns, self._repeats(split),
         )  # fmt: skip
         return TrainLoader(
             self, self._dataset(split, training=True), RankBatches(batches, rank, world_size, accumulate),
@@ -72,6 +73,18 @@ class DetectionDataModule(DataSplits, pl.LightningDataModule):
             vertical_flip=self.vertical_flip,
             augmentation=self._augmentation() if training else Augmentation(None), decoding=self._decoding(split.index),
         )  # fmt: skip
+
+    def _repeats(self, split: Split) -> np.ndarray | None:
+        """Returns how often each image of the training split is repeated; None where each is there once."""
+        if self.repeat_threshold is None:
+            return None
+        return split.repeat_factors(self.num_classes, self.repeat_threshold).of_image
+
+    def _describe(self, role: Role, split: Split) -> str:
+        line, repeats = super()._describe(role, split), self._repeats(split) if role == "train" else None
+        if repeats is None:
+            return line
+        return f"{line}; {repeats.sum():.0f} images an epoch with data.repeat_threshold={self.repeat_threshold:g}"
 
     def _augmentation(self) -> Augmentation:
         return Augmentation(self.augmentations, self.min_visibility, self.min_area)

@@ -155,6 +155,7 @@ class ImageFolderDataModule(DetectionDataModule):
     single_class: str | None = field(default=None, init=False)
     multi_scale: Sequence[float] | None = field(default=None, init=False)
     empty_images: Literal["keep", "drop"] = field(default="keep", init=False)
+    repeat_threshold: float | None = field(default=None, init=False)
     min_box: float = field(default=0.0, init=False)
     min_visibility: float = field(default=0.0, init=False)
     min_area: float = field(default=0.0, init=False)

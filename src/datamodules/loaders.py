@@ -90,6 +90,8 @@ class TrainLoader(Loader):
         others = (source.resize.max_side, source.resize.rounding, source.resize.interpolation)
         if others != (None, "long_down", "area"):  # those of all streams before there was a choice
             digest.update(repr(others).encode())
+        if source.repeats is not None:
+            digest.update(source.repeats.tobytes())
         digest.update(str(batches.accumulate).encode())
         digest.update(source.rows.tobytes() + source.originals.tobytes())
         return digest.hexdigest()

@@ -10,6 +10,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from datamodules.base import DetectionDataModule
 from datamodules.coco_json import read_coco
+from datamodules.download.catalogue import command
 from datamodules.errors import DataError
 from datamodules.index import AnnotationIndex, cached
 from datamodules.joined import Joined, Part, refuse_other_classes
@@ -143,13 +144,15 @@ class NamedDataModule(DetectionDataModule):
 
 
 def _not_there(root: Path, name: str, source: Json | Xml) -> DataError:
-    """Says where the list of a split was looked for, and which other splits lie in `root`."""
+    """Says where the list of a split was looked for, which other splits lie in `root`, and what downloads it."""
+    download = command(name, home(root, source))
+    fetch = f". Where it is still to be downloaded: {download}" if download else ""
     if not root.is_dir():
-        return DataError(f"data.root={root} is not a folder; docs/data.md shows what it holds for split {name}")
+        return DataError(f"data.root={root} is not a folder; docs/data.md shows what it holds for split {name}{fetch}")
     places = ", ".join(str(root / place / source.files[0]) for place in source.homes)
     there = [other for other, one in SPLITS.items() if (home(root, one) / one.files[0]).is_file()]
     found = f"{root} has {', '.join(there)}" if there else f"{root} has none of the splits that have a name"
     return DataError(
         f"split {name}: its annotations are in none of {places}. {found}. Check data.root and the split's name; "
-        "a file or folder of your own is read by data=coco or data=voc"
+        f"a file or folder of your own is read by data=coco or data=voc{fetch}"
     )

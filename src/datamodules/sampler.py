@@ -1,5 +1,6 @@
 """Assigns samples to batches: the order of an epoch, and the share of each rank."""
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -28,21 +29,33 @@ class GlobalBatches(Sampler[list[SampleKey]]):
     a group is completed from the start of the group's order, so that every image is seen and none is needed
     for a full batch. The canvas holds each image of the *global* batch, because GroupNorm sees the padding
     and ranks of equal shape do not wait for one another.
+
+    With `repeats` an epoch has each image as often as its factor says: the whole part of it always, and once more
+    with the probability of the rest, which is drawn anew for each epoch.
     """
 
     def __init__(
         self, rows: np.ndarray, sizes: np.ndarray, resize: Resize, batch_size: int, seed: int,
-        multi_scale: tuple[float, float] | None = None, turns: bool = False,
+        multi_scale: tuple[float, float] | None = None, turns: bool = False, repeats: np.ndarray | None = None,
     ) -> None:  # fmt: skip
-        """`sizes` holds the original (h, w) of each of the `rows`; `turns`: augmentation may swap them."""
+        """`sizes` holds the original (h, w) of each of the `rows`, and `repeats` its factor, 1 or more; `turns`:
+        augmentation may swap height and width."""
         self.rows, self.originals, self.resize = rows, sizes.astype(np.int64), resize
         self.batch_size, self.seed, self.multi_scale, self.turns = batch_size, seed, multi_scale, turns
-        self.epoch = 0
+        self.epoch, self.repeats = 0, repeats
         wide = sizes[:, 1] >= sizes[:, 0] if resize.rule == "short_side" else np.ones(len(rows), bool)
         self._groups = [group for group in (np.flatnonzero(wide), np.flatnonzero(~wide)) if len(group)]
+        self._batches = [-(-self._most(group) // self.batch_size) for group in self._groups]
 
     def __len__(self) -> int:
-        return sum(-(-len(group) // self.batch_size) for group in self._groups)
+        return sum(self._batches)
+
+    def _most(self, group: np.ndarray) -> int:
+        """Returns the number of images that an epoch has of a group, which may be one less by the draw."""
+        if self.repeats is None:
+            return len(group)
+        whole = np.floor(self.repeats[group])
+        return int(whole.sum()) + math.ceil(math.fsum(self.repeats[group] - whole))
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -53,8 +66,8 @@ class GlobalBatches(Sampler[list[SampleKey]]):
     def batches(self, start: int = 0) -> Iterator[list[SampleKey]]:
         """Yields the batches of the epoch from number `start` on."""
         random = np.random.default_rng((self.seed, self.epoch))
-        orders = [random.permutation(group) for group in self._groups]
-        full = [np.resize(order, -(-len(order) // self.batch_size) * self.batch_size) for order in orders]
+        orders = [self._drawn(group, random) for group in self._groups]
+        full = [np.resize(order, number * self.batch_size) for order, number in zip(orders, self._batches, strict=True)]
         order = random.permutation(np.concatenate(full).reshape(-1, self.batch_size))
         seeds = random.integers(2**63, size=order.shape)
         for members, member_seeds in zip(order[start:], seeds[start:].tolist(), strict=True):
@@ -67,6 +80,21 @@ class GlobalBatches(Sampler[list[SampleKey]]):
                 SampleKey(row, seed, target, (height, width))
                 for row, seed, target in zip(rows, member_seeds, targets, strict=True)
             ]
+
+    def _drawn(self, group: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Orders a group at random, each image as often as it is repeated in this epoch.
+
+        The fractions are rounded along the order with one random offset (systematic sampling): each is rounded up with
+        its own probability, and their number is that of their sum, so that the length of an epoch is known. detectron2
+        rounds each by itself, and its epochs have no fixed length.
+        """
+        order = random.permutation(group)
+        if self.repeats is None:
+            return order
+        whole = np.floor(self.repeats[order])
+        passed = np.floor(np.cumsum(self.repeats[order] - whole) + random.random())
+        copies = (whole + np.diff(passed, prepend=0.0)).astype(np.int64)
+        return random.permutation(np.repeat(order, copies))
 
     def _target(self, seed: int) -> int:
         if self.multi_scale is None:

@@ -38,6 +38,7 @@ class DataSettings:
     eval_batch_size: int = 4
     empty_images: Literal["keep", "drop"] = "keep"
     min_box: float = 1.0
+    repeat_threshold: float | None = None
     val_fraction: float | None = None
     exif: Exif = "auto"
     value_range: Sequence[float] | None = None
@@ -69,6 +70,11 @@ class DataSettings:
             raise ValueError(f"data.max_side={self.max_side}: expected data.resize={self.resize} or more, or null")
         if self.val_fraction is not None and not 0 < self.val_fraction < 1:
             raise ValueError(f"data.val_fraction={self.val_fraction}: expected a number between 0 and 1, or null")
+        if self.repeat_threshold is not None and not 0 < self.repeat_threshold <= 1:
+            raise ValueError(
+                f"data.repeat_threshold={self.repeat_threshold}: expected a share of the images, over 0 and at most 1, "
+                "such as the 0.001 of LVIS, or null"
+            )
         scale = self.multi_scale
         if scale is not None and (len(scale) != 2 or not 0 < scale[0] <= scale[1]):
             raise ValueError(f"data.multi_scale={list(scale)}: expected [smallest, largest] factor, or null")

@@ -8,6 +8,7 @@ from datamodules.checks import why_no_box
 from datamodules.index import AnnotationIndex
 from datamodules.layouts.layout import typed
 from datamodules.loaders import Role
+from datamodules.repeats import RepeatFactors, repeat_factors
 from datamodules.transforms import training_boxes
 from evaluation.truth import Truth
 from evaluation.wording import counted
@@ -44,6 +45,15 @@ class Split:
         index = self.index
         excluded = index.crowd | (index.difficult & (not self.use_difficult))
         return training_boxes(index.boxes, self.labels, excluded, index.sizes[index.image_index()], self.min_box)
+
+    def repeat_factors(self, num_classes: int, threshold: float) -> RepeatFactors:
+        """Returns the factors of the split's images, in the order of `rows`, by the boxes that training uses."""
+        place = np.full(len(self.index), -1)
+        place[self.rows] = np.arange(len(self.rows))
+        used = self.training_boxes()[1] & self.here
+        return repeat_factors(
+            place[self.index.image_index()[used]], self.labels[used], len(self.rows), num_classes, threshold
+        )
 
     def left_out(self, used: np.ndarray) -> dict[str, int]:
         """Returns how many boxes of the split are not `used`, by why."""

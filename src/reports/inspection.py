@@ -65,8 +65,16 @@ def data_page(
             for label, _ in labels.most_common(_LEGEND)
         ],
         classes=inspection_tables.class_table(inspection),
+        repetition=_repetition(inspection),
         coverage=None if inspection.coverage is None else _coverage(inspection.coverage, inspection.class_names),
     )
+
+
+def _repetition(inspection: Inspection) -> dict[str, Any] | None:
+    if (found := inspection.repetition) is None:
+        return None
+    table = inspection_tables.repeat_table(found, inspection.class_names)
+    return {"text": inspection_tables.repeat_text(found), "classes": table}
 
 
 def _tiles(inspection: Inspection) -> list[Tile]:

@@ -46,6 +46,20 @@ class SplitCounts:
     images_per_class: Int[np.ndarray, " K"]
 
 
+@dataclass(frozen=True, eq=False)
+class Repetition:
+    """What repeat-factor sampling makes of the images to train on."""
+
+    threshold: float
+    images: int
+    epoch: float
+    """Images of an epoch, on average."""
+    images_of_class: Int[np.ndarray, " K"]
+    factors: Float[np.ndarray, " K"]
+    epoch_of_class: Float[np.ndarray, " K"]
+    """Images of an epoch that have the class, on average."""
+
+
 @dataclass(frozen=True)
 class Alternative:
     """Figures that another setting would give."""
@@ -112,6 +126,8 @@ class Inspection:
     warnings: list[str]
     coverage: Coverage | None
     """None where no box can be trained on."""
+    repetition: Repetition | None = None
+    """None without `data.repeat_threshold`."""
 
 
 def split_table(inspection: Inspection) -> Table:
@@ -145,6 +161,23 @@ def class_table(inspection: Inspection) -> Table:
             row += [boxes, boxes / max(1, int(split.per_class.sum())), int(split.images_per_class[label])]
         rows.append(row)
     return Table(columns, rows, tuple(column for column in columns if column.startswith("share")))
+
+
+def repeat_table(repetition: Repetition, class_names: Sequence[str]) -> Table:
+    """Lists the classes, those whose images are repeated most first."""
+    columns = (repetition.images_of_class, repetition.factors, repetition.epoch_of_class.round(1))
+    rows: list[list[object]] = [
+        [class_names[label], *(column[label].item() for column in columns)]
+        for label in np.argsort(-repetition.factors, kind="stable").tolist()
+    ]
+    return Table(["class", "images", "repeat factor", "images an epoch"], rows)
+
+
+def repeat_text(repetition: Repetition) -> str:
+    return (
+        f"Repeat-factor sampling, data.repeat_threshold={repetition.threshold:g}: an epoch has "
+        f"{repetition.epoch:,.0f} images in place of {repetition.images:,}"
+    )
 
 
 def level_table(coverage: Coverage) -> Table:

@@ -85,6 +85,7 @@ def test_legal_boxes_are_counted_by_the_reason_why_training_skips_them(tmp_path:
     problems, html, text = look(*COCO, f"data.root={tmp_path}")
     assert problems == 0
     assert "no problems" in text
+    assert "Repeat-factor" not in html + text
     split = [line.split() for line in text.splitlines() if line.strip().startswith(("train: train", "val: val"))]
     assert [row[2:] for row in split] == [
         ["2", "1", "5", "3", "1", "0", "1", "0"],
@@ -101,6 +102,23 @@ def test_legal_boxes_are_counted_by_the_reason_why_training_skips_them(tmp_path:
     _, _, text = look(*COCO, f"data.root={tmp_path}", "data.classes=[dog]", "data.num_classes=1")
     assert "not in data.classes: 4; &#39;cat&#39; 4 (the first in" in (tmp_path / "inspection.html").read_text()
     assert "train, boxes of classes that are not in data.classes: 4; 'cat' 4 (the first in" in text
+
+
+def test_repeated_images_are_shown_by_class(tmp_path: Path, look: Inspect) -> None:
+    dog = {"bbox": [3, 3, 9, 9], "category_id": 2}
+    write_split(tmp_path, "train", [[[1, 2, 20, 20]]] * 7 + [[dog, [1, 2, 20, 20]], []])
+    write_split(tmp_path, "val", [[[1, 2, 20, 20]]], seed=1)
+    changes = ("data.repeat_threshold=0.5", "data.empty_images=drop")
+    _, html, text = look(*COCO, f"data.root={tmp_path}", *changes)
+    said = "Repeat-factor sampling, data.repeat_threshold=0.5: an epoch has 9 images in place of 8"
+    assert said in html
+    assert said in text
+    rows = [line.split() for line in text[text.index(said) :].splitlines()]
+    # sqrt(0.5 / (1/8)) = 2; the image with a dog has a cat too
+    assert [row for row in rows if row[:1] in (["dog"], ["cat"])][:2] == [
+        ["dog", "1", "2", "2"],
+        ["cat", "8", "1", "9"],
+    ]
 
 
 def test_16_bit_values_and_files_of_several_images_give_warnings(tmp_path: Path, look: Inspect) -> None:

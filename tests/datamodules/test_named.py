@@ -228,8 +228,15 @@ def test_a_split_that_is_not_there_names_the_places_and_what_is(tmp_path: Path) 
     for place in ("annotations", "coco/annotations"):
         assert f"{tmp_path / place / 'instances_minival2014.json'}" in message
     assert f"{tmp_path} has coco_2017_val, voc_2007_test" in message
-    with pytest.raises(DataError, match="is not a folder"):
-        data(tmp_path / "none", "coco_2014_minival").setup("fit")
+    download = "python -m datamodules.download"
+    assert message.endswith(f"{download} coco2014 --root {tmp_path / 'coco'}")  # where the rest of COCO is
+    with pytest.raises(DataError, match=rf"is not a folder.*{download} voc2007 --root {tmp_path / 'none'}$"):
+        data(tmp_path / "none", "voc_2007_trainval").setup("fit")
+    with pytest.raises(DataError, match=rf"{download} coco2017 --root .* --parts test$"):
+        data(tmp_path, "coco_2017_test").setup("test")
+    with pytest.raises(DataError) as raised:
+        data(tmp_path, "cityscapes_fine_instanceonly_seg_val_cocostyle").setup("fit")
+    assert download not in str(raised.value)  # its owner asks for an account
 
 
 def test_images_alone_give_the_files_that_servers_want(tmp_path: Path) -> None:

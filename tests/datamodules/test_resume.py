@@ -71,14 +71,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_coco(tmp_path_factory.mktemp("data"), sizes, boxes)
 
 
-def data_of(root: Path, workers: int = 0) -> CocoDataModule:
+def data_of(root: Path, workers: int = 0, repeat: float | None = None) -> CocoDataModule:
     # 6 wide and 3 tall images in batches of 4: 3 global batches an epoch
-    return coco(root, batch_size=4, num_workers=workers, flip=0.5, multi_scale=[0.6, 1.0])
+    return coco(root, batch_size=4, num_workers=workers, flip=0.5, multi_scale=[0.6, 1.0], repeat_threshold=repeat)
 
 
 def train(
     root: Path, callbacks: list[pl.Callback], checkpoint: Path | None = None, *, workers: int = 0,
-    accumulate: int = 1, validate: bool = False, by_steps: bool = False, **options: Any,
+    accumulate: int = 1, validate: bool = False, by_steps: bool = False, repeat: float | None = None, **options: Any,
 ) -> Linear:  # fmt: skip
     """Trains for three epochs."""
     pl.seed_everything(0, verbose=False)
@@ -91,7 +91,7 @@ def train(
         limit_val_batches=1.0 if validate else 0, **{**length, **options},
     )  # fmt: skip
     try:
-        trainer.fit(model, datamodule=data_of(root, workers), ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(model, datamodule=data_of(root, workers, repeat), ckpt_path=checkpoint, weights_only=True)
     except KilledError:
         return model
     assert checkpoint is not None or not any(isinstance(c, KillAt) for c in callbacks), "the kill never came"
@@ -118,6 +118,11 @@ def test_killed_after_any_batch(root: Path, tmp_path: Path, number: int, by_step
 @pytest.mark.parametrize(("hook", "number", "done"), [("on_train_batch_end", 2, 2), ("on_train_batch_end", 3, 3)])
 def test_killed_with_workers_that_prefetch(root: Path, tmp_path: Path, hook: str, number: int, done: int) -> None:
     check(root, hook, number, tmp_path, done, workers=2)
+
+
+@pytest.mark.parametrize("number", [2, 5])
+def test_killed_where_images_are_repeated(root: Path, tmp_path: Path, number: int) -> None:
+    check(root, "on_train_batch_end", number, tmp_path, number, repeat=1.0)
 
 
 @pytest.mark.parametrize("number", [2, 4, 6, 8])

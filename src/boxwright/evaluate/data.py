@@ -18,7 +18,7 @@ _OF_ANY_KIND = ("resize", "rule", "max_side", "rounding", "interpolation", "eval
 _OF_THE_MACHINE = ("root", "cache_dir", "num_workers")
 _OF_TRAINING = (
     "train_split", "seed", "num_classes", "batch_size", "multi_scale", "flip", "vertical_flip", "augmentations",
-    "empty_images", "min_box", "min_visibility", "min_area", "use_difficult",
+    "empty_images", "repeat_threshold", "min_box", "min_visibility", "min_area", "use_difficult",
 )  # fmt: skip
 """Settings that no score depends on, or only together with another one: not logged."""
 

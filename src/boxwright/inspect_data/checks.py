@@ -9,10 +9,11 @@ import numpy as np
 
 from boxwright.inspect_data.terminal import with_bar
 from datamodules.records import SEVERAL
+from datamodules.repeats import repeat_factors
 from datamodules.survey import Survey
 from evaluation.truth import Truth
 from evaluation.wording import counted
-from reports.inspection_tables import SplitCounts
+from reports.inspection_tables import Repetition, SplitCounts
 
 _LISTED = 500  # problems of one rule on the page
 UNREADABLE = "an image file can't be read as it is annotated"
@@ -109,6 +110,26 @@ def count(role: str, survey: Survey, num_classes: int) -> SplitCounts:
         others=sum(count for count, _ in survey.others.values()),
         per_class=np.bincount(labels, minlength=num_classes),
         images_per_class=np.bincount(of_class, minlength=num_classes),
+    )
+
+
+def repetition(survey: Survey, num_classes: int, threshold: float, drops_empty: bool) -> Repetition:
+    """Computes what repeat-factor sampling makes of a training split, of which images without boxes may be dropped."""
+    truth: Truth = survey.truth
+    images, labels = truth.image_index[survey.used], truth.labels[survey.used]
+    number = len(truth.image_ids)
+    if drops_empty:
+        kept, images = np.unique(images, return_inverse=True)
+        number = len(kept)
+    factors = repeat_factors(images, labels, number, num_classes, threshold)
+    image_of, class_of = np.divmod(np.unique(images.astype(np.int64) * num_classes + labels), num_classes)
+    return Repetition(
+        threshold=threshold,
+        images=number,
+        epoch=float(factors.of_image.sum()),
+        images_of_class=np.bincount(class_of, minlength=num_classes),
+        factors=factors.of_class,
+        epoch_of_class=np.bincount(class_of, factors.of_image[image_of], minlength=num_classes),
     )
 
 

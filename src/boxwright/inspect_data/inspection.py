@@ -21,7 +21,7 @@ from boxwright.inspect_data.terminal import print_tables, with_bar
 from datamodules.base import DetectionDataModule
 from datamodules.survey import Survey
 from lit_modules.stored import without_weights
-from reports.inspection_tables import Coverage, Inspection, SplitCounts
+from reports.inspection_tables import Coverage, Inspection, Repetition, SplitCounts
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +117,15 @@ def count_boxes(opened: Opened) -> list[SplitCounts]:
     return splits
 
 
+def _repetition(opened: Opened) -> Repetition | None:
+    """Computes how images are repeated in training; None where they aren't, or none has a box."""
+    survey, module = opened.surveys.get("train"), opened.module
+    if survey is None or module.repeat_threshold is None or not survey.used.any():
+        return None
+    drops_empty = opened.data.get("empty_images") == "drop"
+    return checks.repetition(survey, len(opened.class_names), module.repeat_threshold, drops_empty)
+
+
 def measure_coverage(opened: Opened) -> Coverage | None:
     """Measures how well targets cover the boxes of the first split; None where training uses none of them."""
     role, survey = next(iter(opened.surveys.items()))
@@ -167,7 +176,9 @@ def save(opened: Opened, splits: list[SplitCounts], coverage: Coverage | None, b
     from reports.inspection import data_page  # imports matplotlib
 
     found, counts = opened.found, dict(opened.found.counts.most_common())
-    inspection = Inspection(opened.class_names, splits, found.listed, counts, found.warnings, coverage)
+    inspection = Inspection(
+        opened.class_names, splits, found.listed, counts, found.warnings, coverage, _repetition(opened)
+    )
     file = Path(HydraConfig.get().runtime.output_dir) / "inspection.html"
     root = Path(opened.data["root"]).expanduser().absolute()
     write_page(file, data_page(inspection, batches, root, _facts(opened)))

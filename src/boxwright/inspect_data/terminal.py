@@ -21,6 +21,8 @@ def print_tables(inspection: Inspection) -> None:
     """Prints the page's tables, shortened, and the first problems."""
     _print("Splits", inspection_tables.split_table(inspection))
     _print("Classes", inspection_tables.class_table(inspection))
+    if found := inspection.repetition:
+        _print(inspection_tables.repeat_text(found), inspection_tables.repeat_table(found, inspection.class_names))
     if coverage := inspection.coverage:
         fcos = f"FCOS ({OWN})" if coverage.is_of_fcos else "FCOS"
         _print(f"{fcos}: boxes of each level, by half their longer side", inspection_tables.level_table(coverage))

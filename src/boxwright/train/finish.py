@@ -68,7 +68,7 @@ def finish(run: Run, module: TrainingModule, datamodule: DetectionDataModule, tr
         results["expected"] = [one.content() for one in expected]
         if missed := misses(expected):
             results["unexpected"] = missed
-        callbacks: list[pl.Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        callbacks = cast("list[pl.Callback]", trainer.callbacks)  # pyright: ignore
         for callback in callbacks:
             if isinstance(callback, report.Report):
                 callback.add_expected(trainer, module, expected)

@@ -18,7 +18,7 @@ from boxwright.config.errors import ConfigError
 from boxwright.config.files import CONF
 from boxwright.config.resolvers import register_resolvers
 from boxwright.zoo.coco_classes import CATEGORY_IDS, CLASS_NAMES
-from boxwright.zoo.download import Digest, local_file
+from boxwright.zoo.download import digest_of, local_file
 from boxwright.zoo.entry import Entry, Settings
 from boxwright.zoo.names import NO_DATA
 from datamodules.voc import VOC_CLASSES
@@ -73,7 +73,7 @@ def read_published(entry: Entry, file: Path | None = None) -> dict[str, Any]:
     ConfigError where the file can't be had, and where it holds something else.
     """
     path = local_file(entry) if file is None else file
-    if file is not None and (problem := Digest.of(entry, file).differs(file)):
+    if file is not None and (problem := digest_of(entry, file).differs(file)):
         log.info("%s is not the file that was published as %s: %s", file, entry.name, problem)
     config = config_of(entry)
     try:
