@@ -5,7 +5,7 @@ from omegaconf import DictConfig
 from boxwright.config.compatible import has_whole_images
 from boxwright.config.errors import ConfigError
 
-UNUSED = ("name", "logger", "test", "callbacks", "trainer", "optimizer", "schedule", "init_from", "compile")
+UNUSED = ("name", "logger", "test", "expect", "callbacks", "trainer", "optimizer", "schedule", "init_from", "compile")
 """Settings of a run that an inspection does not depend on."""
 
 
