@@ -63,6 +63,11 @@ class DataSettings:
         for key, least in (("resize", 1), ("batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0)):
             if getattr(self, key) < least:
                 raise ValueError(f"data.{key}={getattr(self, key)}: expected {least} or more")
+        if self.single_class is not None and self.num_classes != 1:
+            raise ValueError(
+                f"data.num_classes={self.num_classes}, but data.single_class={self.single_class} makes one of all; "
+                "leave one of the two out"
+            )
         if self.max_side is not None and self.max_side < self.resize:
             raise ValueError(f"data.max_side={self.max_side}: expected data.resize={self.resize} or more, or null")
         if self.val_fraction is not None and not 0 < self.val_fraction < 1:
