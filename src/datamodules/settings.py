@@ -66,6 +66,11 @@ class DataSettings:
                 raise ValueError(f"data.{key}={getattr(self, key)}: expected {least} or more")
         if self.classes is not None and not len(self.classes):
             raise ValueError("data.classes=[]: expected the names of the classes, or null for all that are annotated")
+        if self.single_class is not None and self.num_classes != 1:
+            raise ValueError(
+                f"data.num_classes={self.num_classes}, but data.single_class={self.single_class} makes one of all; "
+                "leave one of the two out"
+            )
         if self.max_side is not None and self.max_side < self.resize:
             raise ValueError(f"data.max_side={self.max_side}: expected data.resize={self.resize} or more, or null")
         if self.val_fraction is not None and not 0 < self.val_fraction < 1:

@@ -210,7 +210,8 @@ class DataSplits(DataSettings, ABC):
         if len(set(names)) < len(names):
             raise DataError(f"data.classes names a class twice: {names}")
         if self.single_class is not None:
-            return self._map_to_one(index, names)
+            self._class_names, self._category_ids = (self.single_class,), (1,)
+            return np.array([0 if name in names else -1 for name in index.class_names], np.int64)
         if len(names) != self.num_classes:
             chosen = None if self.classes is None else names
             spare = f", of which {', '.join(map(repr, index.spare))} only groups the others" if index.spare else ""
@@ -231,16 +232,6 @@ class DataSplits(DataSettings, ABC):
             rank_zero_warn(f"split {name!r}, {passed}")
         labels = {name: label for label, name in enumerate(self._class_names)}
         return np.array([labels.get(name, -1) for name in index.class_names], np.int64)
-
-    def _map_to_one(self, index: AnnotationIndex, names: Sequence[str]) -> np.ndarray:
-        """Returns label 0 for each chosen class of the index."""
-        if self.num_classes != 1:
-            raise DataError(
-                f"data.num_classes={self.num_classes}, but data.single_class={self.single_class} makes one of all; "
-                "leave one of the two out"
-            )
-        self._class_names, self._category_ids = (str(self.single_class),), (1,)
-        return np.array([0 if name in names else -1 for name in index.class_names], np.int64)
 
     def _passed_over(self, index: AnnotationIndex) -> list[str]:
         return [

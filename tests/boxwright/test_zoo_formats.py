@@ -65,7 +65,10 @@ def test_every_tensor_of_a_file_is_taken_or_left_out_for_a_reason(name: str, tmp
     arrays = formats.numbered(shapes)
     file = formats.write(tmp_path / f"file.{'pth' if form == 'torch' else 'pkl'}", arrays, form)
     contents = read_checkpoint(f"{name}={file}")
-    assert contents["boxwright"]["config"]["name"] == name
+    stored = contents["boxwright"]
+    assert stored["config"]["name"] == name
+    assert len(stored["class_names"]) == len(stored["category_ids"]) == stored["config"]["data"]["num_classes"]
+    assert stored["metrics"].keys() == {f"published/{metric}" for metric in CATALOGUE[name].figures}
     mapped = NAMES[CATALOGUE[name].names]({key: torch.from_numpy(array) for key, array in arrays.items()})
     values = {float(value) for key, tensor in mapped.state.items() if not re.fullmatch(MADE_UP, key)
               for value in tensor.flatten().unique()[:3]}  # fmt: skip
@@ -243,6 +246,21 @@ def test_a_named_trunk_brings_its_settings_and_refuses_others(tmp_path: Path, mo
     file.touch()
     backbone = {"weights": "MSRA/R-50", "norm": "frozen_bn", "norm_eps": 0.0, "stride_in_1x1": True}
     assert with_trunk(OmegaConf.create({"backbone": backbone}))["backbone"]["weights"] == str(file)
+    backbone["norm_eps"] = 0
+    assert with_trunk(OmegaConf.create({"backbone": backbone}))["backbone"]["weights"] == str(file)
     backbone["stride_in_1x1"] = False
     with pytest.raises(ConfigError, match=r"MSRA/R-50 needs model\.backbone\.stride_in_1x1=true"):
         with_trunk(OmegaConf.create({"backbone": backbone}))
+
+
+def test_the_numbers_of_a_trunk_are_compared_as_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    name = "X-152-32x8d-IN5k"
+    file = tmp_path / "checkpoints" / TRUNKS[name].file
+    file.parent.mkdir(parents=True)
+    file.touch()
+    own = {"weights": name, "norm": "frozen_bn", "norm_eps": 0.0, "stride_in_1x1": False}
+    backbone = own | {"groups": 32, "width_per_group": 8}
+    assert with_trunk(OmegaConf.create({"backbone": backbone}))["backbone"]["weights"] == str(file)
+    with pytest.raises(ConfigError, match=r"groups=1: model\.backbone\.weights=X-152-32x8d-IN5k needs .*groups=32"):
+        with_trunk(OmegaConf.create({"backbone": backbone | {"groups": 1}}))

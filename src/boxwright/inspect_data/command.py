@@ -6,17 +6,9 @@ from boxwright.config.compatible import has_whole_images
 from boxwright.config.errors import ConfigError
 
 UNUSED = (
-    "name",
-    "logger",
-    "test",
-    "callbacks",
-    "trainer",
-    "optimizer",
-    "schedule",
-    "init_from",
-    "init_classes",
+    "name", "logger", "test", "expect", "callbacks", "trainer", "optimizer", "schedule", "init_from", "init_classes",
     "compile",
-)
+)  # fmt: skip
 """Settings of a run that an inspection does not depend on."""
 
 

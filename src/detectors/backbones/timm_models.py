@@ -2,8 +2,7 @@
 
 import logging
 import re
-from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from detectors.backbones.base import Backbone
 from detectors.backbones.timm_layers import timm_layers
 from detectors.weights import CHECKPOINT_PREFIX, fill, fill_backbone, read_weights
-from detectors.weights.network import unreachable
+from detectors.weights.network import hub, hub_offline, unreachable
 
 log = logging.getLogger(__name__)
 
@@ -189,7 +188,7 @@ def _create(timm: Any, name: str, weights: str | Path | None, **options: Any) ->
     """A model with feature maps; ValueError where its weights cannot be had, or do not fit."""
     unanswered = _unreachable(timm, name) if weights == "pretrained" else ""
     try:
-        with _kept_files_only() if unanswered else nullcontext():
+        with hub_offline() if unanswered else nullcontext():
             return timm.create_model(name, pretrained=weights is not None, features_only=True, **options)
     except Exception as error:  # of the Hub's client any, of timm RuntimeError and others
         reason = unanswered or " ".join(str(error).split())[:300]
@@ -216,23 +215,7 @@ def _unreachable(timm: Any, name: str) -> str:
     source = timm.get_pretrained_cfg(name)
     if source is None or not (source.hf_hub_id or source.url):
         return ""
-    return unreachable(_hub().ENDPOINT if source.hf_hub_id else source.url)
-
-
-def _hub() -> Any:
-    return import_module("huggingface_hub.constants")
-
-
-@contextmanager
-def _kept_files_only() -> Generator[None]:
-    """The Hub's client in its offline mode: it takes weights that it has kept, and else asks no server, of which it
-    would ask one that is silent for a minute."""
-    hub = _hub()
-    before, hub.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE, True
-    try:
-        yield
-    finally:
-        hub.HF_HUB_OFFLINE = before
+    return unreachable(hub().ENDPOINT if source.hf_hub_id else source.url)
 
 
 def _probe(timm: Any, name: str) -> tuple[dict[str, Any], dict[int, int]]:

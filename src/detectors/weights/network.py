@@ -4,8 +4,11 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib import import_module
 from selectors import EVENT_WRITE, DefaultSelector
-from typing import cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -74,3 +77,20 @@ def _failure(host: str, port: int, seconds: float) -> str:
             for one in opened:
                 one.close()
     return reason
+
+
+def hub() -> Any:
+    """The settings of the Hub's client, `huggingface_hub`."""
+    return import_module("huggingface_hub.constants")
+
+
+@contextmanager
+def hub_offline() -> Generator[None]:
+    """The Hub's client in its offline mode: it takes files that it has kept, and asks no server, of which it would ask
+    one that is silent for a minute."""
+    settings = hub()
+    before, settings.HF_HUB_OFFLINE = settings.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        settings.HF_HUB_OFFLINE = before
