@@ -24,6 +24,7 @@ from boxwright.checkpoints.remembered import recalled, remember
 from boxwright.checkpoints.trust import refuse_foreign, refuse_overgrown
 from boxwright.config.earlier import NODES, translated
 from boxwright.config.errors import ConfigError
+from boxwright.config.trusted import UntrustedError
 from boxwright.runs.newest import or_newest_checkpoint
 from boxwright.zoo.address import address_of, is_address
 from boxwright.zoo.entry import Entry
@@ -101,6 +102,8 @@ def _read_file(path: Path) -> dict[str, Any]:
     _refuse_incomplete(path, cast(dict[str, Any], contents))
     try:
         _check(cast(dict[str, Any], contents))
+    except UntrustedError as error:
+        raise CheckpointError(f"{path} can't be used: {error}") from error
     except Exception as error:  # as may a constructor, given the values of a damaged or hostile config
         raise CheckpointError(
             f"{path} can't be used: {_reason(error)}. It was damaged, changed, or written by another version of this "

@@ -2,13 +2,14 @@
 
 import importlib
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from reprlib import Repr
 from typing import Any, cast
 
 from boxwright.config.files import nearest
-from boxwright.config.signatures import accepts, describe, parameters
-from boxwright.config.trusted import OURS, explain_untrusted, is_trusted, users_packages
+from boxwright.config.signatures import accepts, describe, is_ours, parameters
+from boxwright.config.trusted import OURS, UntrustedError, explain_untrusted, is_trusted, users_packages
 from lit_modules.stored import part_of_a_run
 
 
@@ -100,13 +101,14 @@ def _is_transform(target: object) -> bool:
 def _check_call(node: Mapping[Any, Any], key: str) -> None:
     target = node["_target_"]
     if part_of_a_run(target, (*OURS, *users_packages())) is None:
-        advice = ""
-        if isinstance(target, str) and re.fullmatch(r"[\w.]{1,80}", target) and not is_trusted(target):
-            advice = f"; {explain_untrusted(target)}"
-        raise ValueError(
+        said = (
             f"{key}._target_ is {_shown(target)}: a checkpoint may only name networks, losses, decoders, data modules, "
-            f"optimizers and schedules in {', '.join((*OURS, *users_packages()))}{advice}"
+            f"optimizers and schedules in {', '.join((*OURS, *users_packages()))}"
         )
+        if _may_be_the_users(target):
+            in_python = f"load_detector(FILE, trusted=[{target.partition('.')[0]!r}]) in Python"
+            raise UntrustedError(f"{said}; {explain_untrusted(target)}, or {in_python}")
+        raise ValueError(said)
     kinds = parameters(target)
     if kinds is None:  # torch's own
         return
@@ -115,6 +117,14 @@ def _check_call(node: Mapping[Any, Any], key: str) -> None:
             raise ValueError(f"{key}.{name}: {target} has no such parameter{nearest(str(name), kinds)}")
         if name in kinds and not accepts(kinds[name], value):
             raise ValueError(f"{key}.{name} is {_shown(value)}: expected {describe(kinds[name])}")
+
+
+def _may_be_the_users(target: object) -> bool:
+    """Whether a `_target_` may lie in a package of the user's, which they can choose to trust: Python's own modules and
+    the other packages of this project nobody has to."""
+    if not isinstance(target, str) or not re.fullmatch(r"[\w.]{1,80}", target) or is_trusted(target):
+        return False
+    return target.partition(".")[0] not in sys.stdlib_module_names and not is_ours(target)
 
 
 def _shown(value: object) -> str:

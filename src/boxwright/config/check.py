@@ -135,7 +135,11 @@ class _Check:
         try:
             kinds = parameters(target) if target else None
         except LookupError:
-            where = "src/" if is_ours(str(target)) else "the places of PYTHONPATH and of installed packages"
+            package, where = str(target).partition(".")[0], "src/"
+            if not is_ours(str(target)):
+                where = (
+                    f"the places of PYTHONPATH and of installed packages; PYTHONPATH=FOLDER adds one that has {package}"
+                )
             yield f"{self._described(f'{key}._target_')}: there is no such class or function in {where}"
             return
         for name, value in node.items():

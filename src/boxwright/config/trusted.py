@@ -30,6 +30,10 @@ def is_trusted(target: str) -> bool:
     return target.startswith(tuple(f"{package}." for package in (*OURS, *users_packages())))
 
 
+class UntrustedError(ValueError):
+    """A checkpoint names a class of a package that its reader has not said to trust; the file may be sound."""
+
+
 def explain_untrusted(target: str) -> str:
     """Explains what to type for a `_target_` of a package that is not trusted."""
     package = target.partition(".")[0]
