@@ -29,7 +29,7 @@ def _clean_hydra() -> Iterator[None]:
 
 def test_a_setting_of_some_data_sets_names_those_that_have_it() -> None:
     (problem,) = command_line_problems("train", ["data=imagefolder", "data.min_box=3"])
-    assert "it belongs to data=coco, data=shapes, data=voc" in problem
+    assert "it belongs to data=cityscapes, data=coco, data=coco2014, " in problem
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_setting_of_some_data_sets_names_those_that_have_it() -> None:
         ("modle=fcos", "nearest is model"),
         ("data.resiez=3,4 -m", "nearest is data.resize"),
         ("model=fcoz", "model (command line, model=fcoz): no such choice; nearest is fcos; there are classifier, "),
-        ("data=voc,cooc -m", "no such choice; nearest is coco; there are coco, imagefolder, shapes, voc"),
+        ("data=voc,cooc -m", "no such choice; nearest is coco; there are cityscapes, coco, coco2014, "),
         ("model/backbone=resnet51", "nearest is resnet50; there are mobilenet_v2, mobilenet_v3_large, resnet101"),
         ("model/backbon=resnet50", "no such group; nearest is model/backbone"),
         ("experiment=fcos_r51_1x", "no such choice; nearest is fcos_r"),

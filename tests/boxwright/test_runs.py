@@ -247,7 +247,7 @@ def test_a_batch_not_divisible_by_the_devices_is_refused_with_the_nearest_divisi
         (
             "init_from=last.ckpt",
             r"init_from=last\.ckpt \(here\): \S+/last\.ckpt does not exist; the newest of the runs here is "
-            r"init_from=runs/b/1/checkpoints/best\.ckpt, or a published one by its name \(docs/zoo\.md\)$",
+            r"init_from=runs/b/1/checkpoints/best\.ckpt, or a published one by its name \(docs/zoo\.md\), or hf://USER/REPO$",
         ),
         (
             "model.backbone.weights=data/r50.pth",

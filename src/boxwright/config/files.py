@@ -122,10 +122,10 @@ def _owners(key: str) -> list[str]:
 
 
 def _has(group: str, choice: str, key: str) -> bool:
-    """Whether a choice's file, or a file that it shares with others, has a key."""
+    """Whether a choice's file, or one that it builds on, has a key."""
     content = loaded(find_file(group, choice))
     shared = [entry for entry in content.get("defaults", ()) if isinstance(entry, str) and entry != "_self_"]
-    return contains(content, key) or any(contains(loaded(find_file(group, name)), key) for name in shared)
+    return contains(content, key) or any(_has(group, name, key) for name in shared)
 
 
 def _split(key: str) -> tuple[str, str]:
