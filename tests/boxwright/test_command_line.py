@@ -127,7 +127,7 @@ def test_a_name_that_is_no_folder_below_runs_is_refused_before_a_folder_is_made(
 
 def test_a_setting_of_data_that_is_not_chosen_names_the_choices() -> None:
     (problem,) = command_line_problems("evaluate", ["data.resize=3"])
-    assert "it belongs to data=coco, data=imagefolder, data=shapes, data=voc" in problem
+    assert "it belongs to data=cityscapes, data=coco, " in problem
 
 
 @pytest.mark.parametrize(
