@@ -126,7 +126,8 @@ class ChecksData(KeepsArguments, pl.LightningModule):
         if expected not in (None, len(names)):
             raise ValueError(
                 f"the {type(self).__name__} has num_classes={expected}, but its data {len(names)} classes: "
-                f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
+                f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}; make it with num_classes={len(names)}, "
+                "or give the data module the classes to use, classes=[...]"
             )
         if stage == "fit":
             self.class_names = names

@@ -172,7 +172,7 @@ def arguments_of(kind: type[Any], path: Any, given: Mapping[str, Any]) -> dict[s
     Runs no code but this project's. ValueError where the file is none of this project's, holds another module, or
     lacks an argument that isn't given.
     """
-    stored = torch.load(path, map_location="cpu", weights_only=True).get("boxwright", {})
+    stored = _contents(path).get("boxwright", {})
     if stored.get("format") != FORMAT:
         raise ValueError(
             f"{path} was not written by this version of the project; load_detector(path).module reads older ones"
@@ -194,6 +194,24 @@ def arguments_of(kind: type[Any], path: Any, given: Mapping[str, Any]) -> dict[s
         reasons = "; ".join(f"{key}: {why}" for key, why in lacking.items())
         raise ValueError(f"{path} can't tell how to make all of its {name} ({reasons}); pass {names}")
     return made
+
+
+def _contents(path: Any) -> dict[str, Any]:
+    """Reads a checkpoint without running its code; ValueError without torch's advice to trust the file."""
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{path} does not exist, seen from {Path.cwd()}; give a file that a Trainer has saved"
+        ) from error
+    except Exception as error:  # a damaged file may fail anywhere in the reader
+        what = (
+            "holds other objects than tensors and plain values" if "GLOBAL" in str(error) else "is no whole checkpoint"
+        )
+        raise ValueError(f"{path} {what}; give another file that a Trainer has saved") from error
+    if not isinstance(contents, dict):
+        raise ValueError(f"{path} holds a {type(contents).__name__}; expected a checkpoint that a Trainer has saved")
+    return cast("dict[str, Any]", contents)
 
 
 def rebuilt(node: Any) -> Any:

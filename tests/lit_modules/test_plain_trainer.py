@@ -193,6 +193,19 @@ def test_a_prediction_looks_at_no_classes(tmp_path: Path) -> None:
     assert trainer().predict(ours, loader)
 
 
+def test_a_file_that_is_no_checkpoint_is_told_so_without_advice_to_trust_it(tmp_path: Path) -> None:
+    (tmp_path / "text.ckpt").write_text("this is a text")
+    torch.save(torch.zeros(3), tmp_path / "tensor.ckpt")
+    torch.save({"state_dict": {}, "boxwright": Path()}, tmp_path / "objects.ckpt")
+    for name, says in (
+        ("text", "is no whole checkpoint"), ("tensor", "holds a Tensor; expected a checkpoint"),
+        ("objects", "holds other objects than tensors"), ("none", "does not exist, seen from"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=rf"{name}\.ckpt {says}") as error:
+            Predicting.load_from_checkpoint(tmp_path / f"{name}.ckpt")
+        assert "weights_only" not in str(error.value)
+
+
 def test_a_checkpoint_of_another_project_is_told_so(tmp_path: Path) -> None:
     file = tmp_path / "other.ckpt"
     torch.save({"state_dict": module().state_dict(), "pytorch-lightning_version": "2.6.0", "loops": {}}, file)
