@@ -164,14 +164,15 @@ class DataSplits(DataSettings, ABC):
             elif skipped := all_skipped(index.findings):
                 reason = f"none of its images is left: {skipped}"
             key = f"data.{'train' if held_out else role}_split"
-            raise DataError(f"{key}={name!r} is empty: {reason}{self._of(name)}; correct that, or give another {key}")
+            raise DataError(f"{key}={name!r} is empty: {reason}{self.named(name)}; correct that, or give another {key}")
         missing = [index.image_path(row) for row in index.missing(rows)]
         report_missing(name, missing, len(rows), self.on_error, self.explain_missing)
         if role != "train":
             refuse_doubles(name, index.image_ids(rows))
         return split.part(rows)
 
-    def _of(self, name: str) -> str:
+    def named(self, name: str) -> str:
+        """Names in brackets what a split is read from; empty where that is not known."""
         files = self.sources(name)
         return f" ({', '.join(files)})" if files else ""
 
@@ -205,7 +206,7 @@ class DataSplits(DataSettings, ABC):
             chosen = None if self.classes is None else names
             spare = f", of which {', '.join(map(repr, index.spare))} only groups the others" if index.spare else ""
             raise DataError(
-                f"data.num_classes={self.num_classes}, but split {name!r}{self._of(name)} has "
+                f"data.num_classes={self.num_classes}, but split {name!r}{self.named(name)} has "
                 f"{counted(len(index.class_names), 'class', 'classes')}{spare}, and "
                 f"data.classes={chosen}; set data.num_classes={len(names)}, or name the classes to use in "
                 f"data.classes. They are {list(index.class_names)}"
@@ -239,7 +240,7 @@ class DataSplits(DataSettings, ABC):
         if not self.check_boxes or (why := split.without_box(role)) is None:
             return
         if role == "train":
-            raise DataError(f"split {split.name!r}{self._of(split.name)} has no box to train on: {why}")
+            raise DataError(f"split {split.name!r}{self.named(split.name)} has no box to train on: {why}")
         rank_zero_warn(f"the {role} split {split.name!r} has no box to score, so that AP has no value: {why}")
 
     def truth(self, split: str) -> Truth:
