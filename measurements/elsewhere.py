@@ -36,6 +36,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 from boxwright.config.command_line import command_line_problems
 from datamodules.coco import CocoDataModule
+from datamodules.decoding import Decoding
 from datamodules.errors import DataError
 from datamodules.images import ImageError, read_image
 from datamodules.transforms import Augmentation
@@ -175,6 +176,15 @@ def sixteen_bits(folder: Path) -> tuple[bool, bool]:
 
 
 @row
+def rgb_tiff_of_16_bits(folder: Path) -> tuple[bool, bool]:
+    pixels = np.random.default_rng(0).integers(0, 65536, (37, 53, 3), dtype=np.uint16)
+    cv2.imwrite(str(folder / "a.tiff"), pixels[..., ::-1])
+    elsewhere = cv2.imread(str(folder / "a.tiff"), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+    own = read_image(str(folder / "a.tiff"), Decoding(value_range=(0, 65535)))
+    return (elsewhere != pixels).any(), np.array_equal(own, np.rint(pixels / 257).astype(np.uint8))
+
+
+@row
 def cut_jpeg(folder: Path) -> tuple[bool, bool]:
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     data = cv2.imencode(".jpg", pixels)[1].tobytes()
@@ -198,7 +208,7 @@ def image_not_found(folder: Path) -> tuple[bool, bool]:
     file = coco_file(folder, [{"bbox": [10, 10, 20, 20]}])
     (folder / "train" / "a.png").rename(folder / "train" / "A.PNG")
     data = torchvision.datasets.CocoDetection(str(folder / "train"), str(file))  # no error until it is read
-    message = told(DataError, lambda: ours(folder))
+    message = message_of(DataError, lambda: ours(folder))
     return raises(FileNotFoundError, lambda: data[0]), "A.PNG: other letter case" in message
 
 
@@ -210,9 +220,9 @@ def box_without_width(folder: Path) -> tuple[bool, bool]:
     sizes = ((8,), (16,), (32,), (64,))
     network = FCOS(trunk, 2, anchor_generator=AnchorGenerator(sizes, ((1.0,),) * 4), min_size=64, max_size=64).train()
     target = {"boxes": torch.tensor([[30.0, 10, 10, 20]]), "labels": torch.tensor([1])}
-    message = told(AssertionError, lambda: network([torch.rand(3, 64, 64)], [target]))
+    message = message_of(AssertionError, lambda: network([torch.rand(3, 64, 64)], [target]))
     coco_file(folder, [{"bbox": [30, 10, -20, 10]}])
-    own = told(DataError, lambda: ours(folder))
+    own = message_of(DataError, lambda: ours(folder))
     return "target at index 0" in message, all(
         word in own for word in ("instances_train.json", "annotation 1", "a.png")
     )
