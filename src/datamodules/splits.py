@@ -11,13 +11,14 @@ import numpy as np
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
-from datamodules.checks import all_skipped, refuse_doubles, report, report_missing
+from datamodules.checks import all_skipped, refuse_doubles, report, report_missing, with_sentence
 from datamodules.dataset import init_worker
 from datamodules.decoding import Decoding
 from datamodules.errors import DataError
 from datamodules.images import ImageError, decode
 from datamodules.index import AnnotationIndex
-from datamodules.loaders import Role
+from datamodules.layouts.layout import typed
+from datamodules.loaders import Role, as_role
 from datamodules.settings import DataSettings
 from datamodules.split import Split
 from datamodules.survey import FileCheck, ImageFiles, Survey, other_classes
@@ -142,7 +143,7 @@ class DataSplits(DataSettings, ABC):
         shared = self._splits.get("train") if held_out else None
         index = shared.index if shared else self._open_index(role, name)
         if index.findings.unlabelled and not is_tested:
-            raise DataError(_with(_UNLABELLED, index.findings.unlabelled))
+            raise DataError(with_sentence(_UNLABELLED, index.findings.unlabelled))
         if not shared:
             report(name, index.findings, self.on_error, self.check_boxes, self.explain_missing)
         rows = np.arange(len(index))
@@ -182,7 +183,9 @@ class DataSplits(DataSettings, ABC):
         except DataError as error:
             if role != "test":
                 raise
-            raise DataError(_with("Where there is no list to test on, set data.test_split=null", str(error))) from error
+            raise DataError(
+                with_sentence("Where there is no list to test on, set data.test_split=null", str(error))
+            ) from error
 
     def _refuse_unreadable(self, split: Split) -> None:
         """DataError where every image of a split would be skipped; as a rule the first one tells that it is not so."""
@@ -201,7 +204,8 @@ class DataSplits(DataSettings, ABC):
         """Returns the label of each class of the index."""
         names, numbers = self.choose_classes(index)
         if len(set(names)) < len(names):
-            raise DataError(f"data.classes names a class twice: {names}")
+            once = typed({"classes": list(dict.fromkeys(names))})
+            raise DataError(f"data.classes names a class twice: {names}; set {once}")
         if len(names) != self.num_classes:
             chosen = None if self.classes is None else names
             spare = f", of which {', '.join(map(repr, index.spare))} only groups the others" if index.spare else ""
@@ -307,16 +311,3 @@ class DataSplits(DataSettings, ABC):
 
     def _describe(self, role: Role, split: Split) -> str:
         return split.describe(role, self.num_classes, self.rule_name)
-
-
-def _with(sentence: str, message: str) -> str:
-    """Adds a sentence to the first line of a message."""
-    first, *others = message.split("\n")
-    return "\n".join([f"{first}. {sentence}", *others])
-
-
-def as_role(split: str) -> Role:
-    """Returns the name of a split if it is one; ValueError otherwise."""
-    if split not in ("train", "val", "test"):
-        raise ValueError(f"split {split!r}: expected train, val or test")
-    return split
