@@ -138,7 +138,7 @@ class Detector:
                 near = nearest(name, self.class_names) if isinstance(cast(object, name), str) else ""
                 raise ValueError(f"score_threshold: the checkpoint has no class {name!r}{near or known}")
             value: object = number.item() if isinstance(number, Tensor) and number.numel() == 1 else number
-            if not isinstance(value, Real) or type(value) is bool or not 0 <= float(value) <= 1:
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
                 of_class = f" of {name!r}" if isinstance(asked, Mapping) else ""
                 raise ValueError(f"score_threshold={number}{of_class}: expected a number from 0 to 1, or best_f1")
             asked_of[name] = float(value)
