@@ -38,6 +38,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 from boxwright.config.command_line import command_line_problems
 from datamodules.coco import CocoDataModule
+from datamodules.decoding import Decoding
 from datamodules.errors import DataError
 from datamodules.images import ImageError, read_image
 from datamodules.transforms import Augmentation
@@ -260,6 +261,15 @@ def sixteen_bits(folder: Path) -> tuple[bool, bool]:
     cv2.imwrite(str(folder / "a.png"), pixels)
     elsewhere = np.asarray(Image.open(folder / "a.png").convert("RGB"))
     return elsewhere.mean() > 240, len(np.unique(read_image(str(folder / "a.png")))) == 64
+
+
+@row
+def rgb_tiff_of_16_bits(folder: Path) -> tuple[bool, bool]:
+    pixels = np.random.default_rng(0).integers(0, 65536, (37, 53, 3), dtype=np.uint16)
+    cv2.imwrite(str(folder / "a.tiff"), pixels[..., ::-1])
+    elsewhere = cv2.imread(str(folder / "a.tiff"), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+    own = read_image(str(folder / "a.tiff"), Decoding(value_range=(0, 65535)))
+    return (elsewhere != pixels).any(), np.array_equal(own, np.rint(pixels / 257).astype(np.uint8))
 
 
 @row

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -171,14 +172,19 @@ def make_run_trainer(cfg: DictConfig, run: Run) -> pl.Trainer:
     interval, accumulate = cfg.trainer.val_check_interval, cfg.trainer.accumulate_grad_batches
     callbacks = [Ranks(run.folder), *instantiate(cfg.callbacks).values()]
     loggers: list[Any] = [instantiate(node, folder=str(run.folder)) for node in cfg.logger.values()]
-    trainer = make_trainer(
-        cfg,
-        run.folder,
-        callbacks,
-        val_check_interval=1.0 if interval is None else interval * accumulate,
-        check_val_every_n_epoch=1 if interval is None else None,
-        logger=loggers,
-    )
+    try:
+        trainer = make_trainer(
+            cfg,
+            run.folder,
+            callbacks,
+            val_check_interval=1.0 if interval is None else interval * accumulate,
+            check_val_every_n_epoch=1 if interval is None else None,
+            logger=loggers,
+        )
+    except InstantiationException as error:  # Lightning's own, without a key
+        machine = ", ".join(f"trainer.{key}={cfg.trainer.get(key)}" for key in ("accelerator", "devices", "strategy"))
+        remedy = "trainer.accelerator=auto trainer.devices=auto trainer.strategy=auto take what there is"
+        raise ConfigError(f"{machine}: {str(error.__cause__ or error).rstrip('.!')}; {remedy}") from error
     step = step_of(run.checkpoint) if run.checkpoint else 0
     for logger in loggers:  # only now: what Lightning refuses must not become a run in a dashboard
         if hasattr(logger, "drop_after"):

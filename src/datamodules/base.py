@@ -12,11 +12,11 @@ from torch.utils.data import Dataset
 
 from datamodules.batch import Batch
 from datamodules.dataset import DetectionDataset, Sample, collate, init_worker, read_batches
-from datamodules.loaders import Loader, Role, TrainLoader
+from datamodules.loaders import Loader, Role, TrainLoader, as_role
 from datamodules.sampler import EvalBatches, GlobalBatches, RankBatches
 from datamodules.shared_blocks import shared_blocks
 from datamodules.split import Split
-from datamodules.splits import DataSplits, as_role
+from datamodules.splits import DataSplits
 from datamodules.transforms import Augmentation
 
 

@@ -93,3 +93,9 @@ def all_skipped(findings: Findings) -> str:
     """How many entries are skipped, by the rules that they break; empty where there are none."""
     rules = ", ".join(f"{rule}: {count}" for rule, count in Counter(findings.counts).most_common())
     return f"{sum(findings.counts.values())} skipped as data.on_error=skip has it ({rules})" if rules else ""
+
+
+def with_sentence(sentence: str, message: str) -> str:
+    """Adds a sentence to the first line of a message."""
+    first, *others = message.split("\n")
+    return "\n".join([f"{first}. {sentence}", *others])

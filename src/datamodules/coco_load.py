@@ -7,7 +7,7 @@ from typing import Any
 
 from datamodules.coco_decoded import decoded
 from datamodules.errors import DataError, NoAnnotationsError
-from datamodules.layouts.layout import typed
+from datamodules.layouts.layout import escaped, typed
 
 
 def load(file: str) -> dict[str, Any]:
@@ -24,7 +24,10 @@ def load(file: str) -> dict[str, Any]:
         names = sorted(path.name for path in folder.glob("*.json")) if folder.is_dir() else []
         found = f"there are {', '.join(names)} in {folder}" if names else f"there is no JSON file in {folder}"
         if (alone := Path(file).name.replace("instances_", "image_info_")) in names:
-            found += f", of which {alone} lists images alone: to test on it set data.annotations and data.images"
+            setting = typed({"annotations": escaped(str(folder / alone))})
+            found += (
+                f", of which {alone} lists images alone: to test on it set {setting}, and data.images to its folder"
+            )
         missing = [parent for parent in folder.parents[::-1] if not parent.exists()] or [folder]
         if not missing[0].exists():
             near = get_close_matches(missing[0].name, [path.name for path in missing[0].parent.iterdir()], n=1)

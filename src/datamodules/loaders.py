@@ -13,6 +13,13 @@ from datamodules.sampler import RankBatches, SampleKey
 Role = Literal["train", "val", "test"]
 
 
+def as_role(split: str) -> Role:
+    """Returns the name of a split if it is one; ValueError otherwise."""
+    if split not in ("train", "val", "test"):
+        raise ValueError(f"split {split!r}: expected train, val or test")
+    return split
+
+
 class Source(Protocol):
     """The data module that makes loaders."""
 

@@ -84,9 +84,7 @@ class Split:
         if role == "train" and (here & index.difficult).any():
             remedies.append("to train on difficult objects set data.use_difficult=true")
         if role == "train" and (here & ~others & ~index.crowd & ~index.difficult).any():
-            remedies.append(
-                "to train on boxes so small lower data.min_box, if they are pixels: look at them with inspect_data.py"
-            )
+            remedies.append("to train on boxes so small, if they are pixels, lower data.min_box")
         return f"{why}{''.join(f'; {remedy}' for remedy in remedies)}"
 
     def _scored(self) -> np.ndarray:

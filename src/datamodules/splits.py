@@ -11,13 +11,14 @@ import numpy as np
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
-from datamodules.checks import all_skipped, refuse_doubles, report, report_missing
+from datamodules.checks import all_skipped, refuse_doubles, report, report_missing, with_sentence
 from datamodules.dataset import init_worker
 from datamodules.decoding import Decoding
 from datamodules.errors import DataError
 from datamodules.images import ImageError, decode
 from datamodules.index import AnnotationIndex
-from datamodules.loaders import Role
+from datamodules.layouts.layout import typed
+from datamodules.loaders import Role, as_role
 from datamodules.settings import DataSettings
 from datamodules.split import Split
 from datamodules.survey import FileCheck, ImageFiles, Survey, other_classes
@@ -150,7 +151,7 @@ class DataSplits(DataSettings, ABC):
         shared = self._splits.get("train") if held_out else None
         index = shared.index if shared else self._open_index(role, name)
         if index.findings.unlabelled and not is_tested:
-            raise DataError(_with(_UNLABELLED, index.findings.unlabelled))
+            raise DataError(with_sentence(_UNLABELLED, index.findings.unlabelled))
         if not shared:
             report(name, index.findings, self.on_error, self.check_boxes, self.explain_missing)
         rows = np.arange(len(index))
@@ -172,14 +173,15 @@ class DataSplits(DataSettings, ABC):
             elif skipped := all_skipped(index.findings):
                 reason = f"none of its images is left: {skipped}"
             key = f"data.{'train' if held_out else role}_split"
-            raise DataError(f"{key}={name!r} is empty: {reason}{self._of(name)}; correct that, or give another {key}")
+            raise DataError(f"{key}={name!r} is empty: {reason}{self.named(name)}; correct that, or give another {key}")
         missing = [index.image_path(row) for row in index.missing(rows)]
         report_missing(name, missing, len(rows), self.on_error, self.explain_missing)
         if role != "train":
             refuse_doubles(name, index.image_ids(rows))
         return split.part(rows)
 
-    def _of(self, name: str) -> str:
+    def named(self, name: str) -> str:
+        """Names in brackets what a split is read from; empty where that is not known."""
         files = self.sources(name)
         return f" ({', '.join(files)})" if files else ""
 
@@ -189,7 +191,9 @@ class DataSplits(DataSettings, ABC):
         except DataError as error:
             if role != "test":
                 raise
-            raise DataError(_with("Where there is no list to test on, set data.test_split=null", str(error))) from error
+            raise DataError(
+                with_sentence("Where there is no list to test on, set data.test_split=null", str(error))
+            ) from error
 
     def _refuse_unreadable(self, split: Split) -> None:
         """DataError where every image of a split would be skipped; as a rule the first one tells that it is not so."""
@@ -208,7 +212,8 @@ class DataSplits(DataSettings, ABC):
         """Returns the label of each class of the index."""
         names, numbers = self.choose_classes(index)
         if len(set(names)) < len(names):
-            raise DataError(f"data.classes names a class twice: {names}")
+            once = typed({"classes": list(dict.fromkeys(names))})
+            raise DataError(f"data.classes names a class twice: {names}; set {once}")
         if self.single_class is not None:
             self._class_names, self._category_ids = (self.single_class,), (1,)
             return np.array([0 if name in names else -1 for name in index.class_names], np.int64)
@@ -216,7 +221,7 @@ class DataSplits(DataSettings, ABC):
             chosen = None if self.classes is None else names
             spare = f", of which {', '.join(map(repr, index.spare))} only groups the others" if index.spare else ""
             raise DataError(
-                f"data.num_classes={self.num_classes}, but split {name!r}{self._of(name)} has "
+                f"data.num_classes={self.num_classes}, but split {name!r}{self.named(name)} has "
                 f"{counted(len(index.class_names), 'class', 'classes')}{spare}, and "
                 f"data.classes={chosen}; set data.num_classes={len(names)}, or name the classes to use in "
                 f"data.classes. They are {list(index.class_names)}"
@@ -250,7 +255,7 @@ class DataSplits(DataSettings, ABC):
         if not self.check_boxes or (why := split.without_box(role)) is None:
             return
         if role == "train":
-            raise DataError(f"split {split.name!r}{self._of(split.name)} has no box to train on: {why}")
+            raise DataError(f"split {split.name!r}{self.named(split.name)} has no box to train on: {why}")
         rank_zero_warn(f"the {role} split {split.name!r} has no box to score, so that AP has no value: {why}")
 
     def truth(self, split: str) -> Truth:
@@ -321,16 +326,3 @@ class DataSplits(DataSettings, ABC):
 
     def _describe(self, role: Role, split: Split) -> str:
         return split.describe(role, self.num_classes, self.rule_name)
-
-
-def _with(sentence: str, message: str) -> str:
-    """Adds a sentence to the first line of a message."""
-    first, *others = message.split("\n")
-    return "\n".join([f"{first}. {sentence}", *others])
-
-
-def as_role(split: str) -> Role:
-    """Returns the name of a split if it is one; ValueError otherwise."""
-    if split not in ("train", "val", "test"):
-        raise ValueError(f"split {split!r}: expected train, val or test")
-    return split

@@ -88,6 +88,10 @@ def problems_of(*overrides: str, config_name: str = "train", needed: tuple[str, 
         ("trainer.log_every_n_steps=0", "trainer.log_every_n_steps=0 (): expected 1 or more"),
         ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1 (): expected 0 or more, or null"),
         ("trainer.max_time=abc", "trainer.max_time='abc' (): expected days:hours:minutes:seconds"),
+        (
+            "trainer.max_time='00:00:00:00'",
+            "trainer.max_time='00:00:00:00' (): expected days:hours:minutes:seconds over",
+        ),
         ("optimizer.weight_decay=-1", "optimizer.weight_decay=-1 (): expected 0 or more"),
         (
             "schedule.milestones=[0.5,-1]",

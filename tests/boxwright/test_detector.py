@@ -167,7 +167,10 @@ def test_thresholds_may_differ_by_class_and_by_call(tmp_path, checkpoint):
         ({"discs": 0.5}, r"has no class 'discs'; nearest is disc"),
         ({"cat": 0.5}, r"no class 'cat'; its classes are disc, "),
         ({"disc": 2}, r"score_threshold=2 of 'disc': expected a number from 0 to 1"),
+        ({1: 0.5}, r"the checkpoint has no class 1; its classes are disc, "),
         (-1, "score_threshold=-1: expected"),
+        (True, "score_threshold=True: expected"),
+        ([0.1, 0.2], r"score_threshold=\[0\.1, 0\.2\]: expected"),
     ):
         with pytest.raises(ValueError, match=said):
             detector(image, score_threshold=wrong)
@@ -184,6 +187,9 @@ def test_the_repr_of_a_detector_describes_it(checkpoint):
 
 
 def test_impossible_options_are_refused(checkpoint, tmp_path):
+    for device, says in (("gpu", "expected 'cpu', 'cuda', "), ("cuda:99", r"torch finds \d+ GPUs? here; give device=")):
+        with pytest.raises(ValueError, match=f"device='{device}': {says}"):
+            load_detector(checkpoint, device)
     with pytest.raises(ValueError, match=r"score_threshold=best_f1: the checkpoint has no thresholds.*=0\.3"):
         load_detector(checkpoint, "cpu", score_threshold="best_f1")
     for wrong in (-0.1, 1.5, "best"):

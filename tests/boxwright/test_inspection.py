@@ -241,7 +241,7 @@ def test_a_split_without_any_box_is_inspected(tmp_path: Path, look: Inspect) -> 
     problems, html, text = look(*COCO, f"data.root={tmp_path}")
     assert problems == 1
     assert "1 problem (there is no box to train on: 1)" in text
-    assert "train: its images have no annotation" in html
+    assert "instances_train.json): its images have no annotation" in html
     assert "cat, dog" not in html  # classes are not listed where there is no box at all
     assert "Batch 1" in html
     assert "Anchors" not in html

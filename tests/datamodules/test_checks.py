@@ -126,7 +126,7 @@ WITHOUT: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
     "crowds": (lambda root: write_coco(root, [SIZE], [[{"iscrowd": 1}]]), {}, "1 annotation .*: 1 crowd"),
     "small": (
         lambda root: write_coco(root, [SIZE], [[[1, 1, 3, 3], [1, 1, 0, 9]]]), {"min_box": 4},
-        "2 with a side under 4 pixels; to train on boxes so small lower data.min_box",
+        "2 with a side under 4 pixels; to train on boxes so small, if they are pixels, lower data.min_box",
     ),
 }  # fmt: skip
 

@@ -30,6 +30,7 @@ from datamodules.images import AS_SHOWN, read_image
 from datamodules.transforms import Resize
 from detectors.detections import Detections
 from evaluation.results import ImagePredictions
+from evaluation.wording import counted
 from lit_modules.detection_module import DetectionModule
 from lit_modules.evaluated import in_original_pixels
 from lit_modules.machine import choose_precision
@@ -78,7 +79,7 @@ class Detector:
     ) -> None:
         stored: dict[str, Any] = checkpoint["boxwright"]
         data: dict[str, Any] = stored["config"]["data"]
-        self.device = torch.device(device or _accelerator())
+        self.device = _device(device)
         if precision not in get_args(Precision):
             raise ValueError(f"precision={precision!r}: expected 32-true, bf16-mixed, 16-mixed, or None for training's")
         self.precision = choose_precision(precision or stored["config"]["trainer"]["precision"], self.device.type)
@@ -133,16 +134,18 @@ class Detector:
                 )
             return {name: self.best_f1[name] for name in self.class_names}
         given = asked if isinstance(asked, Mapping) else dict.fromkeys(self.class_names, asked)
+        asked_of: dict[str, float] = {}
         for name, number in given.items():
             if name not in self.class_names:
                 known = f"; its classes are {', '.join(self.class_names)}"
-                raise ValueError(
-                    f"score_threshold: the checkpoint has no class {name!r}{nearest(name, self.class_names) or known}"
-                )
-            if not isinstance(cast(object, number), Real) or not 0 <= float(number) <= 1:
+                near = nearest(name, self.class_names) if isinstance(cast(object, name), str) else ""
+                raise ValueError(f"score_threshold: the checkpoint has no class {name!r}{near or known}")
+            value: object = number.item() if isinstance(number, Tensor) and number.numel() == 1 else number
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
                 of_class = f" of {name!r}" if isinstance(asked, Mapping) else ""
                 raise ValueError(f"score_threshold={number}{of_class}: expected a number from 0 to 1, or best_f1")
-        return self.thresholds | {name: float(number) for name, number in given.items()}
+            asked_of[name] = float(value)
+        return self.thresholds | asked_of
 
     @overload
     def __call__(self, pictures: Picture, score_threshold: Threshold | None = None) -> Detections: ...
@@ -247,6 +250,19 @@ def pixels(picture: Picture, decoding: Decoding = AS_SHOWN) -> np.ndarray[Any, A
 def _as_detections(one: ImagePredictions) -> Detections:
     boxes, scores, labels = (torch.from_numpy(part)[None] for part in (one.boxes, one.scores, one.labels))
     return Detections(boxes, scores, labels)
+
+
+def _device(asked: str | torch.device | None) -> torch.device:
+    try:
+        device = torch.device(asked or _accelerator())
+    except RuntimeError as error:
+        raise ValueError(
+            f"device={asked!r}: expected 'cpu', 'cuda', 'cuda:1', 'mps', or None for an accelerator where there is one"
+        ) from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = counted(torch.cuda.device_count(), "GPU")
+        raise ValueError(f"device={asked!r}: torch finds {count} here; give device='cpu', or None for what there is")
+    return device
 
 
 def _accelerator() -> str:

@@ -51,6 +51,10 @@ def _share_of_samples() -> Limit:
     return lambda value: 0 < value <= 1, "a share over 0 and up to 1: without any object nothing is learnt"
 
 
+def _is_time(value: str) -> bool:
+    return re.fullmatch(r"\d+:\d\d:\d\d:\d\d", value) is not None and any(map(int, value.split(":")))
+
+
 def _is_name(value: str) -> bool:
     is_plain = value.isprintable() and not set('"\\$') & set(value)
     return is_plain and all(part.strip(". ") for part in value.split("/"))
@@ -67,8 +71,8 @@ LIMITS: dict[str, Limit] = {
     "trainer.max_steps": _from(1, ", or -1 to train until trainer.max_epochs", -1),
     "trainer.max_epochs": _from(1, ", or -1 to train until trainer.max_steps", -1),
     "trainer.max_time": (
-        lambda value: value is None or re.fullmatch(r"\d+:\d\d:\d\d:\d\d", value.strip()) is not None,
-        'days:hours:minutes:seconds, such as "00:12:00:00", or null',
+        lambda value: value is None or _is_time(value.strip()),
+        'days:hours:minutes:seconds over 0, such as "00:12:00:00", or null',
     ),
     "trainer.val_check_interval": _from(1, " optimizer steps, or null for one validation after each epoch", None),
     "trainer.limit_train_batches": _share(""),

@@ -92,10 +92,12 @@ def check_annotations(opened: Opened) -> None:
                 log.info("%s: %s", survey.name, told)
         seen.add(survey.name)
         if survey.without_box and role == "train" and check_boxes:
-            opened.found.add(NO_BOX, f"{survey.name}: {survey.without_box}")
+            opened.found.add(NO_BOX, f"{survey.name}{opened.module.named(survey.name)}: {survey.without_box}")
         elif survey.without_box:
             use = "train on" if role == "train" else "score"
-            opened.found.warnings.append(f"{role}, {survey.name}, has no box to {use}: {survey.without_box}")
+            opened.found.warnings.append(
+                f"{role}, {survey.name}{opened.module.named(survey.name)}, has no box to {use}: {survey.without_box}"
+            )
         checks.warn_of_boxes(role, survey, opened.module.min_box, opened.class_names, opened.found)
 
 

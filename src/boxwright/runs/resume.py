@@ -34,9 +34,11 @@ def finished_results(file: Path, config: DictConfig, resume: str | None) -> dict
     longer = results["step"] < limits.max_steps if limits.max_steps > 0 else results["epoch"] < limits.max_epochs
     if longer:
         return None
+    key, done = ("max_steps", results["step"]) if limits.max_steps > 0 else ("max_epochs", results["epoch"])
+    stated = OmegaConf.select(config, f"trainer.{key}")  # which may be for another batch size
     raise ConfigError(
-        f"resume={resume}: the run in {file.parent} is finished ({results['step']} steps); to train on, give "
-        f"a larger {'trainer.max_steps' if limits.max_steps > 0 else 'trainer.max_epochs'}"
+        f"resume={resume}: the run in {file.parent} is finished ({results['step']} steps); to train on, give a larger "
+        f"trainer.{key}, such as trainer.{key}={2 * max(stated, done)}"
     )
 
 
@@ -62,7 +64,7 @@ def with_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) ->
                 "or leave resume out to start a new run"
             )
         if before is None and key not in flat(stored) and not (key in flat(cfg) and key in flat(reference())):
-            raise ConfigError(f"{key}: the stored config of the run to resume has no such key")
+            raise ConfigError(f"{key}: the stored config of the run to resume has no such key; leave it out")
         if before == chosen:
             continue
         if key in _STREAM or (key.startswith("data.") and key not in _STREAM_FREE):
