@@ -47,17 +47,14 @@ def report_missing(
     if not missing:
         return
     if len(missing) == number:
-        link = (
-            f", a link to {shown(os.readlink(missing[0]))}, which does not exist" if os.path.islink(missing[0]) else ""
-        )
         none = f"none of the {number} images of split {name!r} exists; the first"
         if number == 1:
             none = f"the one image of split {name!r} does not exist; it"
         raise DataError(
-            f"{none} would be {shown(missing[0])}{link}. Check data.root, where its images lie, and that its disk is "
+            f"{none} would be {_named(missing[0])}. Check data.root, where its images lie, and that its disk is "
             f"mounted{explain(name, missing)}"
         )
-    listed = "".join(f"\n  {shown(path)}" for path in missing[:_LISTED])
+    listed = "".join(f"\n  {_named(path)}" for path in missing[:_LISTED])
     listed += f"\n  ... {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
     listed += explain(name, missing)
     found = f"split {name!r}, missing image files: {len(missing)} of {number}"
@@ -65,6 +62,12 @@ def report_missing(
         remedy = "Restore them, remove them from the annotations, or set data.on_error=skip to skip them"
         raise DataError(f"{found}{listed}\n{remedy}")
     rank_zero_warn(f"{found}; they count for nothing{listed}")
+
+
+def _named(path: str) -> str:
+    """A file that does not exist; of a link also what it leads to."""
+    link = f", a link to {shown(os.readlink(path))}, which does not exist" if os.path.islink(path) else ""
+    return f"{shown(path)}{link}"
 
 
 def refuse_doubles(name: str, image_ids: np.ndarray) -> None:

@@ -147,6 +147,12 @@ def test_links_to_nothing_are_told_and_not_taken_for_files(tmp_path: Path) -> No
         coco(root).setup("fit")
     assert f"{file}, a link to /nowhere/train_0.png, which does not exist. Check" in str(error.value)
     assert "nearest" not in str(error.value)
+    file.unlink()
+    write_coco(root, [(40, 60)] * 2, [[[1, 2, 10, 12]]] * 2)
+    (root / "train" / "train_1.png").unlink()
+    (root / "train" / "train_1.png").symlink_to("/nowhere/1.png")
+    with pytest.raises(DataError, match=r"1 of 2\n  .*train_1\.png, a link to /nowhere/1\.png, which does not exist"):
+        coco(root).setup("fit")
 
 
 def test_only_some_missing_names_are_not_rewritten(tmp_path: Path) -> None:
