@@ -153,7 +153,9 @@ def test_a_link_is_followed_and_a_broken_link_is_named(tmp_path: Path) -> None:
     path.symlink_to(tmp_path / "moved.png")
     assert boxes_by_image(read(coco(tmp_path))).keys() == {10, 20}
     (tmp_path / "moved.png").unlink()
-    refused(coco(tmp_path), r"missing image files: 1 of 2\n  .*train_1\.png\n")
+    refused(
+        coco(tmp_path), r"missing image files: 1 of 2\n  .*train_1\.png, a link to .*moved\.png, which does not exist\n"
+    )
 
 
 def test_everything_wrong_at_once_is_counted_by_rule_and_the_rest_is_read(tmp_path: Path) -> None:
