@@ -51,11 +51,15 @@ def test_the_expected_outcomes_are_of_runs_that_continued():
     assert EXPECTED["sweep"]["untouched"]
 
 
+ADDED = {"started_from", "val/AR100_proposals", "val/AR1000_proposals"}
+"""What runs tell today that those versions did not."""
+
+
 def assert_matches(seen: Any, expected: Any, where: str = "") -> None:
     if isinstance(expected, dict):
         if "kept" in expected:  # rows that were on the disk are kept to the last digit
             assert seen["rows"][: expected["kept"]] == expected["rows"][: expected["kept"]], where
-        assert seen.keys() == expected.keys(), where
+        assert seen.keys() - ADDED == expected.keys(), where
         for key, value in expected.items():
             assert_matches(seen[key], value, f"{where}/{key}")
     elif isinstance(expected, list):

@@ -113,6 +113,10 @@ def same_config(stored: DictConfig, config: DictConfig, folder: Path) -> DictCon
         new["trainer.precision"] = old["trainer.precision"]
     if later := new.keys() - old.keys():
         default = flat(reference())
+        copied = {
+            f"model.{key}": value for key, value in default.items() if key.startswith(("optimizer.", "schedule."))
+        }
+        default = {**copied, **default}
         same = {key for key in later & default.keys() if new[key] == default[key]}
         new = {key: value for key, value in new.items() if key not in same}
     differences = [f"{k}: {old.get(k)} there, {new.get(k)} now" for k in {**old, **new} if old.get(k) != new.get(k)]
