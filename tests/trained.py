@@ -84,7 +84,7 @@ def _fitted(kind: str, ranks: int, root: Path, save: Path | None, resume: Path |
 
 
 def trained(kind: str, ranks: int, root: Path) -> dict[str, Any]:
-    """Losses by step and a digest of the last weights, of a whole run and of one that goes on after step `CUT`."""
+    """Losses by step and a digest of the last weights, of a whole run and of one that continues after step `CUT`."""
     file = root / f"{kind}_{ranks}.ckpt"
     whole = _fitted(kind, ranks, root, save=file, resume=None)
     return {"whole": whole, "resumed": _fitted(kind, ranks, root, save=None, resume=file)}

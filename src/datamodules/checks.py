@@ -2,7 +2,8 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Literal, SupportsIndex
 
 import numpy as np
@@ -102,3 +103,14 @@ def with_sentence(sentence: str, message: str) -> str:
     """Adds a sentence to the first line of a message."""
     first, *others = message.split("\n")
     return "\n".join([f"{first}. {sentence}", *others])
+
+
+def refuse_unknown_classes(names: Sequence[str], legal: Collection[str], annotated: Sequence[str]) -> None:
+    """DataError for one of `data.classes` that is not among the `legal` names; `annotated` are those to choose from."""
+    for name in names:
+        if name not in legal:
+            near = get_close_matches(name, legal, 1)
+            raise DataError(
+                f"data.classes names {name!r}, which the annotations do not have"
+                + (f"; did you mean {near[0]!r}?" if near else f"; they have {list(annotated)}")
+            )

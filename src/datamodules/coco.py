@@ -3,14 +3,13 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from datamodules import layouts
 from datamodules.base import DetectionDataModule
+from datamodules.checks import refuse_unknown_classes
 from datamodules.coco_json import read_coco
 from datamodules.corrections import RENAMED, moved, without_folders
-from datamodules.errors import DataError
 from datamodules.index import AnnotationIndex, cached
 from datamodules.layouts.layout import braced, typed
 from datamodules.nearest import Near, nearest
@@ -75,13 +74,7 @@ class CocoDataModule(DetectionDataModule):
         names = list(known) if self.classes is None else list(self.classes)
         if self.classes is None and len(names) != self.num_classes:  # where they are counted, they are meant
             names = [name for name in names if name not in index.spare]
-        for name in names:
-            if name not in known:
-                near = get_close_matches(name, known, 1)
-                raise DataError(
-                    f"data.classes names {name!r}, which the annotations do not have"
-                    + (f"; did you mean {near[0]!r}?" if near else f"; they have {list(known)}")
-                )
+        refuse_unknown_classes(names, known, list(known))
         return names, [known[name] for name in names]
 
     def other_categories(self, index: AnnotationIndex) -> dict[int, str]:

@@ -254,7 +254,7 @@ def _reopen(path: Path, mark: str) -> AnnotationIndex:
     if index is None:
         raise DataError(
             f"{path} was removed or replaced while in use: it was cleaned up, or the annotations changed and another "
-            "start read them anew. Start again, or go on with resume=last if the annotations are what they were"
+            "start read them anew. Start again, or continue with resume=last if the annotations are what they were"
         )
     return index
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from pytorch_lightning.utilities import rank_zero_warn
 
 from datamodules.base import DetectionDataModule
+from datamodules.checks import refuse_unknown_classes
 from datamodules.coco_json import read_coco
 from datamodules.download.catalogue import command
 from datamodules.errors import DataError
@@ -111,13 +111,7 @@ class NamedDataModule(DetectionDataModule):
             return self.classes_of_others(index)
         names = list(self.classes or own or [name for name in known if name not in index.spare])
         legal = {*known, *VOC_CLASSES, *CITYSCAPES_CLASSES, *SAME_CLASSES.values(), *(self.same_classes or {}).values()}
-        for name in names:
-            if name not in legal:
-                near = get_close_matches(name, legal, 1)
-                raise DataError(
-                    f"data.classes names {name!r}, which the annotations do not have"
-                    + (f"; did you mean {near[0]!r}?" if near else f"; they have {list(known)}")
-                )
+        refuse_unknown_classes(names, legal, list(known))
         if isinstance(first, Xml):  # which has no numbers of its own
             return names, list(range(1, len(names) + 1))
         free = max(known.values(), default=0)

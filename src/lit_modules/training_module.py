@@ -221,7 +221,7 @@ class TrainingModule(LogsItself):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes the scores for the next checkpoint, should no validation come before it; and the weights as they were
-        trained, where a run that averaged them goes on without; the averaged ones, where it is evaluated: after its own
+        trained, where a run that averaged them continues without; the averaged ones, where it is evaluated: after its
         training, Lightning's callback would put those in their place that it trained."""
         trainer = self._trainer
         if trainer is not None and "current_model_state" in checkpoint:

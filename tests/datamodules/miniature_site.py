@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+
+from datamodules.download import fetching
 from datamodules.download.catalogue import Archive
 from datamodules.download.transfer import Digest
 
@@ -68,7 +71,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving() -> Iterator[Site]:
+def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """Serves on loopback, past any proxy; downloads do not wait between their attempts."""
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(fetching, "_WAIT", 0.0)
+
     class Handler(_Handler):
         pass
 

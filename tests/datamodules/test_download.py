@@ -1,4 +1,4 @@
-"""Data sets are downloaded whole or not at all, go on after a break, and open by their names. No network is used."""
+"""Data sets are downloaded whole or not at all, continue after a break, and open by their names. No network is used."""
 
 import io
 import os
@@ -21,9 +21,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(fetching, "_WAIT", 0.0)
-    with serving() as found:
+    with serving(monkeypatch) as found:
         yield found
 
 

@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 from miniature_site import Site, offered, serving, tarred, zipped
 from tiny_data import voc_object
 
-from datamodules.download import catalogue, command, fetching
+from datamodules.download import catalogue, command
 from datamodules.download.catalogue import DATA_SETS, Part
 from datamodules.download.progress import Progress, duration, written
 from datamodules.errors import DataError
@@ -26,9 +26,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(fetching, "_WAIT", 0.0)
-    with serving() as found:
+    with serving(monkeypatch) as found:
         yield found
 
 

@@ -116,7 +116,7 @@ def test_a_pickled_index_of_replaced_annotations_is_refused(reader: Reader) -> N
     data = pickle.dumps(reader.index())
     os.utime(reader.source, ns=(1, 1))
     reader.index()
-    with pytest.raises(ValueError, match=r"replaced while in use.*Start again, or go on with resume=last"):
+    with pytest.raises(ValueError, match=r"replaced while in use.*Start again, or continue with resume=last"):
         pickle.loads(data)
 
 

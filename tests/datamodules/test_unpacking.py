@@ -10,15 +10,13 @@ from pathlib import Path
 import pytest
 from miniature_site import IMAGES, Site, files, offered, serving, tarred, zipped
 
-from datamodules.download import command, fetching
+from datamodules.download import command
 from datamodules.errors import DataError
 
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(fetching, "_WAIT", 0.0)
-    with serving() as found:
+    with serving(monkeypatch) as found:
         yield found
 
 

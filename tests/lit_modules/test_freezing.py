@@ -61,7 +61,7 @@ class Trained(Module):
 
 
 class SameBatches(Data):
-    """The same batch at each step: where a plain loader goes on after an interruption does not matter."""
+    """The same batch at each step: where a plain loader continues after an interruption does not matter."""
 
     def _batch(self, row: int) -> Batch:
         return super()._batch(0)

@@ -4,7 +4,7 @@ A new run makes its folder, which no two processes can; whoever writes to one, a
 claims it first, and gives it back at the end. That the holder lives is told by a lock of the operating system, which
 ends with the process however that ends. Some file systems have no locks, or keep them from other hosts. So the holder
 also touches the file every few seconds, and whoever finds another host's name in it watches for a while whether that
-goes on.
+continues.
 """
 
 import errno

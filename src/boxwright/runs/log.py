@@ -28,7 +28,7 @@ class Console(logging.StreamHandler[Any]):
 
 
 def let_go() -> None:
-    """Prints to nowhere from now on: whoever read it has gone, as in `train.py | head`, and the run goes on."""
+    """Prints to nowhere from now on: whoever read it has gone, as in `train.py | head`, and the run continues."""
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 

@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m datamodules.download",
         description="Downloads a data set into the folders in which it is read by name: "
         "`python train.py data=coco2017 data.root=ROOT`. What is there already is left as it is; after a break the "
-        "same command goes on.",
+        "same command continues.",
     )
     made.add_argument("data_set", nargs="?", help=", ".join(DATA_SETS))
     made.add_argument("--root", type=Path, help="the folder that data.root will name")
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{error.filename or options.root}: {error.strerror or error}; {remedy}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        print("\nstopped; the same command continues from here", file=sys.stderr)
         return 130
     return 0
 

@@ -1,4 +1,4 @@
-"""Downloads an archive to its place: whole and with the published digest, or in part, to go on from."""
+"""Downloads an archive to its place: whole and with the published digest, or in part, to continue from."""
 
 import contextlib
 import re
@@ -28,7 +28,7 @@ def part_of(file: Path) -> Path:
 
 
 def fetch(archive: Archive, file: Path) -> None:
-    """Brings an archive to `file`, unless it is there, and compares size and digest; goes on with what came before.
+    """Brings an archive to `file`, unless it is there, and compares size and digest; continues with what came before.
 
     DataError where it can't be had, with address, path, digest and what to do. What came so far stays, for the next
     time, unless it is wrong.
@@ -50,7 +50,7 @@ def fetch(archive: Archive, file: Path) -> None:
             if isinstance(error, OSError) and error.errno in FULL:
                 raise DataError(
                     f"no space is left for {part}, of which {written(size)} have come; free some, and give the same "
-                    "command again: it goes on from there"
+                    "command again: it continues from there"
                 ) from error
             failed = 0 if size > before else failed + 1
             if failed >= _TRIES or isinstance(error, HTTPError | _OtherFileError):
@@ -145,7 +145,7 @@ def _problem(archive: Archive, file: Path) -> str:
 
 def _refused(archive: Archive, file: Path, error: Exception) -> str:
     part = part_of(file)
-    kept = f" What came so far is kept in {part}; give the same command again to go on." if _size(part) else ""
+    kept = f" What came so far is kept in {part}; give the same command again to continue." if _size(part) else ""
     return f"{archive.name} could not be downloaded ({reason(error)}).{kept} Or {_by_hand(archive, file)}"
 
 

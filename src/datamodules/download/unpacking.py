@@ -34,7 +34,7 @@ def unpack(
 ) -> int:
     """Unpacks an archive into `root` by way of `staging`, a folder on the same disk; returns the number of files.
 
-    Each folder or file appears in `root` in one step. After a kill the same call goes on: files that are in `staging`
+    Each folder or file appears in `root` in one step. After a kill the same call continues: files that are in `staging`
     or in `root` already, with the size that they should have, are not written again. `place` gives the path of a
     member below `root`, or None to leave it out; `check_space` is asked with the bytes that are still to be written.
     DataError where a member would lie outside of `root` or is a link, before anything is written; where another file

@@ -152,7 +152,7 @@ _YOLO_TOOLS = (
 
 
 def _text_lists(root: Path, folders: list[Path]) -> Layout | None:
-    """Text files whose lines begin with the path of an image that is there, and go on with boxes."""
+    """Text files whose lines begin with the path of an image that is there, and continue with boxes."""
     names = [below(root, file) for file in files_in(folders, "*.txt", "*.csv") if looks_like_a_list(head(file))]
     if not names:
         return None
